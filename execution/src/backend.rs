@@ -1,0 +1,153 @@
+//! The border between execution and whatever runs a canister's code.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::{Instructions, Invocation, Module, Outcome, Snapshot};
+
+/// Runs entry points of canisters on snapshots. It changes nothing but what it returns.
+///
+/// Implemented by the in-process engine, by the sandbox host, by the selector that chooses between
+/// them, and by failing and hostile stand-ins in tests. All give the same outcome for the same input.
+pub trait Backend: Send + Sync {
+    /// Runs one entry point. `Paused` when the message used up its slice and may go on later.
+    ///
+    /// # Errors
+    /// What failed around the guest; nothing has happened then and the call may be repeated.
+    fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError>;
+
+    /// Runs several messages of one canister in order, each on the state that the one before left,
+    /// handing each outcome to `commit` before the next is used. `commit` returns the snapshot to go on
+    /// with, or `None` to discard the rest.
+    ///
+    /// # Errors
+    /// As for `execute`; outcomes handed out before the error stand.
+    fn execute_batch(
+        &self,
+        snapshot: &Snapshot,
+        invocations: &[Invocation],
+        commit: &mut dyn FnMut(usize, Execution) -> Option<Snapshot>,
+    ) -> Result<(), BackendError> {
+        let mut snapshot = snapshot.clone();
+        for (index, invocation) in invocations.iter().enumerate() {
+            let execution = self.execute(&snapshot, invocation)?;
+            match commit(index, execution) {
+                Some(next) => snapshot = next,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a query entry point on a committed snapshot, possibly while an update runs or is paused.
+    ///
+    /// `overlay` is the snapshot with the private pages of the same composite query's earlier steps;
+    /// pages of record of `snapshot` are used where it is `None`. The outcome's memory delta is what
+    /// the next step's overlay is made of; the caller drops it at the end of the query.
+    ///
+    /// # Errors
+    /// As for `execute`.
+    fn query(
+        &self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+        overlay: Option<&Snapshot>,
+    ) -> Result<Outcome, BackendError>;
+}
+
+/// What came of running an entry point.
+pub enum Execution {
+    /// It ended; the outcome is still to be checked.
+    Finished(Outcome),
+    /// It used up its slice and can go on.
+    Paused(Box<dyn PausedRun>),
+}
+
+impl fmt::Debug for Execution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finished(outcome) => f.debug_tuple("Finished").field(outcome).finish(),
+            Self::Paused(_) => f.write_str("Paused"),
+        }
+    }
+}
+
+/// A message that stopped at the end of its slice. Dropping it aborts it.
+pub trait PausedRun: Send {
+    /// Goes on with `slice` more instructions.
+    ///
+    /// # Errors
+    /// As for [`Backend::execute`]; the message then runs again from its start.
+    fn resume(self: Box<Self>, slice: Instructions) -> Result<Execution, BackendError>;
+
+    /// Gives the run up; it leaves nothing behind.
+    fn abort(self: Box<Self>);
+}
+
+/// Turns an uploaded module into something that backends can run.
+pub trait Compiler: Send + Sync {
+    /// Validates, instruments and compiles `wasm` (raw or gzip), or finds the result in a cache.
+    ///
+    /// The inner error is the module's fault: deterministic, the same on every node.
+    ///
+    /// # Errors
+    /// What failed around it (compiler process died, out of memory): says nothing of the module.
+    fn compile(&self, wasm: &[u8]) -> Result<Result<Arc<Module>, InvalidModule>, BackendError>;
+}
+
+/// Why a module is refused: names the section, the offending item and the limit. Becomes IC0505.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidModule(pub String);
+
+/// What failed around the guest. Never committed: the state is untouched and the message can run again.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The worker's end of the socket closed, or it was killed.
+    #[error("the sandbox worker died: {how}")]
+    WorkerDied {
+        /// Exit code or signal, as the kernel reported it.
+        how: String,
+    },
+    /// No answer within the deadline on the node's clock.
+    #[error("the sandbox worker gave no answer within {milliseconds} ms")]
+    Deadline {
+        /// The deadline.
+        milliseconds: u64,
+    },
+    /// A worker could not be started or confined.
+    #[error("could not start a sandbox worker: {0}")]
+    Spawn(String),
+    /// A resource limit of the node was met; the text names it.
+    #[error("out of {limit}: {detail}")]
+    Exhausted {
+        /// Name of the limit as in the configuration or the kernel's name for it.
+        limit: &'static str,
+        /// What was asked for and what there was.
+        detail: String,
+    },
+    /// The engine failed in a way that no guest can cause.
+    #[error("engine failure: {0}")]
+    Engine(String),
+    /// The worker said what no correct worker says. It has been killed; nothing is committed.
+    #[error("violation: {0}")]
+    Violation(#[from] Violation),
+}
+
+impl From<execution_memory::MemoryError> for BackendError {
+    fn from(error: execution_memory::MemoryError) -> Self {
+        match error {
+            execution_memory::MemoryError::ArenaFull { .. } => {
+                Self::Exhausted { limit: "arena_bytes", detail: error.to_string() }
+            }
+            execution_memory::MemoryError::Os { .. } => {
+                Self::Exhausted { limit: "memory files", detail: error.to_string() }
+            }
+        }
+    }
+}
+
+/// A claim that no correct worker makes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Violation(pub String);

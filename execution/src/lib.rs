@@ -1,0 +1,32 @@
+//! What an execution is: messages, canister state, the [`Backend`] border, `check` and `apply`, rounds.
+//!
+//! Four verbs: schedule -> select -> execute -> commit. This crate owns the first and the last and
+//! defines the border between; it contains no engine, does no IO, reads no clock. Equal inputs give
+//! equal outcomes, whatever the backend and the number of threads.
+
+#![forbid(unsafe_code)]
+
+pub mod backend;
+pub mod error;
+pub mod limits;
+pub mod message;
+pub mod module;
+pub mod outcome;
+pub mod snapshot;
+
+pub use backend::{Backend, BackendError, Compiler, Execution, InvalidModule, PausedRun, Violation};
+pub use error::{ErrorCode, UserError};
+pub use execution_memory as memory;
+pub use ic_principal::Principal;
+pub use limits::{Limits, Prices};
+pub use message::{Callback, EntryPoint, Invocation, SystemView};
+pub use module::{Module, ModuleHash};
+pub use outcome::{Answer, Effects, Ending, MemoryDelta, Outcome, OutgoingCall, Trap};
+pub use snapshot::{GlobalValue, Snapshot};
+
+/// An amount of cycles.
+pub type Cycles = u128;
+/// Nanoseconds since 1970-01-01, from the ordered input; never from a clock.
+pub type Nanoseconds = u64;
+/// Instructions as counted by the instrumentation (`canister-execution.md` section 3).
+pub type Instructions = u64;

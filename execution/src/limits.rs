@@ -1,0 +1,157 @@
+//! Every replicated limit and price, with named presets (`canister-execution.md` sections 1.2, 3.4, 3.6).
+//! They may change results, so they are part of the replicated input and never a node's choice.
+
+use crate::{Cycles, Instructions};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Limits that are the same on every node of a subnet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Whether this is a system subnet: no cycles are charged, larger instruction limits.
+    pub system_subnet: bool,
+    /// Instructions of one update, replicated query, callback or task.
+    pub update_instructions: Instructions,
+    /// Instructions of one non-replicated query, and of a composite query's whole graph.
+    pub query_instructions: Instructions,
+    /// Instructions of `canister_inspect_message`.
+    pub inspect_instructions: Instructions,
+    /// Instructions of an install, reinstall or upgrade, all entry points and compilation together.
+    pub install_instructions: Instructions,
+    /// Instructions of one slice.
+    pub slice_instructions: Instructions,
+    /// Share of a callback's budget kept for cleanup, in percent.
+    pub cleanup_percent: u64,
+    /// Instructions a canister may use in one round before it waits for the next.
+    pub round_instructions: Instructions,
+    /// Heap of a 32-bit canister, bytes.
+    pub heap32_bytes: u64,
+    /// Heap of a 64-bit canister, bytes.
+    pub heap64_bytes: u64,
+    /// Stable memory, bytes.
+    pub stable_bytes: u64,
+    /// Memory of all canisters of the subnet, bytes.
+    pub subnet_memory_bytes: u64,
+    /// Ingress argument and replicated reply, bytes.
+    pub payload_bytes: u64,
+    /// Method name and argument of a call on the same subnet, bytes.
+    pub call_payload_bytes: u64,
+    /// Reply of a non-replicated query, bytes.
+    pub query_reply_bytes: u64,
+    /// Method name in `call_new`, bytes.
+    pub method_name_bytes: u64,
+    /// Messages in the queue of one pair of canisters, each direction.
+    pub queue_length: usize,
+    /// Ingress messages waiting for one canister.
+    pub ingress_queue_length: usize,
+    /// Callback slots of one canister.
+    pub callbacks_per_canister: usize,
+    /// Canister log, bytes.
+    pub log_bytes: usize,
+    /// Outgoing calls that one message may make, over all callees.
+    pub calls_per_message: usize,
+    /// Stable pages (4 KiB) touched or dirtied: update/task/callback/start; init and upgrade hooks; queries.
+    pub stable_access_pages: [u64; 3],
+    /// Nodes of the subnet: fees are on a 13-node base.
+    pub nodes: u32,
+    /// Prices.
+    pub prices: Prices,
+    /// Bytes of page versions that a canister's arena holds (physical; meets it = the message waits).
+    pub arena_bytes: u64,
+}
+
+/// Prices for 13 nodes, in cycles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prices {
+    /// Each message.
+    pub message: Cycles,
+    /// Each instruction (doubled for 64-bit canisters).
+    pub instruction: Cycles,
+    /// Each ingress message.
+    pub ingress: Cycles,
+    /// Each byte of an ingress message.
+    pub ingress_byte: Cycles,
+    /// Each call.
+    pub call: Cycles,
+    /// Each byte of a call's method name, argument and reply.
+    pub call_byte: Cycles,
+    /// Each GiB of storage for each second.
+    pub storage_gib_second: Cycles,
+    /// Each percent of compute allocation for each second.
+    pub compute_percent_second: Cycles,
+    /// Creating a canister.
+    pub create: Cycles,
+}
+
+impl Limits {
+    /// An Internet Computer application subnet of 13 nodes.
+    #[must_use]
+    pub fn application() -> Self {
+        Self {
+            system_subnet: false,
+            update_instructions: 40_000_000_000,
+            query_instructions: 5_000_000_000,
+            inspect_instructions: 200_000_000,
+            install_instructions: 300_000_000_000,
+            slice_instructions: 2_000_000_000,
+            cleanup_percent: 5,
+            round_instructions: 7_000_000_000,
+            heap32_bytes: 4 * GIB,
+            heap64_bytes: 6 * GIB,
+            stable_bytes: 500 * GIB,
+            subnet_memory_bytes: 2048 * GIB,
+            payload_bytes: 2 * MIB,
+            call_payload_bytes: 10 * MIB,
+            query_reply_bytes: 3 * MIB,
+            method_name_bytes: 20_000,
+            queue_length: 500,
+            ingress_queue_length: 1_000,
+            callbacks_per_canister: 1_000_000,
+            log_bytes: 4096,
+            calls_per_message: 100_000,
+            stable_access_pages: [2 * GIB / 4096, 8 * GIB / 4096, GIB / 4096],
+            nodes: 13,
+            prices: Prices {
+                message: 5_000_000,
+                instruction: 1,
+                ingress: 1_200_000,
+                ingress_byte: 2_000,
+                call: 260_000,
+                call_byte: 1_000,
+                storage_gib_second: 127_000,
+                compute_percent_second: 10_000_000,
+                create: 500_000_000_000,
+            },
+            arena_bytes: 8 * GIB,
+        }
+    }
+
+    /// An Internet Computer system subnet: nothing is charged, higher instruction limits.
+    #[must_use]
+    pub fn system() -> Self {
+        Self {
+            system_subnet: true,
+            update_instructions: 50_000_000_000,
+            install_instructions: 1_000_000_000_000,
+            prices: Prices {
+                message: 0,
+                instruction: 0,
+                ingress: 0,
+                ingress_byte: 0,
+                call: 0,
+                call_byte: 0,
+                storage_gib_second: 0,
+                compute_percent_second: 0,
+                create: 0,
+            },
+            ..Self::application()
+        }
+    }
+
+    /// A price of the 13-node base on this subnet's number of nodes.
+    #[must_use]
+    pub fn scaled(&self, price: Cycles) -> Cycles {
+        price.saturating_mul(Cycles::from(self.nodes)) / 13
+    }
+}
