@@ -1,12 +1,12 @@
 // Compiles one Motoko source in one persistence mode (the compiler can't switch modes within a process).
-// Usage: node build-motoko.js SOURCE.mo classic|eop GC OUT.wasm [OUT.did]
+// Usage: node build-motoko.cjs SOURCE.mo classic|eop GC OUT.wasm [OUT.did]
 const fs = require('fs');
 const path = require('path');
 
 const [source, persistence, collector, wasmFile, didFile] = process.argv.slice(2);
 const flags = { classic: 'classicOP', eop: 'enhancedOP' };
 if (!wasmFile || !(persistence in flags)) {
-  console.error('usage: node build-motoko.js SOURCE.mo classic|eop GC OUT.wasm [OUT.did]');
+  console.error('usage: node build-motoko.cjs SOURCE.mo classic|eop GC OUT.wasm [OUT.did]');
   process.exit(2);
 }
 

@@ -1,11 +1,11 @@
 // Takes the Candid interface out of a Rust canister (`export_candid!`), writes it beside the module and
 // into it, as the custom section that canister tools read.
-// Usage: node describe-module.js IN.wasm OUT.wasm OUT.did
+// Usage: node describe-module.cjs IN.wasm OUT.wasm OUT.did
 const fs = require('fs');
 
 const [input, output, didFile] = process.argv.slice(2);
 if (!didFile) {
-  console.error('usage: node describe-module.js IN.wasm OUT.wasm OUT.did');
+  console.error('usage: node describe-module.cjs IN.wasm OUT.wasm OUT.did');
   process.exit(2);
 }
 
@@ -17,9 +17,9 @@ for (const { module, name } of WebAssembly.Module.imports(wasm)) {
   imports[module] ??= {};
   imports[module][name] = refuse;
 }
-const { exports } = new WebAssembly.Instance(wasm, imports);
-const start = exports.get_candid_pointer() >>> 0;
-const memory = new Uint8Array(exports.memory.buffer);
+const instance = new WebAssembly.Instance(wasm, imports);
+const start = instance.exports.get_candid_pointer() >>> 0;
+const memory = new Uint8Array(instance.exports.memory.buffer);
 const did = Buffer.from(memory.slice(start, memory.indexOf(0, start)));
 
 function leb(value) {
