@@ -1,1 +1,20 @@
-#![doc = "placeholder"]
+//! What the sandbox asks of the kernel: sockets, sealed images, launch, confinement, verification from
+//! outside, page pull, placement. Linux on x86-64 only. The one place of the sandbox with `unsafe`.
+//!
+//! Order of a worker's life, each step in the file named:
+//! `launch` (launcher: namespaces, empty root, rlimits, uid, Landlock, SETUP filter, exec of the sealed
+//! image) -> `lockdown` (worker: one descriptor, no clock, LOAD filter) -> `verify` (node: from outside)
+//! -> code and memory -> `lockdown` again (RUN filter) -> `verify` again -> messages.
+
+pub mod filter;
+pub mod image;
+mod jail;
+pub mod launch;
+pub mod lockdown;
+pub mod place;
+pub mod pull;
+pub mod socket;
+pub mod verify;
+
+pub use launch::{LaunchError, LaunchedWorker, Launcher, Layer};
+pub use socket::{PACKET_BYTES_MAX, Socket, SocketError};

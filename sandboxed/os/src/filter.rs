@@ -1,0 +1,210 @@
+//! The system-call lists, as data: one line a rule, with its reason. Everything not listed kills the process.
+//!
+//! SETUP is the launcher's deny-list, in force across exec: the image is ours and has read no input yet.
+//! LOAD and RUN are the worker's own allow-lists. `SECURITY.md` repeats them; a test compares.
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
+
+/// One allowed (or, in SETUP, denied) call.
+#[derive(Debug)]
+pub struct Rule {
+    /// Name as in syscalls(2).
+    pub name: &'static str,
+    /// Number on x86-64.
+    pub number: libc::c_long,
+    /// What the arguments must be; all of them.
+    pub arguments: &'static [Argument],
+    /// Why it is in the list.
+    pub reason: &'static str,
+}
+
+/// A condition on one argument, on all 64 bits.
+#[derive(Debug)]
+pub struct Argument {
+    /// 0 to 5.
+    pub index: u8,
+    /// The condition.
+    pub test: Test,
+}
+
+/// Conditions that the lists use.
+#[derive(Debug)]
+pub enum Test {
+    /// Equal.
+    Is(u64),
+    /// None of these bits set.
+    Without(u64),
+    /// At least.
+    AtLeast(u64),
+}
+
+const fn is(index: u8, value: u64) -> Argument {
+    Argument { index, test: Test::Is(value) }
+}
+
+const fn without(index: u8, bits: u64) -> Argument {
+    Argument { index, test: Test::Without(bits) }
+}
+
+const fn rule(
+    name: &'static str,
+    number: libc::c_long,
+    arguments: &'static [Argument],
+    reason: &'static str,
+) -> Rule {
+    Rule { name, number, arguments, reason }
+}
+
+/// The descriptor of a worker's socket.
+pub const SOCKET: u64 = 3;
+const PROT_WRITE: u64 = libc::PROT_WRITE as u64;
+const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
+const NOSIGNAL: u64 = libc::MSG_NOSIGNAL as u64;
+
+/// Denied from before exec on: nothing in a worker's start-up needs them, and each would undo a layer.
+pub const SETUP: &[Rule] = &[
+    rule("ptrace", libc::SYS_ptrace, &[], "reads and changes other processes"),
+    rule("process_vm_readv", libc::SYS_process_vm_readv, &[], "reads other processes"),
+    rule("process_vm_writev", libc::SYS_process_vm_writev, &[], "changes other processes"),
+    rule("bpf", libc::SYS_bpf, &[], "kernel attack surface"),
+    rule("perf_event_open", libc::SYS_perf_event_open, &[], "kernel attack surface, clock"),
+    rule("userfaultfd", libc::SYS_userfaultfd, &[], "kernel attack surface"),
+    rule("io_uring_setup", libc::SYS_io_uring_setup, &[], "calls past the filter"),
+    rule("keyctl", libc::SYS_keyctl, &[], "kernel attack surface"),
+    rule("add_key", libc::SYS_add_key, &[], "kernel attack surface"),
+    rule("mount", libc::SYS_mount, &[], "would undo the empty root"),
+    rule("umount2", libc::SYS_umount2, &[], "would undo the empty root"),
+    rule("pivot_root", libc::SYS_pivot_root, &[], "would undo the empty root"),
+    rule("chroot", libc::SYS_chroot, &[], "would undo the empty root"),
+    rule("unshare", libc::SYS_unshare, &[], "would give capabilities in a new namespace"),
+    rule("setns", libc::SYS_setns, &[], "would leave the namespaces"),
+    rule("socket", libc::SYS_socket, &[], "network and other families"),
+    rule("connect", libc::SYS_connect, &[], "network and other families"),
+    rule("clone3", libc::SYS_clone3, &[], "processes and threads"),
+    rule("fork", libc::SYS_fork, &[], "processes"),
+    rule("vfork", libc::SYS_vfork, &[], "processes"),
+    rule("kill", libc::SYS_kill, &[], "signals to others"),
+    rule("init_module", libc::SYS_init_module, &[], "kernel attack surface"),
+    rule("finit_module", libc::SYS_finit_module, &[], "kernel attack surface"),
+    rule("kexec_load", libc::SYS_kexec_load, &[], "kernel attack surface"),
+];
+
+/// LOAD: from before the first byte is read until code and memory are mapped.
+pub const LOAD: &[Rule] = &[
+    rule("recvmsg", libc::SYS_recvmsg, &[is(0, SOCKET)], "the load request with its descriptors"),
+    rule("recvfrom", libc::SYS_recvfrom, &[is(0, SOCKET)], "further packets"),
+    rule("sendto", libc::SYS_sendto, &[is(0, SOCKET), is(3, NOSIGNAL), is(4, 0), is(5, 0)], "replies"),
+    rule("mmap", libc::SYS_mmap, &[without(2, PROT_EXEC)], "code file, arena window, heap, stable memory"),
+    rule("mprotect", libc::SYS_mprotect, &[without(2, PROT_EXEC)], "opens reserved memory"),
+    rule("mprotect", libc::SYS_mprotect, &[without(2, PROT_WRITE)], "makes the code file executable"),
+    rule("munmap", libc::SYS_munmap, &[], "gives memory back"),
+    rule("madvise", libc::SYS_madvise, &[], "engine set-up"),
+    rule("brk", libc::SYS_brk, &[], "heap"),
+    rule(
+        "close",
+        libc::SYS_close,
+        &[Argument { index: 0, test: Test::AtLeast(SOCKET + 1) }],
+        "descriptors once mapped",
+    ),
+    rule("fstat", libc::SYS_fstat, &[], "size of the code file"),
+    rule("statx", libc::SYS_statx, &[], "size of the code file"),
+    rule("newfstatat", libc::SYS_newfstatat, &[], "size of the code file (empty path)"),
+    rule("lseek", libc::SYS_lseek, &[], "size of the code file"),
+    rule("getrandom", libc::SYS_getrandom, &[], "hash seeds"),
+    rule("sigaltstack", libc::SYS_sigaltstack, &[], "stack for trap signals"),
+    rule("rt_sigreturn", libc::SYS_rt_sigreturn, &[], "return from trap signals"),
+    rule("prctl", libc::SYS_prctl, &[is(0, libc::PR_SET_MDWE as u64)], "no memory becomes executable after this"),
+    rule("prctl", libc::SYS_prctl, &[is(0, libc::PR_SET_NO_NEW_PRIVS as u64)], "installing RUN repeats it"),
+    rule("seccomp", libc::SYS_seccomp, &[is(0, 1)], "installs RUN (SECCOMP_SET_MODE_FILTER)"),
+    rule("exit_group", libc::SYS_exit_group, &[], "the end"),
+];
+
+/// RUN: from before the first message, caller, argument or System API value on.
+pub const RUN: &[Rule] = &[
+    rule("recvfrom", libc::SYS_recvfrom, &[is(0, SOCKET), is(4, 0), is(5, 0)], "requests"),
+    rule("sendto", libc::SYS_sendto, &[is(0, SOCKET), is(3, NOSIGNAL), is(4, 0), is(5, 0)], "replies; carries no descriptor"),
+    rule("mprotect", libc::SYS_mprotect, &[without(2, !3)], "memory.grow; never executable"),
+    rule("rt_sigreturn", libc::SYS_rt_sigreturn, &[], "return from trap signals"),
+    rule("exit_group", libc::SYS_exit_group, &[], "the end"),
+];
+
+/// A filter ready to be installed.
+#[derive(Debug, Clone)]
+pub struct Program(BpfProgram);
+
+impl Program {
+    /// SETUP: the listed calls kill, all others pass.
+    #[must_use]
+    pub fn setup() -> Self {
+        Self::build(SETUP, SeccompAction::Allow, SeccompAction::KillProcess)
+    }
+
+    /// LOAD: the listed calls pass, all others kill.
+    #[must_use]
+    pub fn load() -> Self {
+        Self::build(LOAD, SeccompAction::KillProcess, SeccompAction::Allow)
+    }
+
+    /// RUN: the listed calls pass, all others kill.
+    #[must_use]
+    pub fn run() -> Self {
+        Self::build(RUN, SeccompAction::KillProcess, SeccompAction::Allow)
+    }
+
+    fn build(rules: &[Rule], otherwise: SeccompAction, listed: SeccompAction) -> Self {
+        let mut by_number = std::collections::BTreeMap::<i64, Vec<SeccompRule>>::new();
+        for rule in rules {
+            let chain = by_number.entry(rule.number).or_default();
+            if !rule.arguments.is_empty() {
+                let conditions = rule.arguments.iter().map(condition).collect();
+                chain.push(SeccompRule::new(conditions).expect("every rule has a condition here"));
+            }
+        }
+        // A foreign architecture (int 0x80) is refused by seccompiler's own check, with KILL_PROCESS.
+        let filter = SeccompFilter::new(by_number, otherwise, listed, TargetArch::x86_64)
+            .expect("the two actions differ and the list is short");
+        Self(filter.try_into().expect("the lists are far below the kernel's 4,096 instructions"))
+    }
+
+    /// Puts the filter in force for this thread, for good. Also sets no_new_privs.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn install(&self) -> Result<(), seccompiler::Error> {
+        seccompiler::apply_filter(&self.0)
+    }
+}
+
+fn condition(argument: &Argument) -> SeccompCondition {
+    let (operator, value) = match argument.test {
+        Test::Is(value) => (SeccompCmpOp::Eq, value),
+        Test::Without(bits) => (SeccompCmpOp::MaskedEq(bits), 0),
+        Test::AtLeast(value) => (SeccompCmpOp::Ge, value),
+    };
+    SeccompCondition::new(argument.index, SeccompCmpArgLen::Qword, operator, value)
+        .expect("argument indices are below 6")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_has_five_calls_and_load_contains_them() {
+        assert_eq!(RUN.len(), 5);
+        for rule in RUN {
+            assert!(LOAD.iter().any(|load| load.number == rule.number), "{} is missing in LOAD", rule.name);
+        }
+    }
+
+    #[test]
+    fn every_rule_gives_its_reason_and_every_list_builds() {
+        for rule in SETUP.iter().chain(LOAD).chain(RUN) {
+            assert!(!rule.reason.is_empty(), "{} has no reason", rule.name);
+        }
+        let _ = (Program::setup(), Program::load(), Program::run());
+    }
+}

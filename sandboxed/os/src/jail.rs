@@ -1,0 +1,392 @@
+//! What happens between clone and exec of a worker, in the launcher. `confinement` order: namespaces,
+//! empty root, rlimits, capabilities, user, descriptors, Landlock, SETUP filter, exec.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use crate::Socket;
+use crate::filter::Program;
+
+/// A namespace that a worker gets if the kernel allows it.
+pub(crate) struct Namespace {
+    pub(crate) name: &'static str,
+    pub(crate) flag: libc::c_int,
+}
+
+/// All six, in the order of the bits in a launch reply.
+pub(crate) const NAMESPACES: [Namespace; 6] = [
+    Namespace { name: "mount namespace, empty root", flag: libc::CLONE_NEWNS },
+    Namespace { name: "pid namespace", flag: libc::CLONE_NEWPID },
+    Namespace { name: "network namespace", flag: libc::CLONE_NEWNET },
+    Namespace { name: "ipc namespace", flag: libc::CLONE_NEWIPC },
+    Namespace { name: "uts namespace", flag: libc::CLONE_NEWUTS },
+    Namespace { name: "cgroup namespace", flag: libc::CLONE_NEWCGROUP },
+];
+
+/// Whose user a worker runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum User {
+    /// An id of its own (needs root).
+    Own(u32),
+    /// The node's own user, inside a user namespace that this user owns.
+    Namespaced,
+}
+
+/// Where in the set-up a child failed. The number travels through the status pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Step {
+    Clone = 1,
+    UserMap,
+    Parent,
+    Session,
+    Root,
+    Limits,
+    Capabilities,
+    User,
+    Descriptors,
+    Filter,
+    Exec,
+}
+
+impl Step {
+    pub(crate) fn describe(number: u8) -> &'static str {
+        const ALL: [(Step, &str); 11] = [
+            (Step::Clone, "clone (limit: processes or namespaces)"),
+            (Step::UserMap, "user namespace map"),
+            (Step::Parent, "parent-death signal"),
+            (Step::Session, "session"),
+            (Step::Root, "empty root"),
+            (Step::Limits, "resource limits"),
+            (Step::Capabilities, "dropping capabilities"),
+            (Step::User, "user id"),
+            (Step::Descriptors, "descriptors"),
+            (Step::Filter, "SETUP filter"),
+            (Step::Exec, "exec of the worker image"),
+        ];
+        ALL.iter().find(|(step, _)| *step as u8 == number).map_or("unknown step", |(_, text)| text)
+    }
+}
+
+/// Why no worker was started.
+pub(crate) struct Failed {
+    pub(crate) step: Step,
+    pub(crate) errno: Errno,
+}
+
+/// A started worker: exec has succeeded.
+pub(crate) struct Started {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    /// Whether Landlock is in force in it.
+    pub(crate) landlock: bool,
+}
+
+/// Starts the image as a worker whose socket is `socket`. The caller must be single-threaded.
+pub(crate) fn start(
+    image: BorrowedFd<'_>,
+    socket: &Socket,
+    user: User,
+    namespaces: libc::c_int,
+) -> Result<Started, Failed> {
+    let failed = |errno| Failed { step: Step::Clone, errno };
+    let (status_read, status_write) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
+    let (go_read, go_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
+    let own_user_namespace = if user == User::Namespaced { libc::CLONE_NEWUSER } else { 0 };
+    // CLONE_PARENT: the node reaps its workers itself, and the launcher's death doesn't touch them.
+    let child = clone(namespaces | own_user_namespace | libc::CLONE_PARENT).map_err(failed)?;
+    let Some((pid, pidfd)) = child else {
+        drop((status_read, go_write));
+        let error = in_child(image, socket, user, namespaces, &go_read, &status_write);
+        let _ = rustix::io::write(&status_write, &[error.step as u8, error.errno.raw_os_error() as u8]);
+        crate::lockdown::exit(crate::lockdown::Exit::NotConfined);
+    };
+    drop((status_write, go_read));
+    if user == User::Namespaced {
+        map_user(pid).map_err(|errno| Failed { step: Step::UserMap, errno })?;
+    }
+    let _ = rustix::io::write(&go_write, &[1]);
+    // A byte 0 first says whether Landlock is on; then either exec closes the pipe or an error follows.
+    let mut report = [0u8; 8];
+    let mut length = 0;
+    loop {
+        match rustix::io::read(&status_read, &mut report[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        if length == report.len() {
+            break;
+        }
+    }
+    match report[..length] {
+        [0, landlock] => Ok(Started { pid, pidfd, landlock: landlock == 1 }),
+        [0, _, step, errno] | [step, errno] => Err(Failed {
+            step: ALL_STEPS.into_iter().find(|known| *known as u8 == step).unwrap_or(Step::Exec),
+            errno: Errno::from_raw_os_error(errno.into()),
+        }),
+        _ => Err(Failed { step: Step::Exec, errno: Errno::CHILD }),
+    }
+}
+
+const ALL_STEPS: [Step; 11] = [
+    Step::Clone,
+    Step::UserMap,
+    Step::Parent,
+    Step::Session,
+    Step::Root,
+    Step::Limits,
+    Step::Capabilities,
+    Step::User,
+    Step::Descriptors,
+    Step::Filter,
+    Step::Exec,
+];
+
+/// Whether the kernel lets us make this namespace: a child is made with it and ends at once.
+pub(crate) fn can_make(flags: libc::c_int, user: User) -> bool {
+    let own_user_namespace = if user == User::Namespaced { libc::CLONE_NEWUSER } else { 0 };
+    match clone(flags | own_user_namespace) {
+        Ok(None) => crate::lockdown::exit(crate::lockdown::Exit::Done),
+        Ok(Some((_, pidfd))) => {
+            let _ = rustix::process::waitid(
+                rustix::process::WaitId::PidFd(pidfd.as_fd()),
+                rustix::process::WaitIdOptions::EXITED,
+            );
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// clone3(2) as fork: `None` in the child.
+fn clone(flags: libc::c_int) -> Result<Option<(i32, OwnedFd)>, Errno> {
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: an all-zero clone_args is valid: no stack, no TLS, no set_tid.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = (flags | libc::CLONE_PIDFD) as u64;
+    arguments.pidfd = (&raw mut pidfd) as u64;
+    // With CLONE_PARENT the exit signal is the launcher's own (clone(2)).
+    arguments.exit_signal = if flags & libc::CLONE_PARENT == 0 { libc::SIGCHLD as u64 } else { 0 };
+    // SAFETY: like fork. The process is single-threaded (see `start`), so the child may go on in Rust.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::AGAIN)),
+        0 => Ok(None),
+        // SAFETY: the kernel has just stored a new descriptor there.
+        pid => Ok(Some((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))),
+    }
+}
+
+/// Inside its namespace a worker is user and group 65534; outside it is the node's.
+const INNER_ID: u32 = 65534;
+
+fn map_user(pid: i32) -> Result<(), Errno> {
+    let write = |file: &str, text: String| {
+        std::fs::write(format!("/proc/{pid}/{file}"), text)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    };
+    write("setgroups", "deny".into())?;
+    write("uid_map", format!("{INNER_ID} {} 1", rustix::process::geteuid().as_raw()))?;
+    write("gid_map", format!("{INNER_ID} {} 1", rustix::process::getegid().as_raw()))
+}
+
+fn check(step: Step, result: libc::c_int) -> Result<(), Failed> {
+    if result == -1 {
+        let errno = Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO);
+        return Err(Failed { step, errno });
+    }
+    Ok(())
+}
+
+fn in_child(
+    image: BorrowedFd<'_>,
+    socket: &Socket,
+    user: User,
+    namespaces: libc::c_int,
+    go: &OwnedFd,
+    status: &OwnedFd,
+) -> Failed {
+    match prepare(image, socket, user, namespaces, go, status) {
+        Ok(never) => match never {},
+        Err(failed) => failed,
+    }
+}
+
+fn prepare(
+    image: BorrowedFd<'_>,
+    socket: &Socket,
+    user: User,
+    namespaces: libc::c_int,
+    go: &OwnedFd,
+    status: &OwnedFd,
+) -> Result<std::convert::Infallible, Failed> {
+    let errno = |step| move |errno| Failed { step, errno };
+    let mut byte = [0u8];
+    rustix::io::read(go, &mut byte).map_err(errno(Step::Parent))?;
+    rustix::process::setsid().map_err(errno(Step::Session))?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    if namespaces & libc::CLONE_NEWUTS != 0 {
+        rustix::system::sethostname(b"worker").map_err(errno(Step::Session))?;
+    }
+    if namespaces & libc::CLONE_NEWNS != 0 {
+        empty_root()?;
+    }
+    limits()?;
+    identity(user)?;
+    let landlock = landlock();
+    rustix::io::write(status, &[0, u8::from(landlock)]).map_err(errno(Step::Descriptors))?;
+    descriptors(image, socket, status)?;
+    // After the user change, which clears it (prctl(2)).
+    // SAFETY: prctl with constant arguments.
+    check(Step::Parent, unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) })?;
+    Program::setup().install().map_err(|_| Failed { step: Step::Filter, errno: Errno::INVAL })?;
+    let arguments: [*const libc::c_char; 2] = [c"worker".as_ptr(), std::ptr::null()];
+    let environment: [*const libc::c_char; 1] = [std::ptr::null()];
+    const EMPTY: &CStr = c"";
+    // SAFETY: null-terminated arrays of null-terminated strings that outlive the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            IMAGE_AT,
+            EMPTY.as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+    }
+    Err(Failed {
+        step: Step::Exec,
+        errno: Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO),
+    })
+}
+
+/// An empty, read-only root with room for one inode: its own.
+fn empty_root() -> Result<(), Failed> {
+    const BASE: &CStr = c"/tmp";
+    let quiet = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    let null = std::ptr::null();
+    // SAFETY: mount-family calls with constant, null-terminated strings.
+    unsafe {
+        check(
+            Step::Root,
+            libc::mount(c"none".as_ptr(), c"/".as_ptr(), null, libc::MS_REC | libc::MS_PRIVATE, null.cast()),
+        )?;
+        check(
+            Step::Root,
+            libc::mount(
+                c"tmpfs".as_ptr(),
+                BASE.as_ptr(),
+                c"tmpfs".as_ptr(),
+                quiet,
+                c"size=4k,nr_inodes=1,mode=555".as_ptr().cast(),
+            ),
+        )?;
+        check(Step::Root, libc::chdir(BASE.as_ptr()))?;
+        check(Step::Root, libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) as libc::c_int)?;
+        check(Step::Root, libc::umount2(c".".as_ptr(), libc::MNT_DETACH))?;
+        check(Step::Root, libc::chdir(c"/".as_ptr()))?;
+        check(
+            Step::Root,
+            libc::mount(
+                c"none".as_ptr(),
+                c"/".as_ptr(),
+                null,
+                libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | quiet,
+                null.cast(),
+            ),
+        )
+    }
+}
+
+fn limits() -> Result<(), Failed> {
+    for (resource, value) in [
+        (libc::RLIMIT_CORE, 0),
+        (libc::RLIMIT_FSIZE, 0),
+        (libc::RLIMIT_MSGQUEUE, 0),
+        (libc::RLIMIT_MEMLOCK, 0),
+        (libc::RLIMIT_SIGPENDING, 8),
+        (libc::RLIMIT_NICE, 0),
+        (libc::RLIMIT_RTPRIO, 0),
+        // The socket, the image until exec, three copies for start-up, code and arena.
+        (libc::RLIMIT_NOFILE, 16),
+        // The guest's 5 MiB, the engine's own frames, and slack.
+        (libc::RLIMIT_STACK, 16 << 20),
+    ] {
+        let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+        // SAFETY: a valid rlimit structure.
+        check(Step::Limits, unsafe { libc::setrlimit(resource, &raw const limit) })?;
+    }
+    Ok(())
+}
+
+fn identity(user: User) -> Result<(), Failed> {
+    // SECBIT_NOROOT, NO_SETUID_FIXUP, KEEP_CAPS off, NO_CAP_AMBIENT_RAISE; all locked (capabilities(7)).
+    const SECUREBITS: libc::c_ulong = 0b1110_1111;
+    // SAFETY: prctl, setgroups, setresgid/uid and capset with constant or owned arguments.
+    unsafe {
+        for capability in 0..64 {
+            // Past the last one the kernel knows: EINVAL.
+            libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
+        }
+        check(Step::Capabilities, libc::prctl(libc::PR_SET_SECUREBITS, SECUREBITS & !0b1_0000, 0, 0, 0))?;
+        if let User::Own(id) = user {
+            check(Step::User, libc::setgroups(0, std::ptr::null()))?;
+            check(Step::User, libc::setresgid(id, id, id))?;
+            check(Step::User, libc::setresuid(id, id, id))?;
+        }
+        let header: [u32; 2] = [0x2008_0522, 0];
+        let none = [0u32; 6];
+        check(
+            Step::Capabilities,
+            libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) as libc::c_int,
+        )?;
+    }
+    // After the user change: the count is per user.
+    let limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a valid rlimit structure.
+    check(Step::Limits, unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) })
+}
+
+/// Landlock at the highest ABI the kernel has, with no rule: every handled access is refused.
+fn landlock() -> bool {
+    use landlock::{
+        ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope,
+    };
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(ABI::V6))
+        .and_then(|rules| rules.handle_access(AccessNet::from_all(ABI::V6)))
+        .and_then(|rules| rules.scope(Scope::from_all(ABI::V6)))
+        .and_then(Ruleset::create)
+        .and_then(|rules| rules.restrict_self())
+        .is_ok_and(|status| status.ruleset != RulesetStatus::NotEnforced)
+}
+
+/// Number of the image's descriptor at exec.
+const IMAGE_AT: libc::c_int = 5;
+
+/// The socket at 3, copies of it at 0 to 2 (see `lockdown::enter`), the image at 5, closed by exec, and
+/// the status pipe at 4, closed by exec; nothing else.
+fn descriptors(image: BorrowedFd<'_>, socket: &Socket, status: &OwnedFd) -> Result<(), Failed> {
+    // Out of the way first, so that no target number is a source.
+    let high = |file: BorrowedFd<'_>| {
+        // SAFETY: fcntl on an open descriptor.
+        let copy = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 8) };
+        check(Step::Descriptors, copy).map(|()| copy)
+    };
+    let (image, socket, status) = (high(image)?, high(socket.as_fd())?, high(status.as_fd())?);
+    // SAFETY: descriptor calls on numbers that only this function uses from here to exec.
+    unsafe {
+        for at in 0..4 {
+            check(Step::Descriptors, libc::dup2(socket, at))?;
+        }
+        check(Step::Descriptors, libc::dup3(status, 4, libc::O_CLOEXEC))?;
+        check(Step::Descriptors, libc::dup3(image, IMAGE_AT, libc::O_CLOEXEC))?;
+        check(Step::Descriptors, libc::close_range(6, u32::MAX, 0))
+    }
+}

@@ -1,0 +1,120 @@
+//! The worker's own side of confinement, after exec.
+
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use crate::Socket;
+use crate::filter::{Program, SOCKET};
+
+/// How a worker ends when it is its own doing. Anything else (SIGSYS above all) is a violation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Exit {
+    /// The node closed the socket.
+    Done = 0,
+    /// The process isn't as the launcher should have made it.
+    NotConfined = 10,
+    /// A lock could not be installed.
+    NotLocked = 11,
+    /// The engine could not be started.
+    Engine = 12,
+    /// The node's request could not be understood, or a descriptor was missing.
+    Request = 13,
+    /// The code or the memory could not be loaded.
+    Load = 14,
+}
+
+/// Ends the process at once: no destructors, no output.
+pub fn exit(how: Exit) -> ! {
+    // SAFETY: ends the process; nothing runs after it.
+    unsafe { libc::_exit(how as libc::c_int) }
+}
+
+/// What a worker does first: takes its socket, and refuses to go on unless it is alone in an empty place.
+///
+/// Ends the process with [`Exit::NotConfined`] when it isn't.
+#[must_use]
+pub fn enter() -> Socket {
+    // Standard descriptors are copies of the socket: Rust's start-up opens /dev/null where one is
+    // missing, and there is no /dev here. They go now.
+    // SAFETY: nothing else in this process owns descriptors 0 to 2.
+    let closed = unsafe { libc::close_range(0, 2, 0) == 0 };
+    // SAFETY: no thread runs yet that could change the environment.
+    let environment_empty = std::env::vars_os().next().is_none();
+    let alone = std::fs::metadata("/proc").is_err() && std::fs::metadata("/..").is_ok();
+    let unprivileged = !rustix::process::geteuid().is_root();
+    // SAFETY: prctl with constant arguments. Exec has reset it to 1.
+    let undumpable = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 };
+    if !(closed && environment_empty && alone && unprivileged && undumpable) {
+        exit(Exit::NotConfined);
+    }
+    // SAFETY: the launcher put the socket there, and nothing else owns the number.
+    Socket::from(unsafe { OwnedFd::from_raw_fd(SOCKET as i32) })
+}
+
+/// Makes the C heap large enough for the worker's whole life, untouched pages costing nothing: under RUN
+/// neither brk nor mmap is left to get more.
+///
+/// Returns false if the kernel refuses the address space.
+#[must_use]
+pub fn reserve_heap(bytes: usize) -> bool {
+    // SAFETY: mallopt and malloc/free as documented; one thread. Giving the block back leaves it at the
+    // top of the heap, which is never trimmed.
+    unsafe {
+        let set = libc::mallopt(libc::M_MMAP_MAX, 0) == 1
+            && libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX) == 1
+            && libc::mallopt(libc::M_TOP_PAD, 1 << 20) == 1;
+        let block = libc::malloc(bytes);
+        libc::free(block);
+        set && !block.is_null()
+    }
+}
+
+/// Shuts off the time-stamp counter (and with it the vDSO clock) and, where the processor can, CPUID.
+/// Call after everything that detects processor features.
+///
+/// Ends the process with [`Exit::NotLocked`] if the counter can't be shut off.
+pub fn shut_clocks() {
+    const ARCH_SET_CPUID: libc::c_long = 0x1012;
+    // SAFETY: prctl and arch_prctl with constant arguments.
+    let shut = unsafe {
+        // Not every processor can fault on CPUID: the result doesn't matter.
+        libc::syscall(libc::SYS_arch_prctl, ARCH_SET_CPUID, 0);
+        libc::prctl(libc::PR_SET_TSC, libc::PR_TSC_SIGSEGV, 0, 0, 0) == 0
+    };
+    if !shut {
+        exit(Exit::NotLocked);
+    }
+}
+
+/// The two locks, built before the first: building allocates.
+pub struct Locks {
+    load: Program,
+    run: Program,
+}
+
+impl Locks {
+    /// Builds both filters.
+    #[must_use]
+    pub fn build() -> Self {
+        Self { load: Program::load(), run: Program::run() }
+    }
+
+    /// Installs LOAD. Ends the process if that fails.
+    pub fn load(&self) {
+        if self.load.install().is_err() {
+            exit(Exit::NotLocked);
+        }
+    }
+
+    /// Installs RUN: nothing becomes executable any more, no mapping changes, five calls are left.
+    /// Ends the process if that fails.
+    pub fn run(&self) {
+        // SAFETY: prctl with constant arguments. Older kernels (before 6.3) refuse it; the filter stands.
+        unsafe {
+            libc::prctl(libc::PR_SET_MDWE, libc::PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0);
+        }
+        if self.run.install().is_err() {
+            exit(Exit::NotLocked);
+        }
+    }
+}

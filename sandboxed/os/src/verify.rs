@@ -1,0 +1,141 @@
+//! The node looks at a worker from outside. What a worker says of itself counts for nothing.
+
+use std::fs;
+use std::io::Read;
+
+/// How far a worker must have got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// SETUP and LOAD in force: code and memory may be sent.
+    Load,
+    /// RUN in force too: messages may be sent.
+    Run,
+}
+
+impl Phase {
+    /// Filters in force: SETUP, LOAD and, later, RUN.
+    fn filters(self) -> u64 {
+        match self {
+            Self::Load => 2,
+            Self::Run => 3,
+        }
+    }
+}
+
+/// What is wrong with a worker: the layer, what was found, what was expected.
+#[derive(Debug, thiserror::Error)]
+#[error("{layer}: found {found}, expected {expected}")]
+pub struct NotConfined {
+    /// The layer that isn't in force.
+    pub layer: &'static str,
+    /// What `/proc` shows.
+    pub found: String,
+    /// What it has to show.
+    pub expected: String,
+}
+
+fn wrong(layer: &'static str, found: impl ToString, expected: impl ToString) -> NotConfined {
+    NotConfined { layer, found: found.to_string(), expected: expected.to_string() }
+}
+
+/// Bytes read of one `/proc` file at most.
+const PROC_BYTES_MAX: u64 = 1 << 20;
+
+fn proc_file(pid: i32, name: &str) -> Result<String, NotConfined> {
+    let mut text = String::new();
+    fs::File::open(format!("/proc/{pid}/{name}"))
+        .and_then(|file| file.take(PROC_BYTES_MAX).read_to_string(&mut text))
+        .map_err(|error| wrong("proc", format!("/proc/{pid}/{name}: {error}"), "a readable file"))?;
+    Ok(text)
+}
+
+/// Checks process `pid`, which should run as user `uid`, in `phase`.
+///
+/// # Errors
+/// The first layer that isn't in force.
+pub fn worker(pid: i32, uid: u32, phase: Phase) -> Result<(), NotConfined> {
+    status(&proc_file(pid, "status")?, uid, phase)?;
+    maps(&proc_file(pid, "maps")?, phase)
+}
+
+fn status(text: &str, uid: u32, phase: Phase) -> Result<(), NotConfined> {
+    let field = |name: &str| -> &str {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .map_or("nothing", str::trim)
+    };
+    for (layer, name, expected) in [
+        ("seccomp filter mode", "Seccomp", "2"),
+        ("no_new_privs", "NoNewPrivs", "1"),
+        ("effective capabilities", "CapEff", "0000000000000000"),
+        ("permitted capabilities", "CapPrm", "0000000000000000"),
+        ("ambient capabilities", "CapAmb", "0000000000000000"),
+        ("single thread", "Threads", "1"),
+    ] {
+        if field(name) != expected {
+            return Err(wrong(layer, field(name), expected));
+        }
+    }
+    // Seccomp_filters is there since Linux 5.10.
+    let filters = phase.filters();
+    if field("Seccomp_filters").parse() != Ok(filters) {
+        return Err(wrong("number of seccomp filters", field("Seccomp_filters"), filters));
+    }
+    let uids: Vec<&str> = field("Uid").split_whitespace().collect();
+    let expected = uid.to_string();
+    if uids.len() != 4 || uids.iter().any(|uid| *uid != expected) {
+        return Err(wrong("user id", uids.join(" "), expected));
+    }
+    Ok(())
+}
+
+fn maps(text: &str, phase: Phase) -> Result<(), NotConfined> {
+    for line in text.lines() {
+        let permissions = line.split_whitespace().nth(1).unwrap_or("");
+        if permissions.contains('w') && permissions.contains('x') {
+            return Err(wrong("write xor execute", line, "no mapping that is both"));
+        }
+        if permissions.contains('w') && permissions.ends_with('s') {
+            return Err(wrong("no shared writable memory", line, "shared mappings read-only"));
+        }
+    }
+    let executable = text.lines().filter(|line| line.contains(" r-xp ")).count();
+    // The image's text and the vDSO; with code loaded, one more file.
+    let most = if phase == Phase::Load { 2 } else { 3 };
+    if executable > most {
+        return Err(wrong("executable mappings", executable, format!("at most {most}")));
+    }
+    Ok(())
+}
+
+/// The open descriptors of process `pid`, in order.
+///
+/// # Errors
+/// When `/proc/PID/fd` isn't readable: as an ordinary user, once the worker is undumpable.
+pub fn descriptors(pid: i32) -> std::io::Result<Vec<u32>> {
+    let mut numbers: Vec<u32> = fs::read_dir(format!("/proc/{pid}/fd"))?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unconfined_process_is_refused_and_the_layer_is_named() {
+        let own = std::process::id() as i32;
+        let refused = worker(own, rustix::process::getuid().as_raw(), Phase::Load).unwrap_err();
+        assert_eq!(refused.layer, "seccomp filter mode");
+    }
+
+    #[test]
+    fn a_mapping_that_is_writable_and_executable_is_refused() {
+        let text = "7f00-7f01 rwxp 00000000 00:00 0\n";
+        assert_eq!(maps(text, Phase::Run).unwrap_err().layer, "write xor execute");
+        let text = "7f00-7f01 rw-s 00000000 00:00 0\n";
+        assert_eq!(maps(text, Phase::Run).unwrap_err().layer, "no shared writable memory");
+    }
+}
