@@ -6,23 +6,43 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
+mod apply;
 pub mod backend;
+pub mod check;
 pub mod error;
+pub mod executors;
 pub mod limits;
+mod management;
 pub mod message;
 pub mod module;
 pub mod outcome;
+pub mod query;
+pub mod report;
+pub mod root;
+mod run;
+mod schedule;
 pub mod snapshot;
+pub mod state;
+pub mod subnet;
+mod text;
 
 pub use backend::{Backend, BackendError, Compiler, Execution, InvalidModule, PausedRun, Violation};
+pub use check::{Checked, check};
 pub use error::{ErrorCode, UserError};
 pub use execution_memory as memory;
+pub use executors::{EXECUTOR_STACK_BYTES, SchedulerOptions};
 pub use ic_principal::Principal;
 pub use limits::{Limits, Prices};
-pub use message::{Callback, EntryPoint, Invocation, SystemView};
+pub use message::{Callback, EntryPoint, Freezing, Invocation, RunStatus, SystemView};
 pub use module::{Module, ModuleHash};
 pub use outcome::{Answer, Effects, Ending, MemoryDelta, Outcome, OutgoingCall, Trap};
+pub use query::{QueryAnswer, QueryView};
+pub use report::{Ended, Executed, Failure, RoundReport};
+pub use root::{StateRoot, state_root};
 pub use snapshot::{GlobalValue, Snapshot};
+pub use state::{Ingress, IngressStatus, MessageId, SubnetConfig, SubnetState};
+pub use subnet::Subnet;
 
 /// An amount of cycles.
 pub type Cycles = u128;

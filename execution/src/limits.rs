@@ -149,6 +149,43 @@ impl Limits {
         }
     }
 
+    /// Price of a message that uses `instructions`: what is prepaid for a run and what it is charged.
+    #[must_use]
+    pub fn execution_price(&self, memory64: bool, instructions: Instructions) -> Cycles {
+        let factor = if memory64 { 2 } else { 1 };
+        let price = self.prices.instruction.saturating_mul(Cycles::from(instructions)).saturating_mul(factor);
+        self.scaled(self.prices.message.saturating_add(price))
+    }
+
+    /// Fee of a call whose method name and argument have `bytes` bytes.
+    #[must_use]
+    pub fn call_fee(&self, bytes: u64) -> Cycles {
+        self.scaled(self.prices.call.saturating_add(self.transmission(bytes)))
+    }
+
+    /// What a call sets aside for the bytes of its response.
+    #[must_use]
+    pub fn response_reservation(&self) -> Cycles {
+        self.response_price(self.payload_bytes)
+    }
+
+    /// Price of a response of `bytes` bytes.
+    #[must_use]
+    pub fn response_price(&self, bytes: u64) -> Cycles {
+        self.scaled(self.transmission(bytes))
+    }
+
+    /// Price of taking in an ingress message of `bytes` bytes.
+    #[must_use]
+    pub fn ingress_fee(&self, bytes: u64) -> Cycles {
+        let bytes = self.prices.ingress_byte.saturating_mul(Cycles::from(bytes));
+        self.scaled(self.prices.ingress.saturating_add(bytes))
+    }
+
+    fn transmission(&self, bytes: u64) -> Cycles {
+        self.prices.call_byte.saturating_mul(Cycles::from(bytes))
+    }
+
     /// A price of the 13-node base on this subnet's number of nodes.
     #[must_use]
     pub fn scaled(&self, price: Cycles) -> Cycles {

@@ -1,0 +1,331 @@
+//! `install_code`: several runs on a copy, moved into place as one or not at all
+//! (`canister-execution.md` section 4.8).
+
+use std::sync::Arc;
+
+use serde_bytes::ByteBuf;
+
+use crate::management::candid_io::decode;
+use crate::management::{Answered, Managed, Management, Stuck, types};
+use crate::memory::{Arena, Memory};
+use crate::report::Executed;
+use crate::run::{CANDID_EMPTY, Call, Env, Staged, ended, retried};
+use crate::state::{CanisterState, ChangeDetails, Code, InstallMode};
+use crate::subnet::Subnet;
+use crate::{
+    BackendError, Cycles, Ending, EntryPoint, ErrorCode, Instructions, Module, Principal, UserError, text,
+};
+
+/// The private section of modules whose heap survives an upgrade.
+const PERSISTENCE_SECTION: &str = "enhanced-orthogonal-persistence";
+
+/// What an upgrade keeps and skips.
+#[derive(Clone, Copy)]
+struct Upgrade {
+    skip_pre_upgrade: bool,
+    persistence: Option<types::Persistence>,
+}
+
+/// An install on its way: a copy of the canister and what is left of the budget.
+struct Installing<'a> {
+    staged: Staged<'a>,
+    caller: Principal,
+    instructions_left: Instructions,
+    /// Instructions used, compilation included.
+    used: Instructions,
+    prepaid: Cycles,
+}
+
+/// The guest's error inside, the node's outside.
+type Step<T> = Result<Result<T, UserError>, BackendError>;
+
+/// `?` on the guest's error of a [`Step`].
+macro_rules! guest {
+    ($step:expr) => {
+        match $step {
+            Ok(value) => value,
+            Err(error) => return Ok(Err(error)),
+        }
+    };
+}
+
+impl Subnet {
+    pub(super) fn install_code(&mut self, call: &mut Management<'_>) -> Managed {
+        let arg: types::Install = guest!(decode("install_code", &call.call.arg));
+        let id = arg.canister_id;
+        let canister = guest!(self.controlled(call, id)).clone();
+        let env = self.env(1);
+        let (mode, upgrade) = match arg.mode {
+            types::InstallMode::Install => (InstallMode::Install, None),
+            types::InstallMode::Reinstall => (InstallMode::Reinstall, None),
+            types::InstallMode::Upgrade(options) => {
+                let options = options.unwrap_or_default();
+                let upgrade = Upgrade {
+                    skip_pre_upgrade: options.skip_pre_upgrade.unwrap_or(false),
+                    persistence: options.wasm_memory_persistence,
+                };
+                (InstallMode::Upgrade, Some(upgrade))
+            }
+        };
+        guest!(mode_fits(&canister, mode));
+        let mut installing = guest!(Installing::prepay(&env, &canister, call.caller()));
+        let stuck = |error| Stuck { canister: id, error };
+        let done = self.install(&mut installing, &arg.wasm_module, arg.arg, mode, upgrade).map_err(stuck)?;
+        let (mut staged, result) = match done {
+            Ok(module) => {
+                let mut staged = installing.paid();
+                let details = ChangeDetails::CodeDeployment(mode, module.hash);
+                let version = arg.sender_canister_version;
+                self.note_change(call, &mut staged.canister, version, details);
+                (staged, Ok(Answered::Now(CANDID_EMPTY.to_vec(), call.call.cycles)))
+            }
+            Err(error) => (installing.undone(canister), Err(error)),
+        };
+        if env.message_roots {
+            let root = crate::root::canister_root(&staged.canister);
+            staged.executed.iter_mut().for_each(|executed| executed.state_root = Some(root));
+        }
+        if result.is_ok() {
+            // New code: whatever this node held against the old one is over.
+            self.release(&id);
+        }
+        call.executed.append(&mut staged.executed);
+        self.put(staged.canister);
+        Ok(result)
+    }
+
+    fn install(
+        &self,
+        installing: &mut Installing<'_>,
+        wasm: &[u8],
+        arg: ByteBuf,
+        mode: InstallMode,
+        upgrade: Option<Upgrade>,
+    ) -> Step<Arc<Module>> {
+        let module = match retried(|| self.compiler.compile(wasm))? {
+            Ok(module) => module,
+            Err(invalid) => {
+                let text = format!("Canister's Wasm module is not valid: {invalid}");
+                let id = installing.staged.canister.id;
+                return Ok(Err(text::from_canister(id, ErrorCode::INVALID_MODULE, &text)));
+            }
+        };
+        guest!(installing.spend(module.interface.compile_instructions));
+        let keep = match upgrade {
+            Some(upgrade) => guest!(keeps_heap(installing, &module, upgrade)),
+            None => false,
+        };
+        let exports = module.interface.exports;
+        if let Some(upgrade) = upgrade
+            && !upgrade.skip_pre_upgrade
+            && installing.exports_pre_upgrade()
+        {
+            guest!(installing.run(EntryPoint::PreUpgrade)?);
+        }
+        guest!(installing.replace_code(&module, mode, keep)?);
+        let arg: Arc<[u8]> = Arc::from(arg.into_vec());
+        if exports.start {
+            guest!(installing.run(EntryPoint::Start)?);
+        }
+        if mode == InstallMode::Upgrade {
+            if exports.post_upgrade {
+                guest!(installing.run(EntryPoint::PostUpgrade { arg })?);
+            }
+        } else if exports.init {
+            guest!(installing.run(EntryPoint::Init { arg })?);
+        }
+        Ok(installing.affordable().map(|()| module))
+    }
+}
+
+fn mode_fits(canister: &CanisterState, mode: InstallMode) -> Result<(), UserError> {
+    let id = canister.id;
+    match (mode, &canister.code) {
+        (InstallMode::Install, Some(_)) => {
+            let text = format!(
+                "Canister {id} cannot be installed because the canister is not empty. Try installing with mode='reinstall' instead."
+            );
+            Err(UserError::new(ErrorCode::NON_EMPTY, text))
+        }
+        (InstallMode::Upgrade, None) => Err(text::no_module(id)),
+        (InstallMode::Install, None) | (InstallMode::Reinstall, _) | (InstallMode::Upgrade, Some(_)) => {
+            Ok(())
+        }
+    }
+}
+
+fn has_persistence(module: &Module) -> bool {
+    module.interface.custom_sections.get(PERSISTENCE_SECTION).is_some_and(|section| !section.public)
+}
+
+/// Whether the heap survives: asked for, and the new module made for it; never lost by omission.
+fn keeps_heap(installing: &Installing<'_>, new: &Module, upgrade: Upgrade) -> Result<bool, UserError> {
+    let canister = &installing.staged.canister;
+    let contract = |text: &str| Err(text::from_canister(canister.id, ErrorCode::CONTRACT_VIOLATION, text));
+    match upgrade.persistence {
+        Some(types::Persistence::Keep) if has_persistence(new) => Ok(true),
+        Some(types::Persistence::Keep) => contract(
+            "Invalid upgrade option: Enhanced orthogonal persistence requires a module with the private custom section `enhanced-orthogonal-persistence`",
+        ),
+        Some(types::Persistence::Replace) => Ok(false),
+        None if canister.module().is_some_and(|old| has_persistence(old)) => contract(
+            "Missing upgrade option: Enhanced orthogonal persistence requires the `wasm_memory_persistence` upgrade option",
+        ),
+        None => Ok(false),
+    }
+}
+
+impl<'a> Installing<'a> {
+    fn prepay(env: &'a Env, canister: &CanisterState, caller: Principal) -> Result<Self, UserError> {
+        let limits = &env.config.limits;
+        let limit = limits.install_instructions;
+        // The new module isn't known yet: the charge is that of a 32-bit one until it is.
+        let price = limits.execution_price(false, limit);
+        let liquid = canister.liquid(limits);
+        if liquid < price {
+            let missing = text::out_of_cycles(canister.id, price - liquid).description;
+            let text = format!("Canister installation failed with `{missing}`.");
+            return Err(UserError::new(ErrorCode::OUT_OF_CYCLES, text));
+        }
+        let mut staged = Staged::new(env, canister);
+        staged.canister.balance -= price;
+        Ok(Self { staged, caller, instructions_left: limit, used: 0, prepaid: price })
+    }
+
+    fn exports_pre_upgrade(&self) -> bool {
+        self.staged.canister.module().is_some_and(|module| module.interface.exports.pre_upgrade)
+    }
+
+    fn spend(&mut self, instructions: Instructions) -> Result<(), UserError> {
+        let Some(left) = self.instructions_left.checked_sub(instructions) else {
+            self.used = self.used.saturating_add(self.instructions_left);
+            self.instructions_left = 0;
+            let limit = self.staged.env.config.limits.install_instructions;
+            let text =
+                format!("Canister exceeded the limit of {limit} instructions for single message execution.");
+            return Err(text::from_canister(self.staged.canister.id, ErrorCode::INSTRUCTION_LIMIT, &text));
+        };
+        self.used = self.used.saturating_add(instructions);
+        self.instructions_left = left;
+        Ok(())
+    }
+
+    /// Runs an entry point on the copy and applies what it did to the copy.
+    fn run(&mut self, entry: EntryPoint) -> Step<()> {
+        let id = self.staged.canister.id;
+        let Some(snapshot) = self.staged.canister.snapshot() else { return Ok(Err(text::no_module(id))) };
+        let call = Call {
+            entry,
+            caller: self.caller,
+            instructions_max: self.instructions_left,
+            context: None,
+            refunded: 0,
+        };
+        let (invocation, checked) = self.staged.env.execute(&self.staged.canister, &snapshot, call)?;
+        self.staged.note(&invocation, &checked, None, ended(&checked, id));
+        guest!(self.spend(checked.outcome().instructions));
+        if let Ending::Trapped(trap) = &checked.outcome().ending {
+            return Ok(Err(text::trap(id, trap)));
+        }
+        crate::apply::apply(&mut self.staged.canister, &invocation.entry, checked, false);
+        Ok(Ok(()))
+    }
+
+    /// Puts the new module with its initial memory into the copy.
+    fn replace_code(&mut self, module: &Arc<Module>, mode: InstallMode, keep: bool) -> Step<()> {
+        let env = self.staged.env;
+        let canister = &mut self.staged.canister;
+        let interface = &module.interface;
+        let before = canister.memory_bytes();
+        let old = canister.code.take();
+        let arena = match &old {
+            Some(code) => Arc::clone(&code.arena),
+            None => Arena::new(env.config.limits.arena_bytes).map_err(BackendError::from)?,
+        };
+        let heap = match &old {
+            Some(code) if keep => code.heap.with(code.heap.wasm_pages().max(interface.heap_pages_min), []),
+            _ => {
+                let data = interface.data.iter().map(|segment| (segment.offset, &segment.bytes[..]));
+                Memory::with_segments(&arena, interface.heap_pages_min, data).map_err(BackendError::from)?
+            }
+        };
+        let stable = match (mode, old) {
+            (InstallMode::Upgrade, Some(code)) => code.stable,
+            _ => Memory::default(),
+        };
+        let globals = Arc::from(interface.globals.as_slice());
+        canister.code = Some(Code { module: Arc::clone(module), arena, heap, stable, globals });
+        canister.global_timer = 0;
+        canister.version += 1;
+        if mode != InstallMode::Upgrade {
+            canister.certified_data.clear();
+        }
+        if mode == InstallMode::Reinstall {
+            canister.log.clear();
+        }
+        canister.update_hook();
+        let growth = canister.memory_bytes().saturating_sub(before);
+        Ok(memory_fits(env, canister, growth))
+    }
+
+    /// Whether the canister stays above the freezing limit with the memory it has now.
+    fn affordable(&self) -> Result<(), UserError> {
+        let canister = &self.staged.canister;
+        let freezing = canister.freezing();
+        let limits = &self.staged.env.config.limits;
+        let limit = freezing.limit(limits, 0).saturating_sub(freezing.reserved);
+        if canister.balance < limit {
+            let missing = text::out_of_cycles(canister.id, limit - canister.balance).description;
+            let text = format!("Canister installation failed with `{missing}`.");
+            return Err(UserError::new(ErrorCode::OUT_OF_CYCLES, text));
+        }
+        Ok(())
+    }
+
+    fn price_used(&self) -> Cycles {
+        let memory64 = self.staged.canister.module().is_some_and(|module| module.interface.memory64);
+        let price = self.staged.env.config.limits.execution_price(memory64, self.used);
+        price.min(self.prepaid)
+    }
+
+    /// The copy with what was not used given back.
+    fn paid(self) -> Staged<'a> {
+        let unused = self.prepaid - self.price_used();
+        let mut staged = self.staged;
+        staged.canister.balance = staged.canister.balance.saturating_add(unused);
+        staged
+    }
+
+    /// The canister as it was, but for the charge and the log.
+    fn undone(self, before: CanisterState) -> Staged<'a> {
+        let price = self.price_used();
+        let time = self.staged.env.time;
+        let capacity = self.staged.env.config.limits.log_bytes;
+        let mut staged = self.staged;
+        staged.canister = before;
+        staged.canister.balance = staged.canister.balance.saturating_sub(price);
+        for line in staged.executed.iter().flat_map(|Executed { logs, .. }| logs) {
+            staged.canister.log.push(time, &line.text, capacity);
+        }
+        staged
+    }
+}
+
+fn memory_fits(env: &Env, canister: &CanisterState, growth: u64) -> Result<(), UserError> {
+    if growth > env.memory_available {
+        let text = format!(
+            "Canister requested {growth} bytes of memory but only {} bytes are available in the subnet",
+            env.memory_available
+        );
+        return Err(UserError::new(ErrorCode::SUBNET_OVERSUBSCRIBED, text));
+    }
+    let limit = canister.settings.wasm_memory_limit;
+    let heap = canister.code.as_ref().map_or(0, |code| code.heap.bytes());
+    if limit != 0 && heap > limit {
+        let text = format!(
+            "Canister exceeded its current Wasm memory limit of {limit} bytes. The peak Wasm memory usage was {heap} bytes."
+        );
+        return Err(text::from_canister(canister.id, ErrorCode::WASM_MEMORY_LIMIT, &text));
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Queries: on the committed state, every effect dropped (`canister-execution.md` section 4.10).
+
+mod composite;
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use crate::check::{Checked, check};
+use crate::module::MethodKind;
+use crate::report::Executed;
+use crate::run::{Call, Env, ended, retried};
+use crate::state::{CanisterState, Shared, Status};
+use crate::{
+    Answer, BackendError, Ending, EntryPoint, ErrorCode, Instructions, Invocation, Principal, Snapshot,
+    UserError, management, text,
+};
+
+/// The committed state, to be asked while rounds go on. Clone is cheap.
+#[derive(Clone)]
+pub struct QueryView {
+    pub(crate) env: Env,
+    pub(crate) canisters: OrdMap<Principal, Shared<CanisterState>>,
+}
+
+impl std::fmt::Debug for QueryView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueryView").field("canisters", &self.canisters.len()).finish_non_exhaustive()
+    }
+}
+
+/// What came of a query.
+#[derive(Clone, Debug)]
+pub struct QueryAnswer {
+    /// The reply.
+    pub result: Result<Vec<u8>, UserError>,
+    /// Runs in order, callees and callbacks of a composite query included.
+    pub executed: Vec<Executed>,
+}
+
+/// What a query has used and done so far.
+pub(crate) struct Asking<'a> {
+    pub(crate) view: &'a QueryView,
+    /// Instructions left for the whole call graph.
+    pub(crate) left: Instructions,
+    pub(crate) executed: Vec<Executed>,
+}
+
+impl QueryView {
+    /// Asks `canister` as `sender`. Canister code runs on the calling thread, which needs a stack of
+    /// [`crate::EXECUTOR_STACK_BYTES`].
+    #[must_use]
+    pub fn query(&self, sender: Principal, canister: Principal, method: &str, arg: &[u8]) -> QueryAnswer {
+        if canister == Principal::management_canister() {
+            return QueryAnswer { result: self.ask_management(sender, method, arg), executed: Vec::new() };
+        }
+        let mut asking =
+            Asking { view: self, left: self.env.config.limits.query_instructions, executed: Vec::new() };
+        let result = asking.ask(sender, canister, method, Arc::from(arg), 0);
+        let result = match result {
+            Ok(Ok(Answer::Reply(data))) => Ok(data),
+            Ok(Ok(Answer::Reject(reason))) => Err(UserError::new(ErrorCode::CANISTER_REJECTED, reason)),
+            Ok(Err(error)) => Err(error),
+            Err(error) => {
+                tracing::warn!(%canister, %error, "query failed");
+                Err(text::unavailable(canister))
+            }
+        };
+        QueryAnswer { result, executed: asking.executed }
+    }
+
+    pub(crate) fn ask_management(
+        &self,
+        sender: Principal,
+        method: &str,
+        arg: &[u8],
+    ) -> Result<Vec<u8>, UserError> {
+        if method != "canister_status" {
+            let text = format!("Query method {method} not found.");
+            return Err(UserError::new(ErrorCode::METHOD_NOT_FOUND, text));
+        }
+        let id = management::target(method, arg)?;
+        let canister = self.canisters.get(&id).ok_or_else(|| text::not_found(id))?;
+        management::canister_status(canister, sender, &self.env.config.limits)
+    }
+
+    /// The canister, if it may be asked now.
+    fn askable(&self, id: Principal) -> Result<(&CanisterState, Snapshot), UserError> {
+        let canister = self.canisters.get(&id).ok_or_else(|| text::not_found(id))?;
+        match canister.status {
+            Status::Running => {}
+            Status::Stopping(_) => return Err(text::stopping(id)),
+            Status::Stopped => return Err(text::stopped(id)),
+        }
+        let snapshot = canister.snapshot().ok_or_else(|| text::no_module(id))?;
+        if canister.is_frozen(&self.env.config.limits) {
+            return Err(text::frozen_query(id));
+        }
+        Ok((canister, snapshot))
+    }
+}
+
+impl Asking<'_> {
+    /// Asks one canister; the node's failures outside, the guest's inside.
+    pub(crate) fn ask(
+        &mut self,
+        sender: Principal,
+        id: Principal,
+        method: &str,
+        arg: Arc<[u8]>,
+        depth: usize,
+    ) -> Result<Result<Answer, UserError>, BackendError> {
+        let (canister, snapshot) = match self.view.askable(id) {
+            Ok(askable) => askable,
+            Err(error) => return Ok(Err(error)),
+        };
+        let name = method.to_owned();
+        let entry = match snapshot.module.interface.methods.get(method) {
+            Some(MethodKind::CompositeQuery) => EntryPoint::CompositeQuery { method: name, arg },
+            Some(MethodKind::Query) => EntryPoint::Query { method: name, arg },
+            Some(MethodKind::Update) | None => return Ok(Err(text::no_method(id, "query", method))),
+        };
+        if matches!(entry, EntryPoint::CompositeQuery { .. }) {
+            return self.ask_composite(canister, &snapshot, entry, sender, depth);
+        }
+        let (_, checked) = self.run(canister, &snapshot, None, entry, sender)?;
+        Ok(match checked.outcome.ending {
+            Ending::Trapped(trap) => Err(text::trap(id, &trap)),
+            Ending::Returned => match checked.outcome.effects.and_then(|effects| effects.answer) {
+                Some(answer) => Ok(answer),
+                None => Err(text::did_not_reply(id)),
+            },
+        })
+    }
+
+    /// Runs and checks one step, and takes its instructions from what is left.
+    fn run(
+        &mut self,
+        canister: &CanisterState,
+        snapshot: &Snapshot,
+        overlay: Option<&Snapshot>,
+        entry: EntryPoint,
+        caller: Principal,
+    ) -> Result<(Invocation, Checked), BackendError> {
+        let call = Call { entry, caller, instructions_max: self.left, context: None, refunded: 0 };
+        let invocation = self.view.env.invocation(canister, call);
+        let on = overlay.unwrap_or(snapshot);
+        let checked = retried(|| {
+            let outcome = self.view.env.backend.query(snapshot, &invocation, overlay)?;
+            Ok(check(&invocation, on, outcome)?)
+        })?;
+        let outcome = &checked.outcome;
+        self.left = self.left.saturating_sub(outcome.instructions);
+        self.executed.push(Executed {
+            canister: canister.id,
+            invocation: invocation.id,
+            kind: invocation.entry.kind(),
+            method: invocation.entry.method().map(str::to_owned),
+            ingress: None,
+            ended: ended(&checked, canister.id),
+            instructions: outcome.instructions,
+            heap_pages_dirty: outcome.heap_pages_dirty,
+            stable_pages_dirty: outcome.stable_pages_dirty,
+            logs: outcome.logs.clone(),
+            state_root: None,
+        });
+        Ok((invocation, checked))
+    }
+}

@@ -1,0 +1,341 @@
+//! One message of one canister, from its queue to the state after it (`canister-execution.md` 4.2).
+
+mod call;
+mod response;
+mod task;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::answer::{self, Output, Verdict};
+use crate::apply::{self, Applied};
+use crate::check::{self, Checked, check};
+use crate::report::{Ended, Executed};
+use crate::state::{
+    CanisterMessage, CanisterState, Input, MessageId, Origin, PendingCall, Request, Status, SubnetConfig,
+};
+use crate::{
+    Answer, Backend, BackendError, Cycles, Ending, EntryPoint, Execution, Instructions, Invocation,
+    Nanoseconds, OutgoingCall, Principal, Snapshot, SystemView, Trap, UserError, Violation, text,
+};
+
+/// How often a message is tried on the backend within one round.
+const TRIES: u32 = 3;
+/// Slices that one message may take (`canister-execution.md` section 3.4).
+const SLICES_MAX: u32 = 400;
+/// What a message counts in a round's budget besides its instructions; not charged.
+pub(crate) const MESSAGE_OVERHEAD: Instructions = 500_000;
+/// `DIDL`, no types, no values: the empty Candid reply.
+pub(crate) const CANDID_EMPTY: &[u8] = b"DIDL\0\0";
+
+/// What every run of a round shares.
+#[derive(Clone)]
+pub(crate) struct Env {
+    pub(crate) config: Arc<SubnetConfig>,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) time: Nanoseconds,
+    /// Physical: numbers invocations.
+    pub(crate) invocations: Arc<AtomicU64>,
+    /// Bytes of subnet memory that one canister may still take.
+    pub(crate) memory_available: u64,
+    pub(crate) message_roots: bool,
+}
+
+/// What differs from entry point to entry point.
+pub(crate) struct Call<'a> {
+    pub(crate) entry: EntryPoint,
+    pub(crate) caller: Principal,
+    pub(crate) instructions_max: Instructions,
+    /// The call context; `None` where there is none.
+    pub(crate) context: Option<&'a crate::state::CallContext>,
+    pub(crate) refunded: Cycles,
+}
+
+impl Env {
+    /// Runs and checks one entry point on the state of `canister`, trying again what failed around it.
+    pub(crate) fn execute(
+        &self,
+        canister: &CanisterState,
+        snapshot: &Snapshot,
+        call: Call<'_>,
+    ) -> Result<(Invocation, Checked), BackendError> {
+        let invocation = self.invocation(canister, call);
+        let checked = retried(|| {
+            let outcome = match self.backend.execute(snapshot, &invocation)? {
+                Execution::Finished(outcome) => outcome,
+                Execution::Paused(run) => finish(run, invocation.slice)?,
+            };
+            Ok(check(&invocation, snapshot, outcome)?)
+        })?;
+        Ok((invocation, checked))
+    }
+
+    pub(crate) fn invocation(&self, canister: &CanisterState, call: Call<'_>) -> Invocation {
+        let Call { entry, caller, instructions_max, context, refunded } = call;
+        let limits = &self.config.limits;
+        let settings = &canister.settings;
+        let outstanding = &canister.calls.outstanding;
+        let deadline = match context.map(|context| &context.origin) {
+            Some(Origin::Canister { deadline, .. }) => *deadline,
+            _ => 0,
+        };
+        let system = SystemView {
+            canister: canister.id,
+            subnet: self.config.subnet_id,
+            time: self.time,
+            version: canister.version,
+            status: canister.run_status(),
+            controllers: settings.controllers.clone(),
+            balance: canister.balance,
+            freezing: canister.freezing(),
+            cycles_available: context.map_or(0, |context| context.available),
+            cycles_refunded: refunded,
+            deadline,
+            global_timer: canister.global_timer,
+            answered: context.is_some_and(|context| context.answered),
+            answer_needed: context.is_none_or(|context| context.origin != Origin::Task),
+            call_context_instructions: context.map_or(0, |context| context.instructions),
+            data_certificate: None,
+            environment_variables: settings.environment_variables.clone(),
+            root_key: Arc::clone(&self.config.root_key),
+            wasm_memory_limit: settings.wasm_memory_limit,
+            subnet_memory_available: self.memory_available,
+            callbacks_free: limits.callbacks_per_canister.saturating_sub(canister.calls.callbacks.len()),
+            queue_taken: outstanding.iter().map(|(&callee, &count)| (callee, count)).collect(),
+            log_bytes_free: limits.log_bytes.saturating_sub(canister.log.bytes),
+        };
+        let sliced = entry.is_replicated();
+        Invocation {
+            id: self.invocations.fetch_add(1, Ordering::Relaxed),
+            entry,
+            caller,
+            instructions_max,
+            slice: if sliced { limits.slice_instructions.min(instructions_max) } else { instructions_max },
+            system,
+            limits: Arc::clone(limits),
+        }
+    }
+}
+
+/// Runs `attempt` until it succeeds, a bounded number of times.
+pub(crate) fn retried<T>(mut attempt: impl FnMut() -> Result<T, BackendError>) -> Result<T, BackendError> {
+    let mut tries = 1;
+    loop {
+        match attempt() {
+            Err(error) if tries < TRIES => {
+                tracing::debug!(%error, tries, "backend failed, trying again");
+                tries += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn finish(mut run: Box<dyn crate::PausedRun>, slice: Instructions) -> Result<crate::Outcome, BackendError> {
+    for _ in 0..SLICES_MAX {
+        match run.resume(slice)? {
+            Execution::Finished(outcome) => return Ok(outcome),
+            Execution::Paused(later) => run = later,
+        }
+    }
+    run.abort();
+    Err(Violation(format!("paused more than {SLICES_MAX} times")).into())
+}
+
+/// One message's work on a copy of a canister: dropped if the backend fails, moved into place if not.
+pub(crate) struct Staged<'a> {
+    pub(crate) env: &'a Env,
+    pub(crate) canister: CanisterState,
+    pub(crate) outputs: Vec<Output>,
+    pub(crate) executed: Vec<Executed>,
+    pub(crate) instructions: Instructions,
+}
+
+impl<'a> Staged<'a> {
+    pub(crate) fn new(env: &'a Env, canister: &CanisterState) -> Self {
+        Self { env, canister: canister.clone(), outputs: Vec::new(), executed: Vec::new(), instructions: 0 }
+    }
+
+    /// Takes the next input and does all that it asks for; `false` when there was none.
+    pub(crate) fn step(&mut self) -> Result<bool, BackendError> {
+        if self.canister.hook_due() && self.canister.status == Status::Running {
+            self.low_memory()?;
+        } else {
+            match self.canister.inputs.pop() {
+                Some(Input::Task(task)) => self.task(task)?,
+                Some(Input::Canister(CanisterMessage::Request(request))) => self.request(&request)?,
+                Some(Input::Canister(CanisterMessage::Response(response))) => self.response(&response)?,
+                Some(Input::Ingress(ingress)) => self.ingress(&ingress)?,
+                None => return Ok(false),
+            }
+        }
+        stop_when_idle(&mut self.canister, &mut self.outputs);
+        if self.env.message_roots && !self.executed.is_empty() {
+            let root = crate::root::canister_root(&self.canister);
+            self.executed.iter_mut().for_each(|executed| executed.state_root = Some(root));
+        }
+        Ok(true)
+    }
+
+    /// Notes a run for the report and the round's account.
+    pub(crate) fn note(
+        &mut self,
+        invocation: &Invocation,
+        checked: &Checked,
+        ingress: Option<MessageId>,
+        ended: Ended,
+    ) {
+        let outcome = &checked.outcome;
+        self.instructions = self.instructions.saturating_add(outcome.instructions);
+        apply::keep_logs(&mut self.canister, checked, self.env.time, &self.env.config.limits);
+        self.executed.push(Executed {
+            canister: self.canister.id,
+            invocation: invocation.id,
+            kind: invocation.entry.kind(),
+            method: invocation.entry.method().map(str::to_owned),
+            ingress,
+            ended,
+            instructions: outcome.instructions,
+            heap_pages_dirty: outcome.heap_pages_dirty,
+            stable_pages_dirty: outcome.stable_pages_dirty,
+            logs: outcome.logs.clone(),
+            state_root: None,
+        });
+    }
+
+    fn memory64(&self) -> bool {
+        self.canister.module().is_some_and(|module| module.interface.memory64)
+    }
+
+    /// Price of a run that may use `instructions`.
+    fn price(&self, instructions: Instructions) -> Cycles {
+        self.env.config.limits.execution_price(self.memory64(), instructions)
+    }
+
+    /// Takes the prepayment for a run of `instructions` from what is above the freezing limit.
+    fn prepay(&mut self, instructions: Instructions) -> Result<Cycles, UserError> {
+        let price = self.price(instructions);
+        let liquid = self.canister.liquid(&self.env.config.limits);
+        if liquid < price {
+            return Err(text::out_of_cycles(self.canister.id, price - liquid));
+        }
+        self.canister.balance -= price;
+        Ok(price)
+    }
+
+    /// Gives back what a run did not use of its prepayment.
+    fn return_unused(&mut self, prepaid: Cycles, used: Instructions) {
+        let unused = prepaid.saturating_sub(self.price(used));
+        self.canister.balance = self.canister.balance.saturating_add(unused);
+    }
+
+    /// Whether the balance after the run stays above the freezing limit with the memory it has then.
+    fn frozen_by(&self, snapshot: &Snapshot, checked: &Checked) -> Option<UserError> {
+        let effects = checked.outcome.effects.as_ref()?;
+        let growth = check::growth_bytes(snapshot, effects);
+        let freezing = self.canister.freezing();
+        let limit = freezing.limit(&self.env.config.limits, growth).saturating_sub(freezing.reserved);
+        (checked.balance < limit).then(|| text::out_of_cycles(self.canister.id, limit - checked.balance))
+    }
+
+    /// Applies a run that returned, or names the error of one that did not.
+    fn commit(&mut self, entry: &EntryPoint, checked: Checked) -> Result<Applied, Trap> {
+        match &checked.outcome.ending {
+            Ending::Returned => Ok(apply::apply(&mut self.canister, entry, checked, true)),
+            Ending::Trapped(trap) => Err(trap.clone()),
+        }
+    }
+
+    /// Sends the calls of a committed run.
+    fn send(&mut self, context: u64, calls: Vec<OutgoingCall>) {
+        let limits = Arc::clone(&self.env.config.limits);
+        let execution_prepaid = self.price(limits.update_instructions);
+        for call in calls {
+            let deadline = call.timeout_seconds.map_or(0, |seconds| {
+                let end = self.env.time.saturating_add(u64::from(seconds) * 1_000_000_000);
+                end - end % 1_000_000_000
+            });
+            let callee = check::queue_key(call.callee, self.env.config.subnet_id);
+            let callback = self.canister.calls.register(PendingCall {
+                context,
+                callee,
+                on_reply: call.on_reply,
+                on_reject: call.on_reject,
+                on_cleanup: call.on_cleanup,
+                cycles_sent: call.cycles,
+                execution_prepaid,
+                transmission_prepaid: limits.response_reservation(),
+                deadline,
+            });
+            self.outputs.push(Output::Request(Arc::new(Request {
+                sender: self.canister.id,
+                callback,
+                receiver: callee,
+                method: call.method,
+                arg: Arc::from(call.arg),
+                cycles: call.cycles,
+                deadline,
+            })));
+        }
+    }
+
+    /// Moves a call context on after one of its messages (`canister-execution.md` 4.2, step 6).
+    fn conclude(&mut self, context: u64, used: Instructions, given: Option<Answer>, verdict: Verdict) {
+        let id = self.canister.id;
+        let Some(entry) = self.canister.calls.contexts.get_mut(&context) else { return };
+        entry.instructions = entry.instructions.saturating_add(used);
+        let verdict = match given {
+            Some(Answer::Reply(data)) => Some(Verdict::Reply(Arc::from(data))),
+            Some(Answer::Reject(reason)) => Some(Verdict::Reject(reason)),
+            None if entry.calls_out == 0 => Some(verdict),
+            None => None,
+        };
+        if let Some(verdict) = verdict
+            && !entry.answered
+        {
+            entry.answered = true;
+            let refund = std::mem::take(&mut entry.available);
+            self.outputs.extend(answer::answer(id, &entry.origin, verdict, refund));
+        } else if let Origin::Ingress { id, .. } = entry.origin
+            && !entry.answered
+        {
+            self.outputs.push(Output::Ingress(id, crate::state::IngressStatus::Processing));
+        }
+        if entry.calls_out == 0 {
+            self.canister.calls.contexts.remove(&context);
+        }
+    }
+}
+
+/// Stopping ends when no call context is left.
+pub(crate) fn stop_when_idle(canister: &mut CanisterState, outputs: &mut Vec<Output>) {
+    let Status::Stopping(waiters) = &canister.status else { return };
+    if !canister.calls.contexts.is_empty() {
+        return;
+    }
+    let waiters = waiters.clone();
+    canister.status = Status::Stopped;
+    canister.version += 1;
+    for waiter in waiters {
+        let reply = Verdict::Reply(Arc::from(CANDID_EMPTY));
+        outputs.extend(answer::answer(
+            Principal::management_canister(),
+            &waiter.origin,
+            reply,
+            waiter.cycles,
+        ));
+    }
+}
+
+/// How a run ended, for the report.
+pub(crate) fn ended(checked: &Checked, canister: Principal) -> Ended {
+    match (&checked.outcome.ending, &checked.outcome.effects) {
+        (Ending::Trapped(trap), _) => Ended::Trap(text::trap(canister, trap)),
+        (Ending::Returned, Some(effects)) => match &effects.answer {
+            Some(Answer::Reply(_)) => Ended::Reply,
+            Some(Answer::Reject(reason)) => Ended::Reject(reason.clone()),
+            None => Ended::NoAnswer,
+        },
+        (Ending::Returned, None) => Ended::NoAnswer,
+    }
+}

@@ -1,0 +1,140 @@
+//! What waits for a canister, and in which order it gets it (`canister-execution.md` section 4.7).
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, Vector};
+
+use crate::Principal;
+use crate::state::{CanisterMessage, Ingress};
+
+/// A task that the system gives a canister.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// `canister_heartbeat`.
+    Heartbeat,
+    /// `canister_global_timer`.
+    GlobalTimer,
+}
+
+/// Which class of messages is next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// Canisters of this subnet.
+    #[default]
+    Canisters,
+    /// Users.
+    Users,
+}
+
+/// The next thing to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A task.
+    Task(Task),
+    /// A message of a canister.
+    Canister(CanisterMessage),
+    /// A message of a user.
+    Ingress(Arc<Ingress>),
+}
+
+/// A canister's input queues. Bounds are kept by those who push.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inputs {
+    /// Tasks of this round.
+    pub tasks: Vector<Task>,
+    /// By sender, first in first out; no empty queues.
+    pub canisters: OrdMap<Principal, Vector<CanisterMessage>>,
+    /// Senders that have a queue, in the order of their turns.
+    pub turns: Vector<Principal>,
+    /// From users.
+    pub ingress: Vector<Arc<Ingress>>,
+    /// Whose turn it is.
+    pub next: Source,
+}
+
+impl Inputs {
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && !self.has_messages()
+    }
+
+    /// Whether a message waits, tasks aside.
+    #[must_use]
+    pub fn has_messages(&self) -> bool {
+        !self.turns.is_empty() || !self.ingress.is_empty()
+    }
+
+    /// Appends a message of a canister.
+    pub fn push(&mut self, sender: Principal, message: CanisterMessage) {
+        let queue = self.canisters.entry(sender).or_default();
+        if queue.is_empty() {
+            self.turns.push_back(sender);
+        }
+        queue.push_back(message);
+    }
+
+    /// Takes the next input: tasks, then canisters and users by turns, canisters by turns among them.
+    pub fn pop(&mut self) -> Option<Input> {
+        if let Some(task) = self.tasks.pop_front() {
+            return Some(Input::Task(task));
+        }
+        let users_first = self.next == Source::Users;
+        if (users_first || self.turns.is_empty())
+            && let Some(ingress) = self.ingress.pop_front()
+        {
+            self.next = Source::Canisters;
+            return Some(Input::Ingress(ingress));
+        }
+        self.next = Source::Users;
+        self.pop_canister().map(Input::Canister)
+    }
+
+    fn pop_canister(&mut self) -> Option<CanisterMessage> {
+        let sender = self.turns.pop_front()?;
+        let queue = self.canisters.get_mut(&sender).expect("a sender with a turn has a queue");
+        let message = queue.pop_front().expect("queues are never empty");
+        if queue.is_empty() {
+            self.canisters.remove(&sender);
+        } else {
+            self.turns.push_back(sender);
+        }
+        Some(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Request;
+
+    fn request(sender: u8, callback: u64) -> (Principal, CanisterMessage) {
+        let sender = Principal::from_slice(&[sender]);
+        let request = Request {
+            sender,
+            callback,
+            receiver: Principal::from_slice(&[9]),
+            method: String::new(),
+            arg: Arc::from([]),
+            cycles: 0,
+            deadline: 0,
+        };
+        (sender, CanisterMessage::Request(Arc::new(request)))
+    }
+
+    #[test]
+    fn senders_take_turns_and_each_keeps_its_order() {
+        let mut inputs = Inputs::default();
+        for (sender, callback) in [(1, 0), (1, 1), (2, 0), (1, 2)] {
+            let (sender, message) = request(sender, callback);
+            inputs.push(sender, message);
+        }
+        let mut order = Vec::new();
+        while let Some(input) = inputs.pop() {
+            let Input::Canister(CanisterMessage::Request(request)) = input else { panic!("{input:?}") };
+            order.push((request.sender.as_slice()[0], request.callback));
+        }
+        assert_eq!(order, [(1, 0), (2, 0), (1, 1), (1, 2)]);
+        assert_eq!(inputs, Inputs { next: Source::Users, ..Inputs::default() });
+    }
+}

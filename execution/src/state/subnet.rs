@@ -1,0 +1,226 @@
+//! The replicated state of a subnet.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use imbl::{OrdMap, Vector};
+
+use crate::state::{CanisterState, IngressRecord, IngressStatus, MessageId, Origin};
+use crate::{Cycles, Limits, Nanoseconds, Principal};
+
+/// Ingress messages remembered, waiting ones included.
+const INGRESS_HISTORY_MAX: usize = 500_000;
+/// How long an answered ingress message is remembered.
+const INGRESS_KEPT: Nanoseconds = 300_000_000_000;
+
+/// What is fixed for a subnet's life.
+#[derive(Clone, Debug)]
+pub struct SubnetConfig {
+    /// The subnet.
+    pub subnet_id: Principal,
+    /// Limits and prices.
+    pub limits: Arc<Limits>,
+    /// Number of its first canister.
+    pub first_canister: u64,
+    /// How many canisters it may ever have.
+    pub canisters_max: u64,
+    /// DER of the root key.
+    pub root_key: Arc<[u8]>,
+    /// Whether everybody may use the `provisional_*` methods.
+    pub provisional: bool,
+}
+
+impl SubnetConfig {
+    /// An application subnet; its first canister is `22ajg-aqaaa-aaaap-adukq-cai`.
+    #[must_use]
+    pub fn application() -> Self {
+        Self {
+            subnet_id: Principal::self_authenticating(b"bulkhead application subnet"),
+            limits: Arc::new(Limits::application()),
+            first_canister: 0x01e0_1d15,
+            canisters_max: 1 << 20,
+            root_key: Arc::from(&b"bulkhead test root key"[..]),
+            provisional: true,
+        }
+    }
+
+    /// A system subnet; its first canister is `rwlgt-iiaaa-aaaaa-aaaaa-cai`.
+    #[must_use]
+    pub fn system() -> Self {
+        Self {
+            subnet_id: Principal::self_authenticating(b"bulkhead system subnet"),
+            limits: Arc::new(Limits::system()),
+            first_canister: 0,
+            ..Self::application()
+        }
+    }
+}
+
+/// A value that is replaced, never changed in place. Equal when it is the same one.
+#[derive(Debug)]
+pub struct Shared<T>(Arc<T>);
+
+impl<T> Shared<T> {
+    /// Shares a value.
+    pub fn new(value: T) -> Self {
+        Self(Arc::new(value))
+    }
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> PartialEq for Shared<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T> Eq for Shared<T> {}
+
+impl<T> Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// A call of the management canister that waits for its turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagementCall {
+    /// Who calls and waits.
+    pub origin: Origin,
+    /// Method name.
+    pub method: String,
+    /// Candid argument.
+    pub arg: Arc<[u8]>,
+    /// Cycles attached.
+    pub cycles: Cycles,
+}
+
+/// What became of ingress messages.
+#[derive(Clone, Debug, Default)]
+pub struct IngressHistory {
+    /// By id.
+    pub records: OrdMap<MessageId, Shared<IngressRecord>>,
+    /// Answered messages in the order of their answers.
+    pub answered: Vector<(Nanoseconds, MessageId)>,
+}
+
+impl IngressHistory {
+    /// How far a message is.
+    #[must_use]
+    pub fn status(&self, id: &MessageId) -> IngressStatus {
+        self.records.get(id).map_or(IngressStatus::Unknown, |record| record.status.clone())
+    }
+
+    /// Whether no further message can be taken in.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.records.len() >= INGRESS_HISTORY_MAX
+    }
+
+    /// Notes a new message.
+    pub fn receive(&mut self, id: MessageId, sender: Principal, receiver: Principal, time: Nanoseconds) {
+        let record = IngressRecord { receiver, sender, status: IngressStatus::Received, time };
+        self.records.insert(id, Shared::new(record));
+    }
+
+    /// Moves a message on; an answer is final.
+    pub fn set(&mut self, id: MessageId, status: IngressStatus, time: Nanoseconds) {
+        let Some(record) = self.records.get(&id) else { return };
+        if record.status.is_terminal() || record.status == status {
+            return;
+        }
+        if status.is_terminal() {
+            self.answered.push_back((time, id));
+        }
+        let record = IngressRecord { receiver: record.receiver, sender: record.sender, status, time };
+        self.records.insert(id, Shared::new(record));
+    }
+
+    /// Forgets answers that are old enough at `now`.
+    pub fn prune(&mut self, now: Nanoseconds) {
+        while let Some(&(time, id)) = self.answered.front()
+            && time.saturating_add(INGRESS_KEPT) <= now
+        {
+            self.answered.pop_front();
+            self.records.remove(&id);
+        }
+    }
+}
+
+/// The state of a subnet. Clone is O(1).
+#[derive(Clone, Debug)]
+pub struct SubnetState {
+    /// Time of the last round.
+    pub time: Nanoseconds,
+    /// Rounds done.
+    pub round: u64,
+    /// Seed of the last round.
+    pub seed: [u8; 32],
+    /// Random values drawn in the last round.
+    pub draws: u64,
+    /// Canisters ever made.
+    pub canisters_made: u64,
+    /// When storage was last charged.
+    pub charged: Nanoseconds,
+    /// Canisters by id.
+    pub canisters: OrdMap<Principal, Shared<CanisterState>>,
+    /// Ingress messages.
+    pub ingress: IngressHistory,
+    /// Calls of the management canister that wait.
+    pub management: Vector<Arc<ManagementCall>>,
+    /// Bytes stored by all canisters.
+    pub memory_bytes: u64,
+}
+
+impl SubnetState {
+    /// An empty subnet at time 0.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            time: 0,
+            round: 0,
+            seed: [0; 32],
+            draws: 0,
+            canisters_made: 0,
+            charged: 0,
+            canisters: OrdMap::new(),
+            ingress: IngressHistory::default(),
+            management: Vector::new(),
+            memory_bytes: 0,
+        }
+    }
+
+    /// A canister by id.
+    #[must_use]
+    pub fn canister(&self, id: &Principal) -> Option<&CanisterState> {
+        self.canisters.get(id).map(Deref::deref)
+    }
+
+    /// Puts a canister in place, keeping the sum of memory.
+    pub fn put(&mut self, canister: CanisterState) {
+        let now = canister.memory_bytes();
+        let before = self.canister(&canister.id).map_or(0, CanisterState::memory_bytes);
+        self.memory_bytes = self.memory_bytes.saturating_sub(before).saturating_add(now);
+        self.canisters.insert(canister.id, Shared::new(canister));
+    }
+
+    /// Takes a canister away.
+    pub fn remove(&mut self, id: &Principal) -> Option<Shared<CanisterState>> {
+        let canister = self.canisters.remove(id)?;
+        self.memory_bytes = self.memory_bytes.saturating_sub(canister.memory_bytes());
+        Some(canister)
+    }
+}
+
+impl Default for SubnetState {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,208 @@
+//! A subnet as its driver sees it: messages in, rounds, answers out.
+
+mod admission;
+mod round;
+mod routing;
+
+pub(crate) use round::RoundWork;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use crate::executors::{Executors, SchedulerOptions};
+use crate::query::{QueryAnswer, QueryView};
+use crate::root::{Root, StateRoot};
+use crate::run::Env;
+use crate::schedule::Schedule;
+use crate::state::{
+    CanisterState, Change, ChangeDetails, IngressStatus, MessageId, Shared, SubnetConfig, SubnetState,
+};
+use crate::{Backend, Compiler, Cycles, ErrorCode, Principal, UserError};
+
+/// Rounds in a row that a canister may fail before it is quarantined on this node.
+pub(crate) const FAILED_ROUNDS_MAX: u32 = 3;
+
+/// A subnet: its state and what runs it.
+pub struct Subnet {
+    pub(crate) config: Arc<SubnetConfig>,
+    pub(crate) state: SubnetState,
+    pub(crate) schedule: Schedule,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) compiler: Arc<dyn Compiler>,
+    executors: Executors,
+    options: SchedulerOptions,
+    invocations: Arc<AtomicU64>,
+    /// Failed rounds in a row, by canister. Node-local.
+    failing: BTreeMap<Principal, u32>,
+    roots: StateRoot,
+}
+
+impl fmt::Debug for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subnet")
+            .field("id", &self.config.subnet_id)
+            .field("round", &self.state.round)
+            .field("canisters", &self.state.canisters.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Subnet {
+    /// An empty subnet.
+    #[must_use]
+    pub fn new(
+        config: SubnetConfig,
+        backend: Arc<dyn Backend>,
+        compiler: Arc<dyn Compiler>,
+        options: SchedulerOptions,
+    ) -> Self {
+        Self::with_state(config, SubnetState::new(), backend, compiler, options)
+    }
+
+    /// A subnet that goes on from `state`, e.g. in another mode.
+    #[must_use]
+    pub fn with_state(
+        config: SubnetConfig,
+        state: SubnetState,
+        backend: Arc<dyn Backend>,
+        compiler: Arc<dyn Compiler>,
+        options: SchedulerOptions,
+    ) -> Self {
+        Self {
+            config: Arc::new(config),
+            schedule: Schedule::of(&state),
+            state,
+            backend,
+            compiler,
+            executors: Executors::new(&options),
+            options,
+            invocations: Arc::new(AtomicU64::new(1)),
+            failing: BTreeMap::new(),
+            roots: StateRoot::default(),
+        }
+    }
+
+    /// What is fixed for the subnet's life.
+    #[must_use]
+    pub fn config(&self) -> &SubnetConfig {
+        &self.config
+    }
+
+    /// The state after the last round.
+    #[must_use]
+    pub fn state(&self) -> &SubnetState {
+        &self.state
+    }
+
+    /// The state root; costs what changed since it was last asked for.
+    pub fn state_root(&mut self) -> Root {
+        self.roots.root(&self.state)
+    }
+
+    /// How far an ingress message is.
+    #[must_use]
+    pub fn status(&self, id: &MessageId) -> IngressStatus {
+        self.state.ingress.status(id)
+    }
+
+    /// The committed state for queries, which may go on while rounds do.
+    #[must_use]
+    pub fn queries(&self) -> QueryView {
+        QueryView { env: self.env(1), canisters: self.state.canisters.clone() }
+    }
+
+    /// Asks a canister on the committed state.
+    #[must_use]
+    pub fn query(&self, sender: Principal, canister: Principal, method: &str, arg: &[u8]) -> QueryAnswer {
+        if self.is_quarantined(&canister) {
+            return QueryAnswer { result: Err(crate::text::unavailable(canister)), executed: Vec::new() };
+        }
+        self.queries().query(sender, canister, method, arg)
+    }
+
+    /// Makes an empty canister without asking the management canister, as a node's operator.
+    /// `controllers`: `None` for `creator` and the canister itself.
+    ///
+    /// # Errors
+    /// IC0101 when the subnet's id range is used up.
+    pub fn create_canister(
+        &mut self,
+        creator: Principal,
+        controllers: Option<Vec<Principal>>,
+        cycles: Cycles,
+    ) -> Result<Principal, UserError> {
+        let id = self.next_id()?;
+        let mut controllers = controllers.unwrap_or_else(|| vec![creator, id]);
+        controllers.sort_unstable();
+        controllers.dedup();
+        let mut canister = CanisterState::new(id, controllers.clone(), cycles);
+        canister.history.push(Change {
+            time: self.state.time,
+            version: 0,
+            origin: creator,
+            origin_version: None,
+            by_user: true,
+            details: ChangeDetails::Creation(controllers),
+        });
+        self.put(canister);
+        Ok(id)
+    }
+
+    /// Whether this node has given up on a canister until [`Subnet::release`] or new code.
+    #[must_use]
+    pub fn is_quarantined(&self, id: &Principal) -> bool {
+        self.failing.get(id).is_some_and(|&rounds| rounds >= FAILED_ROUNDS_MAX)
+    }
+
+    /// Lets a quarantined canister run again.
+    pub fn release(&mut self, id: &Principal) {
+        self.failing.remove(id);
+    }
+
+    pub(crate) fn env(&self, active: usize) -> Env {
+        let limits = &self.config.limits;
+        let available = limits.subnet_memory_bytes.saturating_sub(self.state.memory_bytes);
+        Env {
+            config: Arc::clone(&self.config),
+            backend: Arc::clone(&self.backend),
+            time: self.state.time,
+            invocations: Arc::clone(&self.invocations),
+            // Divided, so that canisters that run in parallel can't take more than there is.
+            memory_available: available / (active.max(1) as u64),
+            message_roots: self.options.message_roots,
+        }
+    }
+
+    /// The id of the next canister: 10 bytes, its number big endian and 01 01.
+    pub(crate) fn next_id(&mut self) -> Result<Principal, UserError> {
+        let number = self.config.first_canister.checked_add(self.state.canisters_made);
+        let number = number.filter(|_| self.state.canisters_made < self.config.canisters_max);
+        let Some(number) = number else {
+            let text = format!("Subnet {} has no canister ids left", self.config.subnet_id);
+            return Err(UserError::new(ErrorCode::SUBNET_OVERSUBSCRIBED, text));
+        };
+        self.state.canisters_made += 1;
+        let mut id = [1; 10];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        Ok(Principal::from_slice(&id))
+    }
+
+    /// Puts a canister in place and notes what it has to do.
+    pub(crate) fn put(&mut self, canister: CanisterState) {
+        self.schedule.update(&canister);
+        self.state.put(canister);
+    }
+
+    pub(crate) fn canister(&self, id: &Principal) -> Option<&CanisterState> {
+        self.state.canister(id)
+    }
+
+    pub(crate) fn remove(&mut self, id: &Principal) -> Option<Shared<CanisterState>> {
+        self.schedule.forget(id);
+        self.executors.forget(id);
+        self.failing.remove(id);
+        self.state.remove(id)
+    }
+}

@@ -1,0 +1,130 @@
+//! Which messages of users are taken in (`canister-execution.md` section 4.11).
+
+use std::sync::Arc;
+
+use crate::management::{self, IngressRule};
+use crate::report::Ended;
+use crate::run::{Call, ended};
+use crate::state::{CanisterState, Ingress, IngressStatus, ManagementCall, MessageId, Origin, Status};
+use crate::subnet::Subnet;
+use crate::{Cycles, EntryPoint, ErrorCode, Principal, UserError, check, text};
+
+impl Subnet {
+    /// Takes in a message of a user, or says why not. A message that is known already is not taken in
+    /// twice. `canister_inspect_message` runs on the calling thread, which needs a stack of
+    /// [`crate::EXECUTOR_STACK_BYTES`].
+    ///
+    /// # Errors
+    /// Why the message was refused; nothing is changed then.
+    pub fn submit(&mut self, ingress: Ingress) -> Result<MessageId, UserError> {
+        let id = ingress.id();
+        if self.status(&id) != IngressStatus::Unknown {
+            return Ok(id);
+        }
+        if self.state.ingress.is_full() {
+            return Err(UserError::new(
+                ErrorCode::INGRESS_HISTORY_FULL,
+                "Ingress history is full, retry later",
+            ));
+        }
+        let receiver = check::queue_key(ingress.receiver, self.config.subnet_id);
+        let (sender, time) = (ingress.sender, self.state.time);
+        if receiver == Principal::management_canister() {
+            self.admit_management(id, ingress)?;
+        } else {
+            self.admit_call(ingress)?;
+        }
+        self.state.ingress.receive(id, sender, receiver, time);
+        Ok(id)
+    }
+
+    fn admit_management(&mut self, id: MessageId, ingress: Ingress) -> Result<(), UserError> {
+        if self.state.management.len() >= self.config.limits.ingress_queue_length {
+            return Err(text::queue_full(ingress.receiver));
+        }
+        let method = ingress.method.as_str();
+        match management::ingress_rule(method) {
+            Some(IngressRule::Provisional) if self.config.provisional => {}
+            Some(IngressRule::Controllers) => {
+                let target = management::target(method, &ingress.arg)?;
+                let canister = self.canister(&target).ok_or_else(|| text::not_found(target))?;
+                if !canister.is_controlled_by(&ingress.sender) {
+                    return Err(management::not_controller(canister, ingress.sender));
+                }
+                let fee = self.ingress_fee(canister, &ingress)?;
+                self.change(target, |canister| canister.balance -= fee);
+            }
+            Some(IngressRule::Never) => return Err(management::only_canisters(method)),
+            Some(IngressRule::Provisional) | None => return Err(management::no_method(method)),
+        }
+        let Ingress { sender, method, arg, .. } = ingress;
+        let origin = Origin::Ingress { id, sender };
+        self.state.management.push_back(Arc::new(ManagementCall { origin, method, arg, cycles: 0 }));
+        Ok(())
+    }
+
+    fn admit_call(&mut self, ingress: Ingress) -> Result<(), UserError> {
+        let id = ingress.receiver;
+        let limits = &self.config.limits;
+        let canister = self.canister(&id).ok_or_else(|| text::not_found(id))?;
+        if self.is_quarantined(&id) {
+            return Err(text::unavailable(id));
+        }
+        if ingress.bytes() > limits.payload_bytes {
+            let text =
+                format!("Ingress message of {} bytes, {} allowed", ingress.bytes(), limits.payload_bytes);
+            return Err(UserError::new(ErrorCode::CANISTER_REJECTED, text));
+        }
+        match canister.status {
+            Status::Running => {}
+            Status::Stopping(_) => return Err(text::stopping(id)),
+            Status::Stopped => return Err(text::stopped(id)),
+        }
+        if canister.inputs.ingress.len() >= limits.ingress_queue_length {
+            return Err(text::queue_full(id));
+        }
+        let fee = self.ingress_fee(canister, &ingress)?;
+        self.inspect(canister, &ingress)?;
+        self.change(id, |canister| {
+            canister.balance -= fee;
+            canister.inputs.ingress.push_back(Arc::new(ingress));
+        });
+        Ok(())
+    }
+
+    /// What induction costs the canister, if it can pay that without freezing.
+    fn ingress_fee(&self, canister: &CanisterState, ingress: &Ingress) -> Result<Cycles, UserError> {
+        let limits = &self.config.limits;
+        let fee = limits.ingress_fee(ingress.bytes());
+        let liquid = canister.liquid(limits);
+        if liquid < fee { Err(text::out_of_cycles(canister.id, fee - liquid)) } else { Ok(fee) }
+    }
+
+    /// Asks `canister_inspect_message`, where there is one.
+    fn inspect(&self, canister: &CanisterState, ingress: &Ingress) -> Result<(), UserError> {
+        let snapshot = canister.snapshot().ok_or_else(|| text::no_module(canister.id))?;
+        if !snapshot.module.interface.exports.inspect_message {
+            return Ok(());
+        }
+        let entry =
+            EntryPoint::InspectMessage { method: ingress.method.clone(), arg: Arc::clone(&ingress.arg) };
+        let call = Call {
+            entry,
+            caller: ingress.sender,
+            instructions_max: self.config.limits.inspect_instructions,
+            context: None,
+            refunded: 0,
+        };
+        let (_, checked) = self.env(1).execute(canister, &snapshot, call).map_err(|error| {
+            tracing::warn!(canister = %canister.id, %error, "inspect_message failed");
+            text::unavailable(canister.id)
+        })?;
+        if let Ended::Trap(error) = ended(&checked, canister.id) {
+            return Err(error);
+        }
+        if checked.outcome().effects.as_ref().is_some_and(|effects| effects.accepted) {
+            return Ok(());
+        }
+        Err(UserError::new(ErrorCode::CANISTER_REJECTED, "Canister rejected the message"))
+    }
+}

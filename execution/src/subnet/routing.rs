@@ -1,0 +1,64 @@
+//! Takes what runs sent out to whoever it is for.
+
+use std::sync::Arc;
+
+use crate::answer::{Output, Verdict, answer};
+use crate::state::{CanisterMessage, CanisterState, ManagementCall, Origin, Request};
+use crate::subnet::Subnet;
+use crate::{Principal, text};
+
+impl Subnet {
+    /// Delivers outputs in order. Queues can't overflow: each call had a slot when it was made, and
+    /// that slot is its response's too.
+    pub(crate) fn route(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Request(request) => self.route_request(request),
+                Output::Response(response) => {
+                    self.push(response.receiver, response.respondent, CanisterMessage::Response(response));
+                }
+                Output::Ingress(id, status) => self.state.ingress.set(id, status, self.state.time),
+            }
+        }
+    }
+
+    fn route_request(&mut self, request: Arc<Request>) {
+        if request.deadline != 0 {
+            self.schedule.deadlines.insert((request.deadline, request.sender, request.callback));
+        }
+        let receiver = request.receiver;
+        let origin = Origin::Canister {
+            sender: request.sender,
+            callback: request.callback,
+            deadline: request.deadline,
+        };
+        if receiver == Principal::management_canister() {
+            let call = ManagementCall {
+                origin,
+                method: request.method.clone(),
+                arg: Arc::clone(&request.arg),
+                cycles: request.cycles,
+            };
+            self.state.management.push_back(Arc::new(call));
+        } else if self.canister(&receiver).is_some() {
+            self.push(receiver, request.sender, CanisterMessage::Request(request));
+        } else {
+            let verdict = Verdict::Error(text::not_found(receiver));
+            self.route(answer(receiver, &origin, verdict, request.cycles).into_iter().collect());
+        }
+    }
+
+    /// Appends to a canister's queue; what is for a deleted canister is gone with it.
+    pub(crate) fn push(&mut self, receiver: Principal, sender: Principal, message: CanisterMessage) {
+        self.change(receiver, |canister| canister.inputs.push(sender, message));
+    }
+
+    /// Changes a canister in place, if it exists.
+    pub(crate) fn change(&mut self, id: Principal, change: impl FnOnce(&mut CanisterState)) {
+        if let Some(canister) = self.canister(&id) {
+            let mut canister = canister.clone();
+            change(&mut canister);
+            self.put(canister);
+        }
+    }
+}
