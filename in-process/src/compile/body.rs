@@ -1,0 +1,389 @@
+//! Rewriting one function body: instruction counter and write barrier.
+//!
+//! Counter (`canister-execution.md` section 3.1): each block's total is subtracted where the block is
+//! entered; "below zero?" is tested at function entry, at loop headers and before bulk operations.
+//! Barrier: after a store, the bytes of the dirty map for the pages of its first and last byte are set;
+//! bulk operations mark their range. The store comes first: one that traps writes nothing.
+
+use std::vec;
+
+use execution::InvalidModule;
+use wasm_encoder::reencode::Reencode;
+use wasm_encoder::{BlockType, Encode, Function, Instruction, MemArg, ValType};
+use wasmparser::{FunctionBody, Operator, OperatorsReader};
+
+use super::{cost, invalid};
+
+/// Log2 of the bytes that one byte of the dirty map stands for.
+pub(super) const DIRTY_PAGE_BITS: u32 = 12;
+/// Index of the dirty map's memory.
+pub(super) const DIRTY_MEMORY: u32 = 1;
+
+/// Larger size operands are charged as this: it exceeds all limits, and no counter wraps by it.
+const SIZE_CHARGE_MAX: i64 = 1 << 62;
+/// The parser's limit, which a rewritten body must keep too.
+const BODY_BYTES_MAX: usize = 7_654_321;
+
+/// Indices of what instrumentation adds to a module.
+#[derive(Clone, Copy)]
+pub(super) struct Additions {
+    /// Function `__.out_of_instructions`, imported after all others.
+    pub(super) out_of_instructions: u32,
+    /// Local function that marks a range of the heap.
+    pub(super) mark_range: u32,
+    /// Global with the instructions left.
+    pub(super) counter: u32,
+    /// Whether the heap is 64-bit.
+    pub(super) memory64: bool,
+}
+
+/// Moves function indices past the added import.
+pub(super) struct Shift {
+    /// Index of the added import.
+    pub(super) import: u32,
+}
+
+impl Reencode for Shift {
+    type Error = std::convert::Infallible;
+
+    fn function_index(&mut self, function: u32) -> Result<u32, wasm_encoder::reencode::Error> {
+        Ok(if function < self.import { function } else { function + 1 })
+    }
+}
+
+/// A rewritten body and its number of instructions.
+pub(super) struct Body {
+    pub(super) function: Function,
+    pub(super) instructions: u64,
+}
+
+/// Rewrites `body`, a function with `params` parameters.
+pub(super) fn rewrite(
+    body: &FunctionBody<'_>,
+    params: usize,
+    additions: Additions,
+) -> Result<Body, InvalidModule> {
+    let malformed = |error: wasmparser::Error| invalid(format!("code section: {error}"));
+    let mut locals = declared_locals(body)?;
+    let count = params as u64 + locals.iter().map(|(count, _)| u64::from(*count)).sum::<u64>();
+    let count = u32::try_from(count).map_err(|_| invalid("code section: too many locals"))?;
+    let totals = block_totals(body.get_operators_reader().map_err(malformed)?, additions.memory64)
+        .map_err(malformed)?;
+
+    let mut writer = Writer {
+        additions,
+        shift: Shift { import: additions.out_of_instructions },
+        totals: totals.into_iter(),
+        scratch: Scratch { first: count, types: Vec::new() },
+        code: Vec::with_capacity(body.as_bytes().len() * 2),
+        instructions: 0,
+    };
+    writer.enter_block(Test::Yes);
+    let mut reader = body.get_operators_reader().map_err(malformed)?;
+    while !reader.eof() {
+        writer.operator(reader.read().map_err(malformed)?)?;
+    }
+    locals.extend(writer.scratch.types.iter().map(|ty| (1, *ty)));
+    let mut function = Function::new(locals);
+    function.raw(writer.code);
+    if function.byte_len() > BODY_BYTES_MAX {
+        return Err(invalid(format!(
+            "code section: a function has {} bytes after instrumentation, the limit is {BODY_BYTES_MAX}",
+            function.byte_len()
+        )));
+    }
+    Ok(Body { function, instructions: writer.instructions })
+}
+
+/// The body of `mark_range(start: i64, length: i64)`: sets the dirty bytes of all pages in the range.
+pub(super) fn mark_range() -> Body {
+    use Instruction as I;
+    let page = [I::I64Const(i64::from(DIRTY_PAGE_BITS)), I::I64ShrU, I::I32WrapI64];
+    let mut body = Body { function: Function::new([]), instructions: 0 };
+    let mut emit = |code: &[I<'_>]| {
+        body.instructions += code.len() as u64;
+        for instruction in code {
+            body.function.instruction(instruction);
+        }
+    };
+    emit(&[I::LocalGet(1), I::I64Eqz, I::If(BlockType::Empty), I::Return, I::End]);
+    emit(&[I::LocalGet(0)]);
+    emit(&page);
+    emit(&[I::I32Const(1)]);
+    // Last page - first page + 1 bytes.
+    emit(&[I::LocalGet(0), I::LocalGet(1), I::I64Add, I::I64Const(1), I::I64Sub]);
+    emit(&page);
+    emit(&[I::LocalGet(0)]);
+    emit(&page);
+    emit(&[I::I32Sub, I::I32Const(1), I::I32Add, I::MemoryFill(DIRTY_MEMORY), I::End]);
+    body
+}
+
+fn declared_locals(body: &FunctionBody<'_>) -> Result<Vec<(u32, ValType)>, InvalidModule> {
+    let mut locals = Vec::new();
+    for group in body.get_locals_reader().map_err(|error| invalid(format!("code section: {error}")))? {
+        let (count, ty) = group.map_err(|error| invalid(format!("code section: {error}")))?;
+        let ty = ValType::try_from(ty).map_err(|error| invalid(format!("code section: {error}")))?;
+        locals.push((count, ty));
+    }
+    Ok(locals)
+}
+
+/// Whether a block's entry tests the counter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Test {
+    Yes,
+    No,
+}
+
+/// Whether a block starts after `operator`, and how.
+fn block_after(operator: &Operator<'_>) -> Option<Test> {
+    match operator {
+        Operator::Loop { .. } => Some(Test::Yes),
+        Operator::If { .. }
+        | Operator::Else
+        | Operator::End
+        | Operator::Br { .. }
+        | Operator::BrIf { .. }
+        | Operator::BrTable { .. }
+        | Operator::Return
+        | Operator::Unreachable
+        | Operator::ReturnCall { .. }
+        | Operator::ReturnCallIndirect { .. } => Some(Test::No),
+        _ => None,
+    }
+}
+
+/// The total of each block in the order in which they start. The first holds 1 for the function.
+fn block_totals(mut reader: OperatorsReader<'_>, memory64: bool) -> Result<Vec<u64>, wasmparser::Error> {
+    let mut totals = Vec::new();
+    let mut total = 1;
+    while !reader.eof() {
+        let operator = reader.read()?;
+        total += cost::instructions(&operator, memory64);
+        if block_after(&operator).is_some() {
+            totals.push(std::mem::take(&mut total));
+        }
+    }
+    Ok(totals)
+}
+
+/// Locals for operands, one for each type and slot, made when first used.
+struct Scratch {
+    first: u32,
+    types: Vec<ValType>,
+}
+
+impl Scratch {
+    /// The `slot`th local of type `ty`.
+    fn local(&mut self, ty: ValType, slot: usize) -> u32 {
+        loop {
+            // At most three slots for each of five types.
+            let mut known = (self.first..).zip(&self.types).filter(|(_, known)| **known == ty);
+            if let Some((local, _)) = known.nth(slot) {
+                return local;
+            }
+            self.types.push(ty);
+        }
+    }
+}
+
+struct Writer {
+    additions: Additions,
+    shift: Shift,
+    totals: vec::IntoIter<u64>,
+    scratch: Scratch,
+    code: Vec<u8>,
+    instructions: u64,
+}
+
+impl Writer {
+    fn emit(&mut self, instruction: &Instruction<'_>) {
+        instruction.encode(&mut self.code);
+        self.instructions += 1;
+    }
+
+    fn operator(&mut self, operator: Operator<'_>) -> Result<(), InvalidModule> {
+        let block = block_after(&operator);
+        let store = Store::of(&operator);
+        let bulk = Bulk::of(&operator);
+        let instruction =
+            self.shift.instruction(operator).map_err(|error| invalid(format!("code section: {error}")))?;
+        match (store, bulk) {
+            (Some(store), _) => self.store(&store, &instruction),
+            (None, Some(bulk)) => self.bulk(bulk, &instruction),
+            (None, None) => self.emit(&instruction),
+        }
+        if let Some(test) = block {
+            self.enter_block(test);
+        }
+        Ok(())
+    }
+
+    /// Subtracts the total of the block that starts here. None starts after a function's last `end`.
+    fn enter_block(&mut self, test: Test) {
+        let Some(total) = self.totals.next() else { return };
+        if total > 0 {
+            self.emit(&Instruction::GlobalGet(self.additions.counter));
+            // At most 1,000,000 instructions of 300 each.
+            self.emit(&Instruction::I64Const(total.cast_signed()));
+            self.emit(&Instruction::I64Sub);
+            self.emit(&Instruction::GlobalSet(self.additions.counter));
+        }
+        if test == Test::Yes {
+            self.test_counter();
+        }
+    }
+
+    fn test_counter(&mut self) {
+        self.emit(&Instruction::GlobalGet(self.additions.counter));
+        self.emit(&Instruction::I64Const(0));
+        self.emit(&Instruction::I64LtS);
+        self.emit(&Instruction::If(BlockType::Empty));
+        self.emit(&Instruction::Call(self.additions.out_of_instructions));
+        self.emit(&Instruction::End);
+    }
+
+    fn pointer(&self) -> ValType {
+        if self.additions.memory64 { ValType::I64 } else { ValType::I32 }
+    }
+
+    /// Keeps the address over the store, then marks the pages of the first and the last byte.
+    fn store(&mut self, store: &Store, instruction: &Instruction<'_>) {
+        let address = self.scratch.local(self.pointer(), 0);
+        let slot = usize::from(store.value == self.pointer());
+        let value = self.scratch.local(store.value, slot);
+        self.emit(&Instruction::LocalSet(value));
+        self.emit(&Instruction::LocalTee(address));
+        self.emit(&Instruction::LocalGet(value));
+        self.emit(instruction);
+        self.mark(address, store.offset);
+        if store.bytes > 1 {
+            self.mark(address, store.offset.wrapping_add(store.bytes - 1));
+        }
+    }
+
+    /// Marks the page of `address + offset`, which is in bounds after the store; it can't wrap.
+    fn mark(&mut self, address: u32, offset: u64) {
+        self.emit(&Instruction::LocalGet(address));
+        if self.additions.memory64 {
+            if offset > 0 {
+                self.emit(&Instruction::I64Const(offset.cast_signed()));
+                self.emit(&Instruction::I64Add);
+            }
+            self.emit(&Instruction::I64Const(i64::from(DIRTY_PAGE_BITS)));
+            self.emit(&Instruction::I64ShrU);
+            self.emit(&Instruction::I32WrapI64);
+        } else {
+            if offset > 0 {
+                // 32-bit addresses are computed modulo 2^32; an offset beyond has trapped before.
+                self.emit(&Instruction::I32Const((offset as u32).cast_signed()));
+                self.emit(&Instruction::I32Add);
+            }
+            self.emit(&Instruction::I32Const(DIRTY_PAGE_BITS.cast_signed()));
+            self.emit(&Instruction::I32ShrU);
+        }
+        self.emit(&Instruction::I32Const(1));
+        self.emit(&Instruction::I32Store8(MemArg { offset: 0, align: 0, memory_index: DIRTY_MEMORY }));
+    }
+
+    /// Charges the size operand, tests the counter, runs the operation, marks what it wrote.
+    fn bulk(&mut self, bulk: Bulk, instruction: &Instruction<'_>) {
+        let pointer = self.pointer();
+        let [second_type, size_type] = match bulk {
+            Bulk::Fill => [ValType::I32, pointer],
+            Bulk::Copy => [pointer, pointer],
+            Bulk::Init => [ValType::I32, ValType::I32],
+        };
+        let destination = self.scratch.local(pointer, 0);
+        let size = self.scratch.local(size_type, 1);
+        let second = self.scratch.local(second_type, 2);
+        self.emit(&Instruction::LocalSet(size));
+        self.emit(&Instruction::LocalSet(second));
+        self.emit(&Instruction::LocalSet(destination));
+        self.charge_size(size, size_type);
+        self.test_counter();
+        self.emit(&Instruction::LocalGet(destination));
+        self.emit(&Instruction::LocalGet(second));
+        self.emit(&Instruction::LocalGet(size));
+        self.emit(instruction);
+        self.widened(destination, pointer);
+        self.widened(size, size_type);
+        self.emit(&Instruction::Call(self.additions.mark_range));
+    }
+
+    fn charge_size(&mut self, size: u32, ty: ValType) {
+        self.emit(&Instruction::GlobalGet(self.additions.counter));
+        self.widened(size, ty);
+        if ty == ValType::I64 {
+            self.emit(&Instruction::I64Const(SIZE_CHARGE_MAX));
+            self.emit(&Instruction::LocalGet(size));
+            self.emit(&Instruction::I64Const(SIZE_CHARGE_MAX));
+            self.emit(&Instruction::I64LtU);
+            self.emit(&Instruction::Select);
+        }
+        self.emit(&Instruction::I64Sub);
+        self.emit(&Instruction::GlobalSet(self.additions.counter));
+    }
+
+    /// Pushes an unsigned operand as `i64`.
+    fn widened(&mut self, local: u32, ty: ValType) {
+        self.emit(&Instruction::LocalGet(local));
+        if ty == ValType::I32 {
+            self.emit(&Instruction::I64ExtendI32U);
+        }
+    }
+}
+
+/// An instruction that writes a value at an address.
+struct Store {
+    offset: u64,
+    bytes: u64,
+    value: ValType,
+}
+
+impl Store {
+    fn of(operator: &Operator<'_>) -> Option<Self> {
+        use Operator as O;
+        let (memarg, bytes, value) = match operator {
+            O::I32Store { memarg } => (memarg, 4, ValType::I32),
+            O::I32Store8 { memarg } => (memarg, 1, ValType::I32),
+            O::I32Store16 { memarg } => (memarg, 2, ValType::I32),
+            O::I64Store { memarg } => (memarg, 8, ValType::I64),
+            O::I64Store8 { memarg } => (memarg, 1, ValType::I64),
+            O::I64Store16 { memarg } => (memarg, 2, ValType::I64),
+            O::I64Store32 { memarg } => (memarg, 4, ValType::I64),
+            O::F32Store { memarg } => (memarg, 4, ValType::F32),
+            O::F64Store { memarg } => (memarg, 8, ValType::F64),
+            O::V128Store { memarg } => (memarg, 16, ValType::V128),
+            O::V128Store8Lane { memarg, .. } => (memarg, 1, ValType::V128),
+            O::V128Store16Lane { memarg, .. } => (memarg, 2, ValType::V128),
+            O::V128Store32Lane { memarg, .. } => (memarg, 4, ValType::V128),
+            O::V128Store64Lane { memarg, .. } => (memarg, 8, ValType::V128),
+            _ => return None,
+        };
+        Some(Self { offset: memarg.offset, bytes, value })
+    }
+}
+
+/// An instruction that writes a range; its size is the last of three operands.
+#[derive(Clone, Copy)]
+enum Bulk {
+    /// Destination, byte, size.
+    Fill,
+    /// Destination, source, size.
+    Copy,
+    /// Destination, source in the segment, size.
+    Init,
+}
+
+impl Bulk {
+    fn of(operator: &Operator<'_>) -> Option<Self> {
+        match operator {
+            Operator::MemoryFill { .. } => Some(Self::Fill),
+            Operator::MemoryCopy { .. } => Some(Self::Copy),
+            Operator::MemoryInit { .. } => Some(Self::Init),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The instrumented module: what the engine compiles.
+//!
+//! Conventions that the runtime relies on:
+//! - import `"__" "out_of_instructions": () -> ()`, after all others: called when the counter is below 0;
+//! - global `canister counter_instructions` (mutable i64): instructions left;
+//! - memory `canister dirty_heap` (32-bit, only beside a heap): one byte for each 4 KiB of the heap's
+//!   maximum, 1 where the page was written; heap itself: `memory`; table 0: `table`;
+//! - functions `canister_*` under their own names, the start function as `canister_start`;
+//! - mutable globals of the module as `global 0`, `global 1`, ... in index order;
+//! - active data segments are left to the node ([`Interface::data`]), an empty passive one in the place
+//!   of each; nothing else is exported, no custom section is kept.
+
+use execution::module::Interface;
+use execution::{InvalidModule, Limits};
+use wasm_encoder::reencode::Reencode;
+use wasm_encoder::{
+    CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, EntityType, ExportKind,
+    ExportSection, FunctionSection, GlobalSection, GlobalType, ImportSection, MemorySection, MemoryType,
+    Module, TableSection, TypeSection, ValType,
+};
+use wasmparser::{DataKind, ExternalKind};
+
+use super::body::{self, Additions, DIRTY_PAGE_BITS, Shift};
+use super::parsed::Parsed;
+use super::{container, exports, invalid, validate};
+
+/// Charge for compiling one instruction.
+const COMPILE_INSTRUCTIONS: u64 = 6_000;
+/// Instructions of a global's initial value: the constant and `end`.
+const GLOBAL_INSTRUCTIONS: u64 = 2;
+const WASM_PAGE_BITS: u32 = 16;
+
+/// A module that has been checked and instrumented.
+#[derive(Debug)]
+pub struct Instrumented {
+    /// The module to compile.
+    pub wasm: Vec<u8>,
+    /// What the uploaded module declares.
+    pub interface: Interface,
+}
+
+/// Unpacks, validates and instruments an uploaded module.
+///
+/// # Errors
+/// What section 1 of the reference refuses; the text names section, item and limit.
+pub fn instrument(limits: &Limits, wasm: &[u8]) -> Result<Instrumented, InvalidModule> {
+    let wasm = container::unpack(wasm)?;
+    let (parsed, mut interface) = validate::validate(limits, &wasm)?;
+    let imported = parsed.imported_functions();
+    let defined = u32::try_from(parsed.functions.len()).map_err(|_| invalid("too many functions"))?;
+    let globals = u32::try_from(parsed.globals.len()).map_err(|_| invalid("too many globals"))?;
+    let rewriter = Rewriter {
+        parsed: &parsed,
+        interface: &interface,
+        additions: Additions {
+            out_of_instructions: imported,
+            mark_range: imported + 1 + defined,
+            counter: globals,
+            memory64: interface.memory64,
+        },
+        shift: Shift { import: imported },
+    };
+    let (wasm, instructions) = rewriter.module()?;
+    interface.compile_instructions = instructions * COMPILE_INSTRUCTIONS;
+    Ok(Instrumented { wasm, interface })
+}
+
+type Error = wasm_encoder::reencode::Error;
+
+fn encoding(error: &Error) -> InvalidModule {
+    invalid(format!("instrumentation: {error}"))
+}
+
+struct Rewriter<'a> {
+    parsed: &'a Parsed<'a>,
+    interface: &'a Interface,
+    additions: Additions,
+    shift: Shift,
+}
+
+impl Rewriter<'_> {
+    /// The module's bytes and its number of instructions.
+    fn module(mut self) -> Result<(Vec<u8>, u64), InvalidModule> {
+        let (code, instructions) = self.code()?;
+        let mut module = Module::new();
+        self.declarations(&mut module).map_err(|error| encoding(&error))?;
+        module.section(&self.exports());
+        self.elements(&mut module).map_err(|error| encoding(&error))?;
+        let data = self.data();
+        if !data.is_empty() {
+            module.section(&DataCountSection { count: data.len() });
+        }
+        module.section(&code);
+        if !data.is_empty() {
+            module.section(&data);
+        }
+        let globals = self.parsed.globals.len() as u64 + 1;
+        Ok((module.finish(), instructions + globals * GLOBAL_INSTRUCTIONS))
+    }
+
+    /// Types, imports, functions, tables, memories and globals.
+    fn declarations(&mut self, module: &mut Module) -> Result<(), Error> {
+        let mut types = TypeSection::new();
+        for ty in &self.parsed.types {
+            let ty = self.shift.func_type(ty.clone())?;
+            types.ty().func_type(&ty);
+        }
+        let out_of_instructions = types.len();
+        types.ty().function([], []);
+        let mark_range = types.len();
+        types.ty().function([ValType::I64, ValType::I64], []);
+        module.section(&types);
+
+        let mut imports = ImportSection::new();
+        for import in &self.parsed.imports {
+            imports.import(import.module, import.name, self.shift.entity_type(import.ty)?);
+        }
+        imports.import("__", "out_of_instructions", EntityType::Function(out_of_instructions));
+        module.section(&imports);
+
+        let mut functions = FunctionSection::new();
+        for ty in &self.parsed.functions {
+            functions.function(*ty);
+        }
+        if self.interface.has_memory {
+            functions.function(mark_range);
+        }
+        module.section(&functions);
+
+        let mut tables = TableSection::new();
+        for table in &self.parsed.tables {
+            self.shift.parse_table(&mut tables, table.clone())?;
+        }
+        if !tables.is_empty() {
+            module.section(&tables);
+        }
+        self.memories(module);
+        self.globals(module)
+    }
+
+    fn memories(&self, module: &mut Module) {
+        if !self.interface.has_memory {
+            return;
+        }
+        let heap_pages = self.interface.heap_pages_max;
+        let dirty_bytes = heap_pages << (WASM_PAGE_BITS - DIRTY_PAGE_BITS);
+        let dirty_pages = dirty_bytes.div_ceil(1 << WASM_PAGE_BITS);
+        let memory = |minimum, maximum, memory64| MemoryType {
+            minimum,
+            maximum: Some(maximum),
+            memory64,
+            shared: false,
+            page_size_log2: None,
+        };
+        let mut memories = MemorySection::new();
+        memories.memory(memory(self.interface.heap_pages_min, heap_pages, self.interface.memory64));
+        memories.memory(memory(dirty_pages, dirty_pages, false));
+        module.section(&memories);
+    }
+
+    fn globals(&mut self, module: &mut Module) -> Result<(), Error> {
+        let mut globals = GlobalSection::new();
+        for global in &self.parsed.globals {
+            self.shift.parse_global(&mut globals, global.clone())?;
+        }
+        let counter = GlobalType { val_type: ValType::I64, mutable: true, shared: false };
+        globals.global(counter, &ConstExpr::i64_const(0));
+        module.section(&globals);
+        Ok(())
+    }
+
+    fn exports(&self) -> ExportSection {
+        let mut exports = ExportSection::new();
+        let shifted = |function| if function < self.shift.import { function } else { function + 1 };
+        for export in &self.parsed.exports {
+            if export.kind == ExternalKind::Func && exports::is_entry_point(export.name) {
+                exports.export(export.name, ExportKind::Func, shifted(export.index));
+            }
+        }
+        if let Some(start) = self.parsed.start {
+            exports.export("canister_start", ExportKind::Func, shifted(start));
+        }
+        if self.interface.has_memory {
+            exports.export("memory", ExportKind::Memory, 0);
+            exports.export("canister dirty_heap", ExportKind::Memory, body::DIRTY_MEMORY);
+        }
+        if !self.parsed.tables.is_empty() {
+            exports.export("table", ExportKind::Table, 0);
+        }
+        let mutable = (0..).zip(&self.parsed.globals).filter(|(_, global)| global.ty.mutable);
+        for (number, (index, _)) in mutable.enumerate() {
+            exports.export(&format!("global {number}"), ExportKind::Global, index);
+        }
+        exports.export("canister counter_instructions", ExportKind::Global, self.additions.counter);
+        exports
+    }
+
+    fn elements(&mut self, module: &mut Module) -> Result<(), Error> {
+        let mut elements = ElementSection::new();
+        for element in &self.parsed.elements {
+            self.shift.parse_element(&mut elements, element.clone())?;
+        }
+        if !elements.is_empty() {
+            module.section(&elements);
+        }
+        Ok(())
+    }
+
+    fn data(&self) -> DataSection {
+        let mut data = DataSection::new();
+        for segment in &self.parsed.data {
+            match segment.kind {
+                DataKind::Active { .. } => data.passive([]),
+                DataKind::Passive => data.passive(segment.data.iter().copied()),
+            };
+        }
+        data
+    }
+
+    fn code(&self) -> Result<(CodeSection, u64), InvalidModule> {
+        let mut code = CodeSection::new();
+        let mut instructions = 0;
+        for (ty, body) in self.parsed.functions.iter().zip(&self.parsed.bodies) {
+            let params = self.parsed.types.get(*ty as usize).map_or(0, |ty| ty.params().len());
+            let body = body::rewrite(body, params, self.additions)?;
+            code.function(&body.function);
+            instructions += body.instructions;
+        }
+        if self.interface.has_memory {
+            let body = body::mark_range();
+            code.function(&body.function);
+            instructions += body.instructions;
+        }
+        Ok((code, instructions))
+    }
+}

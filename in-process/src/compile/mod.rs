@@ -1,0 +1,86 @@
+//! From an uploaded module to native code: unpack, validate, instrument, compile.
+//!
+//! The stages are pure functions of the module, the limits and the engine profile: every node comes to
+//! the same result. What a stage refuses is the module's fault ([`InvalidModule`]); what the code
+//! generator fails at otherwise is ours ([`CompileError::Engine`]).
+
+mod body;
+mod cache;
+mod container;
+mod cost;
+mod exports;
+mod functions;
+mod instrument;
+mod parsed;
+mod sections;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use execution::module::Interface;
+use execution::{InvalidModule, Limits, ModuleHash};
+use sha2::{Digest, Sha256};
+
+pub use cache::ModuleCompiler;
+pub use instrument::{Instrumented, instrument};
+
+/// A compiled module before it is put into a sealed file.
+#[derive(Debug)]
+pub struct CompiledParts {
+    /// What the module declares.
+    pub interface: Interface,
+    /// Native code for the engine profile it was compiled with.
+    pub native: Vec<u8>,
+    /// SHA-256 of the bytes as uploaded.
+    pub hash: ModuleHash,
+    /// Size of the bytes as uploaded.
+    pub wasm_bytes: u64,
+}
+
+/// Why there is no compiled module.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The module's fault: the same on every node.
+    #[error(transparent)]
+    Invalid(#[from] InvalidModule),
+    /// The code generator failed at a module that is valid.
+    #[error("the code generator failed: {0}")]
+    Engine(String),
+}
+
+/// Validates, instruments and compiles `wasm` (raw or gzip).
+///
+/// # Errors
+/// [`CompileError::Invalid`] for what section 1 of the reference refuses, or when one function's
+/// machine code would pass the code generator's size limit; [`CompileError::Engine`] for any other
+/// failure of the code generator.
+pub fn compile_module(
+    engine: &crate::Engine,
+    limits: &Limits,
+    wasm: &[u8],
+) -> Result<CompiledParts, CompileError> {
+    let Instrumented { wasm: instrumented, interface } = instrument(limits, wasm)?;
+    let native = engine.raw().precompile_module(&instrumented).map_err(|error| code_generation(&error))?;
+    Ok(CompiledParts { interface, native, hash: hash(wasm), wasm_bytes: wasm.len() as u64 })
+}
+
+/// The hash a module is known by.
+fn hash(wasm: &[u8]) -> ModuleHash {
+    ModuleHash(Sha256::digest(wasm).into())
+}
+
+/// Function size is limited by the code generator too; that depends on the module and the engine
+/// profile alone, so it is the module's fault on every node alike.
+fn code_generation(error: &wasmtime::Error) -> CompileError {
+    let text = format!("{error:#}");
+    if text.contains("Code for function is too large") {
+        return CompileError::Invalid(invalid("code section: the machine code of one function is too large"));
+    }
+    CompileError::Engine(text)
+}
+
+/// A refusal with its reason.
+fn invalid(reason: impl Into<String>) -> InvalidModule {
+    InvalidModule(reason.into())
+}

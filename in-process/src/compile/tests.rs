@@ -1,0 +1,101 @@
+//! Claims on validation, metering and the write barrier. Modules are small WebAssembly texts; what runs
+//! is the instrumented module on the engine itself, without the runtime.
+
+mod barrier;
+mod cache;
+mod meaning;
+mod metering;
+mod validation;
+
+use execution::Limits;
+use wasmtime::{Caller, Extern, Global, Instance, Linker, Memory, Module, Store, Trap, Val};
+
+use super::{Instrumented, instrument};
+
+/// Instructions that a run starts with.
+const BUDGET: i64 = 1_000_000_000;
+
+fn wat(text: &str) -> Vec<u8> {
+    wat::parse_str(text).expect("the test's text is well-formed")
+}
+
+/// Instruments a module that must be valid.
+fn instrumented(text: &str) -> Instrumented {
+    instrument(&Limits::application(), &wat(text)).expect("a valid module")
+}
+
+/// Why a module is refused.
+fn refusal(text: &str) -> String {
+    refusal_of(&wat(text))
+}
+
+fn refusal_of(wasm: &[u8]) -> String {
+    let result = instrument(&Limits::application(), wasm).map(|module| module.interface.methods);
+    result.expect_err("an invalid module").0
+}
+
+/// An instance of an instrumented module. Running out of instructions is a trap.
+struct Run {
+    store: Store<()>,
+    instance: Instance,
+}
+
+impl Run {
+    fn new(text: &str) -> Self {
+        let Instrumented { wasm, interface } = instrumented(text);
+        let engine = crate::Engine::new().expect("the engine profile");
+        let module = Module::new(engine.raw(), &wasm).expect("the instrumented module is valid");
+        let mut linker = Linker::new(engine.raw());
+        linker
+            .func_wrap("__", "out_of_instructions", |_: Caller<'_, ()>| -> wasmtime::Result<()> {
+                Err(Trap::OutOfFuel.into())
+            })
+            .expect("one definition");
+        linker.define_unknown_imports_as_traps(&module).expect("stand-ins for the System API");
+        let mut store = Store::new(engine.raw(), ());
+        let instance = linker.instantiate(&mut store, &module).expect("an instance");
+        let mut run = Self { store, instance };
+        run.counter().set(&mut run.store, Val::I64(BUDGET)).expect("a mutable i64");
+        for segment in &interface.data {
+            let offset = usize::try_from(segment.offset).expect("a small memory");
+            let memory = run.memory("memory");
+            memory.data_mut(&mut run.store)[offset..][..segment.bytes.len()].copy_from_slice(&segment.bytes);
+        }
+        run
+    }
+
+    fn counter(&mut self) -> Global {
+        self.instance.get_global(&mut self.store, "canister counter_instructions").expect("the counter")
+    }
+
+    fn left(&mut self) -> i64 {
+        self.counter().get(&mut self.store).unwrap_i64()
+    }
+
+    fn memory(&mut self, name: &str) -> Memory {
+        self.instance.get_export(&mut self.store, name).and_then(Extern::into_memory).expect("a memory")
+    }
+
+    /// Calls `canister_update {method}`; gives the instructions it used.
+    fn call(&mut self, method: &str) -> wasmtime::Result<i64> {
+        let name = format!("canister_update {method}");
+        let function = self.instance.get_typed_func::<(), ()>(&mut self.store, &name)?;
+        let before = self.left();
+        function.call(&mut self.store, ())?;
+        Ok(before - self.left())
+    }
+
+    /// Indices of the 4 KiB heap pages that are marked.
+    fn dirty(&mut self) -> Vec<usize> {
+        let map = self.memory("canister dirty_heap");
+        let marks = map.data(&self.store);
+        (0..marks.len()).filter(|page| marks[*page] != 0).collect()
+    }
+
+    /// The 64-bit word at a heap address.
+    fn word(&mut self, address: usize) -> u64 {
+        let heap = self.memory("memory");
+        let bytes = heap.data(&self.store)[address..][..8].try_into().expect("eight bytes");
+        u64::from_le_bytes(bytes)
+    }
+}

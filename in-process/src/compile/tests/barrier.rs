@@ -1,0 +1,130 @@
+//! The write barrier: exactly the pages that were written are marked.
+
+use super::Run;
+
+/// Pages marked by a method with this body, on a heap of 2 WebAssembly pages.
+fn marks(memory: &str, body: &str) -> Vec<usize> {
+    let text = format!(
+        "(module (memory {memory} 2) (data $d \"0123456789abcdef\")
+           (func (export \"canister_update x\") {body}))"
+    );
+    let mut run = Run::new(&text);
+    run.call("x").unwrap_or_else(|error| panic!("{body}: {error:#}"));
+    run.dirty()
+}
+
+const STORES: [(&str, &str, usize); 14] = [
+    ("i32.store", "i32.const 1", 4),
+    ("i32.store8", "i32.const 1", 1),
+    ("i32.store16", "i32.const 1", 2),
+    ("i64.store", "i64.const 1", 8),
+    ("i64.store8", "i64.const 1", 1),
+    ("i64.store16", "i64.const 1", 2),
+    ("i64.store32", "i64.const 1", 4),
+    ("f32.store", "f32.const 1", 4),
+    ("f64.store", "f64.const 1", 8),
+    ("v128.store", "v128.const i64x2 1 1", 16),
+    ("v128.store8_lane LANE", "v128.const i64x2 1 1", 1),
+    ("v128.store16_lane LANE", "v128.const i64x2 1 1", 2),
+    ("v128.store32_lane LANE", "v128.const i64x2 1 1", 4),
+    ("v128.store64_lane LANE", "v128.const i64x2 1 1", 8),
+];
+
+/// The store instruction with a static offset.
+fn with_offset(store: &str, offset: usize) -> String {
+    match store.strip_suffix(" LANE") {
+        Some(store) => format!("{store} offset={offset} 1"),
+        None => format!("{store} offset={offset}"),
+    }
+}
+
+#[test]
+fn a_store_marks_the_pages_of_its_first_and_last_byte() {
+    for pointer in ["i32", "i64"] {
+        for (store, value, bytes) in STORES {
+            for offset in [0, 100] {
+                let marks_at = |address: usize| {
+                    let base = address - offset;
+                    marks(pointer, &format!("{pointer}.const {base} {value} {}", with_offset(store, offset)))
+                };
+                assert_eq!(marks_at(3 * 4096), [3], "{store} at a page's start");
+                assert_eq!(marks_at(4 * 4096 - bytes), [3], "{store} at a page's end");
+                let crossing = if bytes == 1 { vec![3] } else { vec![3, 4] };
+                assert_eq!(marks_at(4 * 4096 - bytes.div_ceil(2)), crossing, "{store} across two pages");
+                assert_eq!(marks_at(2 * 65_536 - bytes), [31], "{store} at the heap's end");
+            }
+        }
+    }
+}
+
+#[test]
+fn loads_mark_nothing() {
+    assert_eq!(marks("i32", "i32.const 4095 i64.load drop"), [0usize; 0]);
+}
+
+#[test]
+fn bulk_operations_mark_the_range_they_write() {
+    for pointer in ["i32", "i64"] {
+        let run = |destination: usize, size: usize, second: &str, operation: &str, size_type: &str| {
+            let body = format!("{pointer}.const {destination} {second} {size_type}.const {size} {operation}");
+            marks(pointer, &body)
+        };
+        let fill = |destination, size| run(destination, size, "i32.const 9", "memory.fill", pointer);
+        let source = format!("{pointer}.const 0");
+        let copy = |destination, size| run(destination, size, &source, "memory.copy", pointer);
+        for operation in [&fill as &dyn Fn(usize, usize) -> Vec<usize>, &copy] {
+            assert_eq!(operation(5 * 4096, 0), [0usize; 0], "an empty range");
+            assert_eq!(operation(5 * 4096, 1), [5]);
+            assert_eq!(operation(5 * 4096 + 4095, 1), [5]);
+            assert_eq!(operation(5 * 4096 + 4095, 2), [5, 6]);
+            assert_eq!(operation(5 * 4096, 4096), [5]);
+            assert_eq!(operation(5 * 4096, 3 * 4096 + 1), [5, 6, 7, 8]);
+            assert_eq!(operation(2 * 65_536, 0), [0usize; 0], "an empty range at the end");
+        }
+        let init = |destination, size| run(destination, size, "i32.const 2", "memory.init $d", "i32");
+        assert_eq!(init(4090, 14), [0, 1]);
+        assert_eq!(init(4096, 14), [1]);
+        assert_eq!(init(4096, 0), [0usize; 0]);
+    }
+}
+
+#[test]
+fn a_store_that_traps_writes_and_marks_nothing() {
+    let mut run = Run::new(
+        r#"(module (memory 1) (func (export "canister_update x") i32.const 65533 i32.const -1 i32.store))"#,
+    );
+    run.call("x").expect_err("out of bounds");
+    assert_eq!(run.dirty(), [0usize; 0]);
+    assert_eq!(run.word(65_528), 0);
+}
+
+#[test]
+fn an_offset_that_leaves_the_address_space_traps() {
+    let mut run = Run::new(
+        r#"(module (memory 1)
+             (func (export "canister_update x") i32.const 8 i32.const 1 i32.store offset=0xfffffffc))"#,
+    );
+    run.call("x").expect_err("out of bounds");
+    assert_eq!(run.dirty(), [0usize; 0]);
+}
+
+#[test]
+fn memory_that_grew_is_marked_too() {
+    let body = "i32.const 1 memory.grow drop i32.const 131072 i32.const 1 i32.store8";
+    assert_eq!(marks("i32", body), [32]);
+}
+
+#[test]
+fn the_dirty_map_covers_the_declared_maximum() {
+    let pages = |memory: &str| {
+        let mut run = Run::new(&format!("(module (memory {memory}))"));
+        let map = run.memory("canister dirty_heap");
+        map.size(&run.store)
+    };
+    assert_eq!(pages("1 1"), 1);
+    assert_eq!(pages("1 4096"), 1);
+    assert_eq!(pages("1 4097"), 2);
+    assert_eq!(pages("1"), 16, "4 GiB of 4 KiB pages");
+    assert_eq!(pages("i64 1"), 24, "6 GiB of 4 KiB pages");
+    assert_eq!(pages("0 0"), 0);
+}

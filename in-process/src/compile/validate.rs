@@ -1,0 +1,118 @@
+//! What a canister module may be (`canister-execution.md` section 1), checked in the order given there.
+
+use execution::module::Interface;
+use execution::{InvalidModule, Limits};
+use wasmparser::{Import, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures};
+
+use super::parsed::Parsed;
+use super::{exports, functions, invalid, sections};
+use crate::api::{self, P};
+
+const CODE_SECTION_BYTES_MAX: usize = 10_485_760;
+
+/// The proposals that canisters may use, each by name. Everything else is off, and stays off when the
+/// parser or the engine learns more. `externref` is off with the types that need a garbage collector.
+const FEATURES: WasmFeatures = WasmFeatures::FLOATS
+    .union(WasmFeatures::MUTABLE_GLOBAL)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::SIMD)
+    .union(WasmFeatures::TAIL_CALL)
+    .union(WasmFeatures::MEMORY64);
+
+/// Checks `wasm` and gives its sections and what it declares, `compile_instructions` left open.
+pub(super) fn validate<'a>(
+    limits: &Limits,
+    wasm: &'a [u8],
+) -> Result<(Parsed<'a>, Interface), InvalidModule> {
+    code_section_size(wasm)?;
+    let malformed = |error: wasmparser::Error| invalid(format!("validation: {error}"));
+    Validator::new_with_features(FEATURES).validate_all(wasm).map_err(malformed)?;
+    let parsed = Parsed::read(wasm).map_err(malformed)?;
+
+    let mut interface = Interface {
+        memory64: parsed.memory64(),
+        has_memory: parsed.memory.is_some(),
+        heap_pages_min: parsed.memory.map_or(0, |memory| memory.initial),
+        ..Interface::default()
+    };
+    imports(&parsed)?;
+    exports::check(&parsed, &mut interface)?;
+    interface.data = sections::data(&parsed)?;
+    interface.globals = sections::globals(&parsed)?;
+    functions::count(&parsed)?;
+    interface.heap_pages_max = sections::heap_pages_max(&parsed, limits)?;
+    sections::tables(&parsed)?;
+    interface.drops_data = functions::bodies(&parsed)?;
+    interface.custom_sections = sections::custom(&parsed)?;
+    Ok((parsed, interface))
+}
+
+/// Comes before validation, so that the validator never works through an oversized code section.
+fn code_section_size(wasm: &[u8]) -> Result<(), InvalidModule> {
+    // An error ends the search: the validator reports it.
+    for payload in Parser::new(0).parse_all(wasm).map_while(Result::ok) {
+        if let Payload::CodeSectionStart { range, .. } = payload {
+            let bytes = range.len();
+            if bytes > CODE_SECTION_BYTES_MAX {
+                return Err(invalid(format!(
+                    "code section: {bytes} bytes, the limit is {CODE_SECTION_BYTES_MAX}"
+                )));
+            }
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn imports(parsed: &Parsed<'_>) -> Result<(), InvalidModule> {
+    let memory64 = parsed.memory64();
+    parsed.imports.iter().try_for_each(|import| check_import(parsed, import, memory64))
+}
+
+fn check_import(parsed: &Parsed<'_>, import: &Import<'_>, memory64: bool) -> Result<(), InvalidModule> {
+    let Import { module, name, ty } = import;
+    let kind = match ty {
+        TypeRef::Func(ty) => return check_function_import(parsed, module, name, *ty, memory64),
+        TypeRef::FuncExact(_) => "exact function",
+        TypeRef::Table(_) => "table",
+        TypeRef::Memory(_) => "memory",
+        TypeRef::Global(_) => "global",
+        TypeRef::Tag(_) => "tag",
+    };
+    Err(invalid(format!("import section: '{module}' '{name}' is a {kind}, only functions can be imported")))
+}
+
+fn check_function_import(
+    parsed: &Parsed<'_>,
+    module: &str,
+    name: &str,
+    ty: u32,
+    memory64: bool,
+) -> Result<(), InvalidModule> {
+    if module != "ic0" {
+        return Err(invalid(format!(
+            "import section: '{name}' comes from module '{module}', only 'ic0' is known"
+        )));
+    }
+    let function = api::find(name)
+        .filter(|function| !(memory64 && function.legacy32))
+        .ok_or_else(|| invalid(format!("import section: function 'ic0.{name}' is unknown")))?;
+    let wasm_type = |p: &P| match p {
+        P::I if memory64 => ValType::I64,
+        P::I | P::I32 => ValType::I32,
+        P::I64 => ValType::I64,
+    };
+    let exact = parsed.types.get(ty as usize).is_some_and(|actual| {
+        actual.params().iter().copied().eq(function.params.iter().map(wasm_type))
+            && actual.results().iter().copied().eq(function.result.iter().map(wasm_type))
+    });
+    if exact {
+        Ok(())
+    } else {
+        Err(invalid(format!("import section: function 'ic0.{name}' has the wrong type")))
+    }
+}
