@@ -1,0 +1,8 @@
+//! Integration tests: one binary, a module by subject.
+
+mod canisters;
+mod containment;
+mod crash;
+mod drun;
+mod layering;
+mod processes;
