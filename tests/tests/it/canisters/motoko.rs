@@ -236,7 +236,7 @@ fn compute(persistence: &str) {
     let counted: u64 = run.value(counted);
     assert!((10_000..10_000_000).contains(&counted), "{counted} instructions for 10,000 turns");
     run.assert_error(too_deep, "IC0502", "stack overflow");
-    run.assert_error(by_zero, "IC050", "");
+    run.assert_error(by_zero, "IC0502", "integer division by 0");
     run.assert_error(past_end, "IC0503", "index out of bounds");
     run.assert_error(region_past_end, "IC0503", "out of bounds");
     assert_eq!(run.value::<Nat>(kept), nat(3));
