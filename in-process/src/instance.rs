@@ -1,0 +1,567 @@
+//! An instance of a canister's code that stays warm: brought up to date, run, brought up to date, ...
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use execution::memory::{PAGE_BYTES, Slot, WASM_PAGE_BYTES, Window};
+use execution::module::Interface;
+use execution::outcome::{Effects, Ending, LogLine};
+use execution::{EntryPoint, GlobalValue, Instructions, Invocation, Trap};
+use wasmtime::{
+    AsContext, AsContextMut, Func, Global, Instance as RawInstance, Memory, ResourceLimiter, Store,
+    StoreContextMut, Table, Val,
+};
+
+use crate::context::Context;
+use crate::engine::{Code, EngineError};
+use crate::entry;
+use crate::run::Run;
+use crate::stable::{self, Page, Stable};
+use crate::trap::{self, Stop};
+
+const PAGES_PER_WASM_PAGE: u64 = WASM_PAGE_BYTES / PAGE_BYTES as u64;
+
+/// What the owner of an instance knows of its module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Whether the heap is 64-bit.
+    pub memory64: bool,
+    /// Whether there is a heap.
+    pub has_memory: bool,
+    /// Largest heap, 64 KiB pages.
+    pub heap_pages_max: u64,
+    /// Mutable globals in index order: their number and types (the values don't matter).
+    pub globals: Vec<GlobalValue>,
+    /// Largest stable memory, 64 KiB pages.
+    pub stable_pages_max: u64,
+    /// Whether code executes `data.drop`: such an instance serves one message only.
+    pub drops_data: bool,
+}
+
+impl Shape {
+    /// The shape of a module with this interface.
+    #[must_use]
+    pub fn new(interface: &Interface, stable_pages_max: u64) -> Self {
+        Self {
+            memory64: interface.memory64,
+            has_memory: interface.has_memory,
+            heap_pages_max: interface.heap_pages_max,
+            globals: interface.globals.clone(),
+            stable_pages_max,
+            drops_data: interface.drops_data,
+        }
+    }
+}
+
+/// What an instance must become before the next run.
+#[derive(Clone, Debug, Default)]
+pub struct Update {
+    /// Heap size, 64 KiB pages.
+    pub heap_pages: u64,
+    /// Stable memory size, 64 KiB pages.
+    pub stable_pages: u64,
+    /// Mutable globals in index order.
+    pub globals: Arc<[GlobalValue]>,
+    /// Heap pages that differ from what the instance has, or lie in another slot now.
+    pub heap: Vec<PageUpdate>,
+    /// The same for stable memory.
+    pub stable: Vec<PageUpdate>,
+}
+
+/// Where a page lies now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageUpdate {
+    /// Index of the 4 KiB page.
+    pub page: u64,
+    /// Its slot in the window; `None`: all zero.
+    pub slot: Option<Slot>,
+    /// Whether the instance has the content already (it wrote it in its last run) and only the slot is new.
+    pub known: bool,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ran {
+    /// How it ended.
+    pub ending: Ending,
+    /// Instructions used, charges for dirty pages included, at most the run's limit.
+    pub instructions: Instructions,
+    /// Lines printed; if it trapped, the last one is the trap's record and starts with `[TRAP]: `.
+    pub logs: Vec<LogLine>,
+    /// Everything to commit but memory (an empty delta); `None` unless it returned.
+    pub effects: Option<Effects>,
+    /// Heap size now, 64 KiB pages.
+    pub heap_pages: u64,
+    /// Stable memory size now, 64 KiB pages.
+    pub stable_pages: u64,
+    /// Heap pages to pull, ascending; empty where nothing is kept.
+    pub heap_dirty: Vec<u64>,
+    /// Stable pages to pull, in the order of [`Instance::stable_page`]; empty where nothing is kept.
+    pub stable_dirty: Vec<u64>,
+    /// Heap pages written, kept or not.
+    pub heap_pages_dirty: u64,
+    /// Stable pages written, kept or not.
+    pub stable_pages_dirty: u64,
+    /// Whether the instance can serve another run; if not, its owner drops it after pulling.
+    pub reusable: bool,
+}
+
+/// Whether the private pages of such a run are wanted: to be committed, or as the overlay of a composite
+/// query's next step.
+#[must_use]
+pub fn returns_memory(entry: &EntryPoint) -> bool {
+    entry.keeps_memory() || Context::of(entry).is_composite()
+}
+
+/// A warm instance. It needs a thread with a stack of 16 MiB to run on: guests may use 5 MiB of it.
+///
+/// After [`Instance::new`], [`Instance::run`] makes no system call but mprotect(2) (heap and overlay
+/// growth), rt_sigreturn(2) (a trap by signal) and what the allocator needs for payloads, log lines,
+/// calls and page tables.
+pub struct Instance {
+    pub(crate) store: Store<Data>,
+    pub(crate) raw: RawInstance,
+    state: State,
+    /// Heap pages of record; absent: zero.
+    heap_slots: BTreeMap<u64, Slot>,
+    globals: Arc<[GlobalValue]>,
+}
+
+enum State {
+    /// Equal to what the last update said.
+    Ready,
+    /// Has run and keeps what it wrote until the next update names each page.
+    Written { heap: Vec<u64>, stable: Vec<u64> },
+    /// Never brought up to date, or beyond that.
+    Stale,
+}
+
+/// What the store holds for the System API.
+pub(crate) struct Data {
+    pub(crate) shape: Shape,
+    pub(crate) stable: Stable,
+    /// Whether the node grows a memory, not the guest.
+    pub(crate) host_growth: bool,
+    handles: Option<Handles>,
+    run: Option<Box<Run>>,
+}
+
+/// Exports of the instrumented module.
+#[derive(Clone)]
+pub(crate) struct Handles {
+    pub(crate) memory: Option<Memory>,
+    pub(crate) dirty: Option<Memory>,
+    pub(crate) table: Option<Table>,
+    counter: Global,
+    globals: Arc<[Global]>,
+}
+
+impl Data {
+    pub(crate) fn handles(&self) -> &Handles {
+        self.handles.as_ref().expect("set when the instance was made")
+    }
+
+    pub(crate) fn run(&self) -> &Run {
+        self.run.as_ref().expect("guests call only while a message runs")
+    }
+
+    pub(crate) fn run_mut(&mut self) -> &mut Run {
+        self.run.as_mut().expect("guests call only while a message runs")
+    }
+}
+
+/// Instructions left.
+pub(crate) fn counter(store: &mut StoreContextMut<'_, Data>) -> i64 {
+    let counter = store.data().handles().counter;
+    counter.get(store).i64().expect("checked when the instance was made")
+}
+
+pub(crate) fn set_counter(store: &mut StoreContextMut<'_, Data>, instructions: i64) {
+    let counter = store.data().handles().counter;
+    counter.set(store, Val::I64(instructions)).expect("checked when the instance was made");
+}
+
+impl Instance {
+    /// Makes an instance on the pages that `window` shows. It must be brought up to date before it runs.
+    ///
+    /// # Errors
+    /// [`EngineError::Instance`] when the kernel refuses memory, or code and shape don't fit together.
+    pub fn new(code: &Code, shape: Shape, window: Window) -> Result<Self, EngineError> {
+        let failed = |error: wasmtime::Error| EngineError::Instance(format!("{error:#}"));
+        let data = Data { shape, stable: Stable::new(window), host_growth: true, handles: None, run: None };
+        let mut store = Store::new(code.engine.raw(), data);
+        store.limiter(|data| data);
+        let raw = code.pre.instantiate(&mut store).map_err(failed)?;
+        let handles = handles(&mut store, &raw)?;
+        store.data_mut().handles = Some(handles);
+        Stable::reserve(&mut store)?;
+        // Entering once makes the thread's signal stack and other state, before a worker is locked.
+        Func::wrap(&mut store, || {}).call(&mut store, &[], &mut []).map_err(failed)?;
+        store.data_mut().host_growth = false;
+        Ok(Self { store, raw, state: State::Stale, heap_slots: BTreeMap::new(), globals: Arc::default() })
+    }
+
+    /// Brings the instance up to date: sizes, globals, pages. Every page that the last run wrote and kept
+    /// must be named. A memory can't shrink: that takes a new instance.
+    ///
+    /// # Errors
+    /// [`EngineError::Sync`]: the instance is of no use any more.
+    pub fn sync(&mut self, update: &Update) -> Result<(), EngineError> {
+        let before = std::mem::replace(&mut self.state, State::Stale);
+        if let State::Written { heap, stable } = &before {
+            require_named("heap", heap, &update.heap)?;
+            require_named("stable memory", stable, &update.stable)?;
+        }
+        self.grow_heap(update.heap_pages)?;
+        self.set_globals(&update.globals)?;
+        let stable = &mut self.store.data_mut().stable;
+        if update.stable_pages < stable.wasm_pages || update.stable_pages > self.shape().stable_pages_max {
+            return Err(EngineError::Sync(format!("stable memory of {} pages", update.stable_pages)));
+        }
+        for page in &update.heap {
+            self.place_heap_page(page)?;
+        }
+        let stable = &mut self.store.data_mut().stable;
+        stable.wasm_pages = update.stable_pages;
+        for page in &update.stable {
+            if page.page >= update.stable_pages * PAGES_PER_WASM_PAGE {
+                return Err(EngineError::Sync(format!("stable page {} is outside", page.page)));
+            }
+            place(&mut stable.slots, page);
+        }
+        stable.forget();
+        self.state = State::Ready;
+        Ok(())
+    }
+
+    /// Runs one entry point. What it wrote stays for the owner to pull if it returned and keeps memory;
+    /// else the instance has undone it when this returns.
+    ///
+    /// The whole of `instructions_max` may be used in one go: slices are not kept apart yet, so a long
+    /// message never pauses. Counts and results are the same either way.
+    ///
+    /// # Errors
+    /// [`EngineError::Run`] for failures around the guest: the instance is of no use any more.
+    pub fn run(&mut self, invocation: &Invocation) -> Result<Ran, EngineError> {
+        if !matches!(self.state, State::Ready) {
+            return Err(EngineError::Run("the instance was not brought up to date".into()));
+        }
+        self.state = State::Stale;
+        let heap_before = self.heap_pages();
+        let stable_before = self.store.data().stable.wasm_pages;
+        let limit = i64::try_from(invocation.instructions_max).unwrap_or(i64::MAX);
+        set_counter(&mut self.store.as_context_mut(), limit);
+        self.store.data_mut().run = Some(Box::new(Run::new(invocation.clone())));
+        let called = entry::call(self, &invocation.entry);
+        let mut run = self.store.data_mut().run.take().expect("set above");
+        let trap = called.err().map(trap::ending).transpose().map_err(EngineError::Run)?;
+
+        let heap_dirty = self.take_dirty();
+        let stable_dirty = self.store.data().stable.order().to_vec();
+        let heap_pages_dirty = heap_dirty.len() as u64;
+        let stable_pages_dirty = stable_dirty.len() as u64;
+        let instructions = self.charged(invocation.instructions_max, heap_pages_dirty);
+        let kept = trap.is_none() && returns_memory(&invocation.entry);
+        let shrink = !kept && self.heap_pages() > heap_before;
+        if !kept {
+            self.undo(&heap_dirty, stable_before)?;
+        }
+        let reusable = !shrink
+            && !self.shape().drops_data
+            && !stable::overlay_is_large(&mut self.store.as_context_mut());
+        let logs = logs(&mut run, trap.as_ref());
+        let effects = match &trap {
+            Some(_) => None,
+            None => {
+                self.globals = if kept { self.read_globals() } else { Arc::clone(&self.globals) };
+                Some(run.into_effects(Arc::clone(&self.globals)))
+            }
+        };
+        if kept {
+            self.state = State::Written { heap: heap_dirty.clone(), stable: stable_dirty.clone() };
+        } else if reusable {
+            self.state = State::Ready;
+        }
+        Ok(Ran {
+            ending: trap.map_or(Ending::Returned, |(trap, _)| Ending::Trapped(trap)),
+            instructions,
+            logs,
+            effects,
+            heap_pages: if shrink { heap_before } else { self.heap_pages() },
+            stable_pages: self.store.data().stable.wasm_pages,
+            heap_dirty: if kept { heap_dirty } else { Vec::new() },
+            stable_dirty: if kept { stable_dirty } else { Vec::new() },
+            heap_pages_dirty,
+            stable_pages_dirty,
+            reusable,
+        })
+    }
+
+    /// Address of heap page `page` in this process; valid until the instance is used again.
+    ///
+    /// # Panics
+    /// If the page is outside the heap.
+    #[must_use]
+    pub fn heap_page(&self, page: u64) -> *const u8 {
+        self.heap_bytes(page).as_ptr()
+    }
+
+    /// Address of the `index`-th page of [`Ran::stable_dirty`]; valid until the instance is used again.
+    ///
+    /// # Panics
+    /// If no such page was written.
+    #[must_use]
+    pub fn stable_page(&self, index: usize) -> *const u8 {
+        self.stable_bytes(index).as_ptr()
+    }
+
+    /// Copies heap page `page`.
+    ///
+    /// # Panics
+    /// If the page is outside the heap.
+    pub fn copy_heap_page(&self, page: u64, to: &mut [u8; PAGE_BYTES]) {
+        to.copy_from_slice(self.heap_bytes(page));
+    }
+
+    /// Copies the `index`-th page of [`Ran::stable_dirty`].
+    ///
+    /// # Panics
+    /// If no such page was written.
+    pub fn copy_stable_page(&self, index: usize, to: &mut [u8; PAGE_BYTES]) {
+        to.copy_from_slice(self.stable_bytes(index));
+    }
+
+    fn heap_bytes(&self, page: u64) -> &Page {
+        let memory = self.store.data().handles().memory.expect("a page of a heap");
+        let at = usize::try_from(page).expect("inside the heap") * PAGE_BYTES;
+        memory.data(&self.store)[at..at + PAGE_BYTES].try_into().expect("one page")
+    }
+
+    fn stable_bytes(&self, index: usize) -> &Page {
+        let stable = &self.store.data().stable;
+        assert!(index < stable.order().len(), "a page of the last run");
+        stable::overlay_page(stable.overlay().data(&self.store), index as u64)
+    }
+
+    fn shape(&self) -> &Shape {
+        &self.store.data().shape
+    }
+
+    fn heap_pages(&self) -> u64 {
+        self.store.data().handles().memory.map_or(0, |memory| memory.size(&self.store))
+    }
+
+    fn grow_heap(&mut self, pages: u64) -> Result<(), EngineError> {
+        let now = self.heap_pages();
+        let failed = |why: String| EngineError::Sync(format!("heap from {now} to {pages} pages: {why}"));
+        let Some(delta) = pages.checked_sub(now) else { return Err(failed("it can't shrink".into())) };
+        if delta == 0 {
+            return Ok(());
+        }
+        let memory = self.store.data().handles().memory.ok_or_else(|| failed("there is no heap".into()))?;
+        self.store.data_mut().host_growth = true;
+        let grown = memory.grow(&mut self.store, delta);
+        self.store.data_mut().host_growth = false;
+        grown.map(drop).map_err(|error| failed(format!("{error:#}")))
+    }
+
+    fn place_heap_page(&mut self, update: &PageUpdate) -> Result<(), EngineError> {
+        if update.page >= self.heap_pages().saturating_mul(PAGES_PER_WASM_PAGE) {
+            return Err(EngineError::Sync(format!("heap page {} is outside", update.page)));
+        }
+        place(&mut self.heap_slots, update);
+        if update.known { Ok(()) } else { self.load_heap_page(update.page).map_err(EngineError::Sync) }
+    }
+
+    /// Copies a heap page of record into place.
+    fn load_heap_page(&mut self, page: u64) -> Result<(), String> {
+        let memory = self.store.data().handles().memory.ok_or("there is no heap")?;
+        let (heap, data) = memory.data_and_store_mut(&mut self.store);
+        let at = usize::try_from(page).map_err(|_| "page outside the heap")? * PAGE_BYTES;
+        let to: &mut Page = (&mut heap[at..at + PAGE_BYTES]).try_into().expect("one page");
+        match self.heap_slots.get(&page) {
+            Some(&slot) => data.stable.window.read(slot, to).ok_or_else(|| format!("slot {slot} is outside")),
+            None => {
+                to.fill(0);
+                Ok(())
+            }
+        }
+    }
+
+    fn set_globals(&mut self, values: &Arc<[GlobalValue]>) -> Result<(), EngineError> {
+        let globals = Arc::clone(&self.store.data().handles().globals);
+        if globals.len() != values.len() {
+            let (have, got) = (globals.len(), values.len());
+            return Err(EngineError::Sync(format!("{got} globals for {have}")));
+        }
+        for (global, &value) in globals.iter().zip(values.iter()) {
+            let set = global.set(&mut self.store, to_val(value));
+            set.map_err(|error| EngineError::Sync(format!("global: {error:#}")))?;
+        }
+        self.globals = Arc::clone(values);
+        Ok(())
+    }
+
+    fn read_globals(&mut self) -> Arc<[GlobalValue]> {
+        let globals = Arc::clone(&self.store.data().handles().globals);
+        globals.iter().map(|global| from_val(&global.get(&mut self.store))).collect()
+    }
+
+    /// Instructions used, with the charge for written heap pages.
+    fn charged(&mut self, limit: Instructions, heap_pages: u64) -> Instructions {
+        let each = if self.shape().memory64 { 4_000 } else { 1_000 };
+        let left = u64::try_from(counter(&mut self.store.as_context_mut())).unwrap_or(0);
+        limit.saturating_sub(left).saturating_add(heap_pages.saturating_mul(each)).min(limit)
+    }
+
+    /// Heap pages written since the last call, ascending; the map is clear afterwards.
+    fn take_dirty(&mut self) -> Vec<u64> {
+        let pages = usize::try_from(self.heap_pages() * PAGES_PER_WASM_PAGE).expect("fits the address space");
+        let Some(map) = self.store.data().handles().dirty else { return Vec::new() };
+        let map = &mut map.data_mut(&mut self.store)[..pages];
+        let mut dirty = Vec::new();
+        // Eight pages at a time: a heap has 16 pages to each 64 KiB, so nothing is left over.
+        for (index, eight) in map.chunks_exact_mut(8).enumerate() {
+            if u64::from_ne_bytes((&*eight).try_into().expect("eight bytes")) != 0 {
+                for (within, byte) in eight.iter_mut().enumerate() {
+                    if std::mem::take(byte) != 0 {
+                        dirty.push((index * 8 + within) as u64);
+                    }
+                }
+            }
+        }
+        dirty
+    }
+
+    /// Brings pages, globals and stable memory back to what the last update said.
+    fn undo(&mut self, heap_dirty: &[u64], stable_pages: u64) -> Result<(), EngineError> {
+        for &page in heap_dirty {
+            self.load_heap_page(page).map_err(EngineError::Run)?;
+        }
+        let globals = Arc::clone(&self.globals);
+        self.set_globals(&globals)?;
+        let stable = &mut self.store.data_mut().stable;
+        stable.wasm_pages = stable_pages;
+        stable.forget();
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instance").field("shape", self.shape()).finish_non_exhaustive()
+    }
+}
+
+fn logs(run: &mut Run, trap: Option<&(Trap, String)>) -> Vec<LogLine> {
+    if let Some((_, record)) = trap {
+        run.logs.push(format!("[TRAP]: {record}").into_bytes());
+    }
+    run.logs.take()
+}
+
+fn place(slots: &mut BTreeMap<u64, Slot>, update: &PageUpdate) {
+    match update.slot {
+        Some(slot) => slots.insert(update.page, slot),
+        None => slots.remove(&update.page),
+    };
+}
+
+fn require_named(what: &str, written: &[u64], updates: &[PageUpdate]) -> Result<(), EngineError> {
+    let named: std::collections::BTreeSet<u64> = updates.iter().map(|update| update.page).collect();
+    match written.iter().find(|page| !named.contains(page)) {
+        None => Ok(()),
+        Some(page) => Err(EngineError::Sync(format!("{what} page {page} was written and isn't named"))),
+    }
+}
+
+fn handles(store: &mut Store<Data>, raw: &RawInstance) -> Result<Handles, EngineError> {
+    let missing = |what: &str| EngineError::Instance(format!("the code has no {what}"));
+    let counter = raw
+        .get_global(&mut *store, "canister counter_instructions")
+        .ok_or_else(|| missing("instruction counter"))?;
+    if counter.get(&mut *store).i64().is_none() {
+        return Err(missing("instruction counter of type i64"));
+    }
+    let memory = raw.get_memory(&mut *store, "memory");
+    let dirty = raw.get_memory(&mut *store, "canister dirty_heap");
+    let shape = store.data().shape.clone();
+    let map_bytes = dirty.map_or(0, |map| map.data_size(store.as_context()) as u64);
+    let map_enough = map_bytes >= shape.heap_pages_max.saturating_mul(PAGES_PER_WASM_PAGE);
+    if memory.is_some() != shape.has_memory || (shape.has_memory && !map_enough) {
+        return Err(missing("heap of the stated shape"));
+    }
+    let globals = shape.globals.iter().enumerate().map(|(index, value)| {
+        let global = raw.get_global(&mut *store, &format!("global {index}"))?;
+        from_val(&global.get(&mut *store)).same_type(*value).then_some(global)
+    });
+    let globals =
+        globals.collect::<Option<Vec<_>>>().ok_or_else(|| missing("globals of the stated shape"))?;
+    let table = raw.get_table(&mut *store, "table");
+    Ok(Handles { memory, dirty, table, counter, globals: globals.into() })
+}
+
+fn to_val(value: GlobalValue) -> Val {
+    match value {
+        GlobalValue::I32(value) => Val::I32(value),
+        GlobalValue::I64(value) => Val::I64(value),
+        GlobalValue::F32(bits) => Val::F32(bits),
+        GlobalValue::F64(bits) => Val::F64(bits),
+        GlobalValue::V128(bits) => Val::V128(bits.into()),
+    }
+}
+
+fn from_val(value: &Val) -> GlobalValue {
+    match *value {
+        Val::I32(value) => GlobalValue::I32(value),
+        Val::I64(value) => GlobalValue::I64(value),
+        Val::F32(bits) => GlobalValue::F32(bits),
+        Val::F64(bits) => GlobalValue::F64(bits),
+        Val::V128(bits) => GlobalValue::V128(bits.into()),
+        // Reference-typed globals are refused by validation.
+        _ => GlobalValue::I32(0),
+    }
+}
+
+/// Growth of a memory, by the guest (`memory.grow` of the heap) or by the node.
+impl ResourceLimiter for Data {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool, wasmtime::Error> {
+        let fits = maximum.is_none_or(|maximum| desired <= maximum);
+        if self.host_growth || !fits {
+            return Ok(fits);
+        }
+        let (bytes, desired) = ((desired - current) as u64, desired as u64);
+        let run = self.run_mut();
+        let limit = run.invocation.system.wasm_memory_limit;
+        if limit != 0 && desired > limit && run.context.enforces_memory_limit() {
+            return Err(Stop::wasm_memory_limit(desired, limit).into());
+        }
+        if bytes > run.subnet_memory_free() {
+            return Err(Stop::subnet_memory().into());
+        }
+        if let Some(missing) = run.cycles_missing_to_grow(bytes) {
+            return Err(Stop::memory_cycles(bytes, missing).into());
+        }
+        run.grown_bytes += bytes;
+        Ok(true)
+    }
+
+    /// The kernel has no memory: nothing that a guest may see.
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> Result<(), wasmtime::Error> {
+        Err(Stop::Host(format!("growing a memory: {error:#}")).into())
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool, wasmtime::Error> {
+        Ok(maximum.is_none_or(|maximum| desired <= maximum))
+    }
+}

@@ -1,0 +1,97 @@
+//! All unsafe code of this crate: loading native code, linking untyped functions, processor flags.
+
+use std::fs::File;
+
+use wasmtime::{AsContextMut, Caller, Engine, FuncType, Linker, Module, ValRaw, ValType};
+
+use crate::api::{self, ApiFunction, P};
+use crate::instance::Data;
+use crate::system_api::{self, Guest};
+use crate::trap::Stop;
+
+/// Width of heap addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heap {
+    /// 32-bit, also for modules without a heap.
+    Bits32,
+    /// 64-bit.
+    Bits64,
+}
+
+/// Maps native code from an open file.
+pub(crate) fn load(engine: &Engine, file: File) -> Result<Module, wasmtime::Error> {
+    // SAFETY: the file is sealed against every change and was made by this crate's compiler for the same
+    // profile (the caller's contract, design decision 3); wasmtime checks version and settings.
+    unsafe { Module::deserialize_open_file(engine, file) }
+}
+
+/// Turns on processor features of the profile.
+#[cfg(feature = "compile")]
+pub(crate) fn enable_target_flags(config: &mut wasmtime::Config, flags: &[&str]) {
+    for flag in flags {
+        // SAFETY: the flags only choose instructions; `Engine::new` refuses machines without them, and
+        // loading code checks again.
+        unsafe {
+            config.cranelift_flag_enable(flag);
+        }
+    }
+}
+
+/// A linker with the System API and the instrumentation's import.
+pub(crate) fn linker(engine: &Engine, heap: Heap) -> Result<Linker<Data>, wasmtime::Error> {
+    let mut linker = Linker::new(engine);
+    linker.func_wrap(
+        "__",
+        "out_of_instructions",
+        |caller: Caller<'_, Data>| -> Result<(), wasmtime::Error> {
+            Err(Stop::out_of_instructions(caller.data()).into())
+        },
+    )?;
+    for (index, function) in api::FUNCTIONS.iter().enumerate() {
+        if !(function.legacy32 && heap == Heap::Bits64) {
+            define(&mut linker, heap, index, function)?;
+        }
+    }
+    Ok(linker)
+}
+
+fn define(
+    linker: &mut Linker<Data>,
+    heap: Heap,
+    index: usize,
+    function: &'static ApiFunction,
+) -> Result<(), wasmtime::Error> {
+    let ty = FuncType::new(
+        linker.engine(),
+        function.params.iter().map(|&parameter| value_type(parameter, heap)),
+        function.result.map(|result| value_type(result, heap)),
+    );
+    let wide = move |parameter: P| value_type(parameter, heap).is_i64();
+    // SAFETY: the closure reads each parameter, and writes the result, in the width that `ty` states
+    // for it: both come from `value_type`. Wasmtime passes at least max(parameters, results) values.
+    unsafe {
+        linker.func_new_unchecked("ic0", function.name, ty, move |mut caller, values| {
+            let mut arguments = [0_u64; 8];
+            for (slot, (&parameter, value)) in arguments.iter_mut().zip(function.params.iter().zip(&*values))
+            {
+                let value = value.assume_init();
+                *slot = if wide(parameter) { value.get_u64() } else { u64::from(value.get_u32()) };
+            }
+            let mut guest = Guest::new(caller.as_context_mut(), function.name);
+            let result = system_api::call(&mut guest, index, &arguments)?;
+            if let Some(kind) = function.result {
+                #[expect(clippy::cast_possible_truncation, reason = "i32 results carry 32 bits")]
+                values[0].write(if wide(kind) { ValRaw::u64(result) } else { ValRaw::u32(result as u32) });
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn value_type(parameter: P, heap: Heap) -> ValType {
+    match (parameter, heap) {
+        (P::I32, _) | (P::I, Heap::Bits32) => ValType::I32,
+        (P::I64, _) | (P::I, Heap::Bits64) => ValType::I64,
+    }
+}

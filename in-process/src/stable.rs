@@ -1,0 +1,190 @@
+//! Stable memory of a running instance: pages of record behind the window, written pages in an overlay.
+//!
+//! It is not mapped as one range. A read goes to the window through the page table; the first write to a
+//! page in a message copies it into the overlay, a private memory that only ever holds this message's
+//! written pages.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use execution::memory::{PAGE_BYTES, Slot, WASM_PAGE_BYTES, Window};
+use wasmtime::{AsContextMut, Memory, MemoryTypeBuilder, Store, StoreContextMut};
+
+use crate::engine::{EngineError, MEMORY_RESERVATION_BYTES};
+use crate::instance::Data;
+use crate::trap::Stop;
+
+/// The overlay grows by this many 64 KiB pages at a time: one mprotect(2) for 1 MiB.
+const OVERLAY_STEP: u64 = 16;
+/// An overlay that has grown beyond this is given back with its instance (it never shrinks).
+const OVERLAY_KEPT_BYTES: u64 = 64 << 20;
+const PAGE: u64 = PAGE_BYTES as u64;
+
+/// A page's content.
+pub(crate) type Page = [u8; PAGE_BYTES];
+
+/// Stable memory and its bookkeeping.
+pub(crate) struct Stable {
+    /// Where pages of record are read.
+    pub(crate) window: Window,
+    /// Size in 64 KiB pages.
+    pub(crate) wasm_pages: u64,
+    /// Pages of record; absent: zero.
+    pub(crate) slots: BTreeMap<u64, Slot>,
+    /// Pages written in this message and their place in the overlay.
+    written: BTreeMap<u64, u64>,
+    /// The same pages in the order of their places.
+    order: Vec<u64>,
+    /// Pages read or written in this message.
+    accessed: BTreeSet<u64>,
+    overlay: Option<Memory>,
+}
+
+impl Stable {
+    pub(crate) fn new(window: Window) -> Self {
+        Self {
+            window,
+            wasm_pages: 0,
+            slots: BTreeMap::new(),
+            written: BTreeMap::new(),
+            order: Vec::new(),
+            accessed: BTreeSet::new(),
+            overlay: None,
+        }
+    }
+
+    /// Reserves the overlay in the instance's store.
+    pub(crate) fn reserve(store: &mut Store<Data>) -> Result<(), EngineError> {
+        let failed = |error: wasmtime::Error| EngineError::Instance(format!("stable overlay: {error:#}"));
+        let ty = MemoryTypeBuilder::new()
+            .memory64(true)
+            .min(0)
+            .max(Some(MEMORY_RESERVATION_BYTES / WASM_PAGE_BYTES))
+            .build()
+            .map_err(failed)?;
+        let memory = Memory::new(&mut *store, ty).map_err(failed)?;
+        store.data_mut().stable.overlay = Some(memory);
+        Ok(())
+    }
+
+    /// Pages written in this message, in the order of their places in the overlay.
+    pub(crate) fn order(&self) -> &[u64] {
+        &self.order
+    }
+
+    pub(crate) fn overlay(&self) -> Memory {
+        self.overlay.expect("reserved when the instance was made")
+    }
+
+    /// Forgets this message's pages; the page table stands.
+    pub(crate) fn forget(&mut self) {
+        self.written.clear();
+        self.order.clear();
+        self.accessed.clear();
+    }
+
+    /// Reads a page of record.
+    pub(crate) fn record(&self, page: u64, to: &mut Page) -> Result<(), Stop> {
+        match self.slots.get(&page) {
+            Some(&slot) => self
+                .window
+                .read(slot, to)
+                .ok_or_else(|| Stop::Host(format!("stable page {page}: slot {slot} is outside the window"))),
+            None => {
+                to.fill(0);
+                Ok(())
+            }
+        }
+    }
+
+    /// Pages of `offset..offset+size` not written yet in this message.
+    pub(crate) fn unwritten(&self, offset: u64, size: u64) -> u64 {
+        let (first, last) = (offset / PAGE, (offset + size - 1) / PAGE);
+        last - first + 1 - self.written.range(first..=last).count() as u64
+    }
+
+    /// Number of pages written in this message.
+    pub(crate) fn written_count(&self) -> u64 {
+        self.order.len() as u64
+    }
+
+    /// Counts pages as accessed, at most `pages_max` in a message.
+    pub(crate) fn access(&mut self, offset: u64, size: u64, pages_max: u64) -> Result<(), Stop> {
+        let (first, last) = (offset / PAGE, (offset + size - 1) / PAGE);
+        if last - first + 1 > pages_max {
+            return Err(Stop::access_limit("accessed", pages_max));
+        }
+        self.accessed.extend(first..=last);
+        if self.accessed.len() as u64 > pages_max {
+            return Err(Stop::access_limit("accessed", pages_max));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the overlay has become too large to keep.
+pub(crate) fn overlay_is_large(store: &mut StoreContextMut<'_, Data>) -> bool {
+    let overlay = store.data().stable.overlay();
+    overlay.data_size(&*store) as u64 > OVERLAY_KEPT_BYTES
+}
+
+/// Reads a page as this message sees it.
+pub(crate) fn read_page(store: &mut StoreContextMut<'_, Data>, page: u64, to: &mut Page) -> Result<(), Stop> {
+    let stable = &store.data().stable;
+    match stable.written.get(&page) {
+        Some(&place) => {
+            let overlay = stable.overlay();
+            to.copy_from_slice(overlay_page(overlay.data(&*store), place));
+            Ok(())
+        }
+        None => stable.record(page, to),
+    }
+}
+
+/// Writes `bytes` into a page from byte `within` on, copying it into the overlay first if it is not there.
+pub(crate) fn write_page(
+    store: &mut StoreContextMut<'_, Data>,
+    page: u64,
+    within: usize,
+    bytes: &[u8],
+) -> Result<(), Stop> {
+    let overlay = store.data().stable.overlay();
+    let place = match store.data().stable.written.get(&page) {
+        Some(&place) => place,
+        None => {
+            let place = store.data().stable.written_count();
+            ensure(store, overlay, (place + 1) * PAGE)?;
+            let (memory, data) = overlay.data_and_store_mut(store.as_context_mut());
+            let target: &mut Page = overlay_page_mut(memory, place);
+            if bytes.len() < PAGE_BYTES {
+                data.stable.record(page, target)?;
+            }
+            data.stable.written.insert(page, place);
+            data.stable.order.push(page);
+            place
+        }
+    };
+    let target = overlay_page_mut(overlay.data_mut(store.as_context_mut()), place);
+    target[within..within + bytes.len()].copy_from_slice(bytes);
+    Ok(())
+}
+
+fn ensure(store: &mut StoreContextMut<'_, Data>, overlay: Memory, bytes: u64) -> Result<(), Stop> {
+    if overlay.data_size(&*store) as u64 >= bytes {
+        return Ok(());
+    }
+    store.data_mut().host_growth = true;
+    let grown = overlay.grow(store.as_context_mut(), OVERLAY_STEP);
+    store.data_mut().host_growth = false;
+    grown.map(drop).map_err(|error| Stop::Host(format!("stable overlay: {error:#}")))
+}
+
+/// A page of the overlay.
+pub(crate) fn overlay_page(overlay: &[u8], place: u64) -> &Page {
+    let at = usize::try_from(place * PAGE).expect("inside the overlay");
+    overlay[at..at + PAGE_BYTES].try_into().expect("one page")
+}
+
+fn overlay_page_mut(overlay: &mut [u8], place: u64) -> &mut Page {
+    let at = usize::try_from(place * PAGE).expect("inside the overlay");
+    (&mut overlay[at..at + PAGE_BYTES]).try_into().expect("one page")
+}

@@ -1,0 +1,128 @@
+//! What a System API function sees of the guest that called it: counter, heap and the running message.
+
+use execution::memory::PAGE_BYTES;
+use wasmtime::{AsContext, AsContextMut, Memory, StoreContextMut};
+
+use crate::instance::{self, Data};
+use crate::run::Run;
+use crate::trap::Stop;
+
+/// The calling guest.
+pub(crate) struct Guest<'a> {
+    pub(super) store: StoreContextMut<'a, Data>,
+    /// The function being called, for error texts.
+    pub(super) name: &'static str,
+}
+
+impl<'a> Guest<'a> {
+    pub(crate) fn new(store: StoreContextMut<'a, Data>, name: &'static str) -> Self {
+        Self { store, name }
+    }
+
+    pub(super) fn data(&self) -> &Data {
+        self.store.data()
+    }
+
+    pub(super) fn run(&self) -> &Run {
+        self.store.data().run()
+    }
+
+    pub(super) fn run_mut(&mut self) -> &mut Run {
+        self.store.data_mut().run_mut()
+    }
+
+    /// Takes instructions from the counter; none left stops the guest.
+    pub(super) fn charge(&mut self, instructions: u64) -> Result<(), Stop> {
+        let counter = instance::counter(&mut self.store);
+        let price = i64::try_from(instructions).unwrap_or(i64::MAX);
+        let left = counter.saturating_sub(price);
+        instance::set_counter(&mut self.store, left);
+        if left < 0 { Err(Stop::out_of_instructions(self.data())) } else { Ok(()) }
+    }
+
+    /// Instructions of this message so far.
+    pub(super) fn instructions(&mut self) -> u64 {
+        let left = u64::try_from(instance::counter(&mut self.store)).unwrap_or(0);
+        self.run().invocation.instructions_max.saturating_sub(left)
+    }
+
+    pub(super) fn memory(&self) -> Result<Memory, Stop> {
+        let name = self.name;
+        self.data()
+            .handles()
+            .memory
+            .ok_or_else(|| Stop::contract(format_args!("ic0.{name}: the module must define memory")))
+    }
+
+    /// Heap bytes `src..src+size`.
+    pub(super) fn heap(&self, src: u64, size: u64) -> Result<&[u8], Stop> {
+        let heap = self.memory()?.data(self.store.as_context());
+        slice(self.name, "heap", heap, src, size)
+    }
+
+    /// Copies heap bytes `src..src+size`.
+    pub(super) fn read(&self, src: u64, size: u64) -> Result<Vec<u8>, Stop> {
+        self.heap(src, size).map(<[u8]>::to_vec)
+    }
+
+    /// Copies `size` bytes of a blob of the running message, from `offset` on, to heap address `dst`.
+    pub(super) fn copy(
+        &mut self,
+        blob: impl FnOnce(&Run) -> &[u8],
+        [dst, offset, size]: [u64; 3],
+    ) -> Result<u64, Stop> {
+        let memory = self.memory()?;
+        let (heap, data) = memory.data_and_store_mut(self.store.as_context_mut());
+        let to = range(self.name, "heap", heap.len(), dst, size)?;
+        let from = slice(self.name, "payload", blob(data.run()), offset, size)?;
+        heap[to].copy_from_slice(from);
+        self.mark(dst, size);
+        Ok(0)
+    }
+
+    /// Writes 16 bytes, little endian, to heap address `dst`.
+    pub(super) fn write_u128(&mut self, dst: u64, value: u128) -> Result<u64, Stop> {
+        let memory = self.memory()?;
+        let heap = memory.data_mut(self.store.as_context_mut());
+        let to = range(self.name, "heap", heap.len(), dst, 16)?;
+        heap[to].copy_from_slice(&value.to_le_bytes());
+        self.mark(dst, 16);
+        Ok(0)
+    }
+
+    /// Marks heap pages that hold bytes `dst..dst+size`, which are inside the heap, as written.
+    pub(super) fn mark(&mut self, dst: u64, size: u64) {
+        let (Some(map), true) = (self.data().handles().dirty, size > 0) else { return };
+        let page = |at: u64| usize::try_from(at).expect("inside the heap") / PAGE_BYTES;
+        map.data_mut(self.store.as_context_mut())[page(dst)..=page(dst + size - 1)].fill(1);
+    }
+}
+
+/// Bytes `start..start+size` of `bytes`.
+pub(super) fn slice<'b>(
+    function: &str,
+    what: &str,
+    bytes: &'b [u8],
+    start: u64,
+    size: u64,
+) -> Result<&'b [u8], Stop> {
+    range(function, what, bytes.len(), start, size).map(|range| &bytes[range])
+}
+
+fn range(
+    function: &str,
+    what: &str,
+    length: usize,
+    start: u64,
+    size: u64,
+) -> Result<std::ops::Range<usize>, Stop> {
+    let range = start
+        .checked_add(size)
+        .filter(|&end| end <= length as u64)
+        .and_then(|end| Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?));
+    range.ok_or_else(|| {
+        Stop::contract(format_args!(
+            "ic0.{function} {what}: src={start} + length={size} exceeds the slice size={length}"
+        ))
+    })
+}

@@ -1,0 +1,150 @@
+//! A warm instance and what it holds: the snapshot that its last run would make if it is committed.
+
+use std::sync::Arc;
+
+use execution::memory::{Memory, PageVersion, Window};
+use execution::{BackendError, Ending, Execution, Invocation, MemoryDelta, Outcome, Snapshot};
+
+use crate::engine::{Code, EngineError};
+use crate::instance::{Instance, PageUpdate, Ran, Shape, Update};
+
+impl From<EngineError> for BackendError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error.to_string())
+    }
+}
+
+/// An instance with the content of `snapshot`. The snapshot keeps its page versions, so the slots that
+/// the instance knows hold them for as long as this lives.
+pub(crate) struct Warm {
+    snapshot: Snapshot,
+    instance: Instance,
+}
+
+impl Warm {
+    /// A fresh instance with the content of `snapshot`.
+    pub(crate) fn new(code: &Code, snapshot: &Snapshot, stable_pages_max: u64) -> Result<Self, BackendError> {
+        let shape = Shape::new(&snapshot.module.interface, stable_pages_max);
+        let window = Window::map(snapshot.arena.file(), snapshot.arena.bytes_max())?;
+        let mut instance = Instance::new(code, shape, window)?;
+        instance.sync(&update(snapshot, &Memory::default(), &Memory::default()))?;
+        Ok(Self { snapshot: snapshot.clone(), instance })
+    }
+
+    /// Brings this instance to `snapshot`; `None` if only a fresh one will do.
+    pub(crate) fn follow(mut self, snapshot: &Snapshot) -> Option<Self> {
+        let held = &self.snapshot;
+        let same = held.canister == snapshot.canister
+            && held.module.hash == snapshot.module.hash
+            && Arc::ptr_eq(&held.arena, &snapshot.arena)
+            && held.heap.wasm_pages() <= snapshot.heap.wasm_pages()
+            && held.stable.wasm_pages() <= snapshot.stable.wasm_pages();
+        if !same {
+            return None;
+        }
+        let update = update(snapshot, &held.heap, &held.stable);
+        self.instance.sync(&update).ok()?;
+        self.snapshot = snapshot.clone();
+        Some(self)
+    }
+
+    /// Runs a message. Gives the instance back if it can serve another.
+    pub(crate) fn run(mut self, invocation: &Invocation) -> Result<(Outcome, Option<Self>), BackendError> {
+        let mut ran = self.instance.run(invocation)?;
+        let (heap, stable) = self.stage(&ran)?;
+        let written = |pages: &[(u64, PageVersion)]| -> Vec<PageUpdate> {
+            let known = |(page, version): &(u64, PageVersion)| PageUpdate {
+                page: *page,
+                slot: Some(version.slot()),
+                known: true,
+            };
+            pages.iter().map(known).collect()
+        };
+        if let Some(effects) = &mut ran.effects {
+            let held = &self.snapshot;
+            let size = |before: u64, after: u64| (before != after).then_some(after);
+            let globals = Arc::clone(&effects.globals);
+            if ran.reusable {
+                self.instance.sync(&Update {
+                    heap_pages: ran.heap_pages,
+                    stable_pages: ran.stable_pages,
+                    globals: Arc::clone(&globals),
+                    heap: written(&heap),
+                    stable: written(&stable),
+                })?;
+            }
+            effects.memory = MemoryDelta {
+                heap_pages: size(held.heap.wasm_pages(), ran.heap_pages),
+                stable_pages: size(held.stable.wasm_pages(), ran.stable_pages),
+                heap: heap.clone(),
+                stable: stable.clone(),
+            };
+            self.snapshot = Snapshot {
+                heap: held.heap.with(ran.heap_pages, heap),
+                stable: held.stable.with(ran.stable_pages, stable),
+                globals,
+                ..held.clone()
+            };
+        }
+        let reusable = ran.reusable;
+        let outcome = Outcome {
+            ending: ran.ending,
+            instructions: ran.instructions,
+            heap_pages_dirty: ran.heap_pages_dirty,
+            stable_pages_dirty: ran.stable_pages_dirty,
+            logs: ran.logs,
+            effects: ran.effects,
+        };
+        Ok((outcome, reusable.then_some(self)))
+    }
+
+    /// Copies the written pages into the canister's arena.
+    fn stage(&self, ran: &Ran) -> Result<(Pages, Pages), BackendError> {
+        let heap = ran.heap_dirty.len();
+        let mut staged = self.snapshot.arena.stage(heap + ran.stable_dirty.len())?;
+        for (index, &page) in ran.heap_dirty.iter().enumerate() {
+            self.instance.copy_heap_page(page, staged.page_mut(index));
+        }
+        for index in 0..ran.stable_dirty.len() {
+            self.instance.copy_stable_page(index, staged.page_mut(heap + index));
+        }
+        let mut versions = staged.finish().into_iter();
+        let heap = ran.heap_dirty.iter().copied().zip(versions.by_ref()).collect();
+        let mut stable: Pages = ran.stable_dirty.iter().copied().zip(versions).collect();
+        stable.sort_unstable_by_key(|(page, _)| *page);
+        Ok((heap, stable))
+    }
+}
+
+type Pages = Vec<(u64, PageVersion)>;
+
+/// What takes an instance with `heap` and `stable` to `snapshot`.
+fn update(snapshot: &Snapshot, heap: &Memory, stable: &Memory) -> Update {
+    let changes = |now: &Memory, before: &Memory| {
+        let changes = now.changes_since(before).into_iter();
+        changes
+            .map(|change| PageUpdate {
+                page: change.page,
+                slot: change.version.map(|version| version.slot()),
+                known: false,
+            })
+            .collect()
+    };
+    Update {
+        heap_pages: snapshot.heap.wasm_pages(),
+        stable_pages: snapshot.stable.wasm_pages(),
+        globals: Arc::clone(&snapshot.globals),
+        heap: changes(&snapshot.heap, heap),
+        stable: changes(&snapshot.stable, stable),
+    }
+}
+
+/// A message that ran to its end.
+pub(crate) fn finished(outcome: Outcome) -> Execution {
+    debug_assert_eq!(
+        outcome.effects.is_some(),
+        outcome.ending == Ending::Returned,
+        "effects come with a return"
+    );
+    Execution::Finished(outcome)
+}
