@@ -38,6 +38,7 @@ pub(crate) struct Step(usize);
 /// A script being written.
 pub(crate) struct Script {
     text: String,
+    files: Vec<(String, Vec<u8>)>,
     canisters: u64,
     answers: usize,
 }
@@ -45,7 +46,7 @@ pub(crate) struct Script {
 impl Script {
     pub(crate) fn new() -> Self {
         // The first answer is that of the canister which exists from the start.
-        Self { text: String::new(), canisters: 1, answers: 1 }
+        Self { text: String::new(), files: Vec::new(), canisters: 1, answers: 1 }
     }
 
     /// Makes one more canister; its number.
@@ -75,8 +76,14 @@ impl Script {
         self.call("query", id(canister), method, args)
     }
 
+    /// A module that lies beside the script, for `install` and its like by this name.
+    pub(crate) fn file(&mut self, name: &str, bytes: impl Into<Vec<u8>>) {
+        self.files.push((name.to_owned(), bytes.into()));
+    }
+
     fn code(&mut self, verb: &str, canister: u64, name: &str, args: impl ArgumentEncoder) -> Step {
-        let path = module(name);
+        let beside = self.files.iter().any(|(file, _)| file == name);
+        let path = if beside { PathBuf::from(name) } else { module(name) };
         self.line(&format!("{verb} {} {} {}", id(canister), path.display(), hex_of(args)))
     }
 
@@ -84,7 +91,8 @@ impl Script {
         self.line(&format!("{verb} {to} {method} {}", hex_of(args)))
     }
 
-    fn line(&mut self, line: &str) -> Step {
+    /// A line as it stands.
+    pub(crate) fn line(&mut self, line: &str) -> Step {
         writeln!(self.text, "{line}").expect("a string takes lines");
         self.answers += 1;
         Step(self.answers - 1)
@@ -101,6 +109,9 @@ impl Script {
         let script = folder.path().join("script.drun");
         let report = folder.path().join("report.jsonl");
         fs::write(&script, &self.text).expect("the script is written");
+        for (name, bytes) in &self.files {
+            fs::write(folder.path().join(name), bytes).expect("a file beside the script");
+        }
         let errors = fs::File::create(folder.path().join("stderr")).expect("a file for the errors");
         let mut child = Command::new(env!("CARGO_BIN_EXE_bulkhead-under-test"))
             .args(["drun", "--mode", mode, "--report"])
@@ -148,6 +159,16 @@ impl Running {
             let bytes = self.output.read_line(&mut self.read).expect("drun prints text");
             assert!(bytes > 0, "drun ended before command {}:\n{}\n{}", step.0, self.read, self.errors());
         }
+    }
+
+    /// Waits for the end of a script that can't be run: what drun says on standard error.
+    pub(crate) fn finish_refused(mut self) -> String {
+        self.output.read_to_string(&mut self.read).expect("drun prints text");
+        let status = self.child.wait().expect("our own child");
+        let errors = self.errors();
+        assert_eq!(status.code(), Some(1), "{errors}\n{}", self.read);
+        assert!(!errors.contains("panicked") && !errors.contains("stack backtrace"), "{errors}");
+        errors
     }
 
     /// Kills the process at once.

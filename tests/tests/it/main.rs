@@ -6,3 +6,4 @@ mod crash;
 mod drun;
 mod layering;
 mod processes;
+mod refusals;
