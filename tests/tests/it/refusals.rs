@@ -69,7 +69,7 @@ fn what_is_not_there_is_named_in_the_answer_and_the_script_goes_on() {
     for step in [nobody, nobody_update, nobody_installed] {
         run.assert_error(step, "IC0301", &id(99).to_text());
     }
-    run.assert_error(again, "IC0538", "");
+    run.assert_error(again, "IC0514", "");
     run.assert_error(no_method, "IC0536", "no_such_method");
     for step in [bad_candid, no_candid] {
         run.assert_error(step, "IC0503", "");
