@@ -21,15 +21,15 @@ pub(super) const DIRTY_MEMORY: u32 = 1;
 
 /// Larger size operands are charged as this: it exceeds all limits, and no counter wraps by it.
 const SIZE_CHARGE_MAX: i64 = 1 << 62;
-/// The parser's limit, which a rewritten body must keep too.
-const BODY_BYTES_MAX: usize = 7_654_321;
 
 /// Indices of what instrumentation adds to a module.
 #[derive(Clone, Copy)]
 pub(super) struct Additions {
     /// Function `__.out_of_instructions`, imported after all others.
     pub(super) out_of_instructions: u32,
-    /// Local function that marks a range of the heap.
+    /// Local function that charges a size operand; only beside a heap.
+    pub(super) charge_size: u32,
+    /// Local function that marks a range of the heap; only beside a heap.
     pub(super) mark_range: u32,
     /// Global with the instructions left.
     pub(super) counter: u32,
@@ -86,37 +86,65 @@ pub(super) fn rewrite(
     locals.extend(writer.scratch.types.iter().map(|ty| (1, *ty)));
     let mut function = Function::new(locals);
     function.raw(writer.code);
-    if function.byte_len() > BODY_BYTES_MAX {
-        return Err(invalid(format!(
-            "code section: a function has {} bytes after instrumentation, the limit is {BODY_BYTES_MAX}",
-            function.byte_len()
-        )));
-    }
     Ok(Body { function, instructions: writer.instructions })
 }
 
-/// The body of `mark_range(start: i64, length: i64)`: sets the dirty bytes of all pages in the range.
-pub(super) fn mark_range() -> Body {
+/// The code that subtracts a constant from the counter.
+fn subtract(counter: u32, amount: i64) -> [Instruction<'static>; 4] {
     use Instruction as I;
-    let page = [I::I64Const(i64::from(DIRTY_PAGE_BITS)), I::I64ShrU, I::I32WrapI64];
-    let mut body = Body { function: Function::new([]), instructions: 0 };
-    let mut emit = |code: &[I<'_>]| {
-        body.instructions += code.len() as u64;
+    [I::GlobalGet(counter), I::I64Const(amount), I::I64Sub, I::GlobalSet(counter)]
+}
+
+/// The code that tests the counter.
+fn test(additions: Additions) -> [Instruction<'static>; 6] {
+    use Instruction as I;
+    [
+        I::GlobalGet(additions.counter),
+        I::I64Const(0),
+        I::I64LtS,
+        I::If(BlockType::Empty),
+        I::Call(additions.out_of_instructions),
+        I::End,
+    ]
+}
+
+impl Body {
+    fn added(code: &[Instruction<'_>]) -> Self {
+        let mut function = Function::new([]);
         for instruction in code {
-            body.function.instruction(instruction);
+            function.instruction(instruction);
         }
-    };
-    emit(&[I::LocalGet(1), I::I64Eqz, I::If(BlockType::Empty), I::Return, I::End]);
-    emit(&[I::LocalGet(0)]);
-    emit(&page);
-    emit(&[I::I32Const(1)]);
-    // Last page - first page + 1 bytes.
-    emit(&[I::LocalGet(0), I::LocalGet(1), I::I64Add, I::I64Const(1), I::I64Sub]);
-    emit(&page);
-    emit(&[I::LocalGet(0)]);
-    emit(&page);
-    emit(&[I::I32Sub, I::I32Const(1), I::I32Add, I::MemoryFill(DIRTY_MEMORY), I::End]);
-    body
+        Self { function, instructions: code.len() as u64 }
+    }
+
+    /// `charge_size(size: i64)`: subtracts an unsigned size from the counter and tests it.
+    pub(super) fn charge_size(additions: Additions) -> Self {
+        use Instruction as I;
+        let counter = additions.counter;
+        let mut code = vec![I::GlobalGet(counter), I::LocalGet(0), I::I64Const(SIZE_CHARGE_MAX)];
+        code.extend([I::LocalGet(0), I::I64Const(SIZE_CHARGE_MAX), I::I64LtU, I::Select]);
+        code.extend([I::I64Sub, I::GlobalSet(counter)]);
+        code.extend(test(additions));
+        code.push(I::End);
+        Self::added(&code)
+    }
+
+    /// `mark_range(start: i64, length: i64)`: sets the dirty bytes of all pages in the range.
+    pub(super) fn mark_range() -> Self {
+        use Instruction as I;
+        let page = [I::I64Const(i64::from(DIRTY_PAGE_BITS)), I::I64ShrU, I::I32WrapI64];
+        let mut code = vec![I::LocalGet(1), I::I64Eqz, I::If(BlockType::Empty), I::Return, I::End];
+        code.push(I::LocalGet(0));
+        code.extend(page.clone());
+        code.push(I::I32Const(1));
+        // Last page - first page + 1 bytes.
+        code.extend([I::LocalGet(0), I::LocalGet(1), I::I64Add, I::I64Const(1), I::I64Sub]);
+        code.extend(page.clone());
+        code.push(I::LocalGet(0));
+        code.extend(page);
+        code.extend([I::I32Sub, I::I32Const(1), I::I32Add, I::MemoryFill(DIRTY_MEMORY), I::End]);
+        Self::added(&code)
+    }
 }
 
 fn declared_locals(body: &FunctionBody<'_>) -> Result<Vec<(u32, ValType)>, InvalidModule> {
@@ -203,6 +231,12 @@ impl Writer {
         self.instructions += 1;
     }
 
+    fn emit_all(&mut self, code: &[Instruction<'_>]) {
+        for instruction in code {
+            self.emit(instruction);
+        }
+    }
+
     fn operator(&mut self, operator: Operator<'_>) -> Result<(), InvalidModule> {
         let block = block_after(&operator);
         let store = Store::of(&operator);
@@ -214,34 +248,22 @@ impl Writer {
             (None, Some(bulk)) => self.bulk(bulk, &instruction),
             (None, None) => self.emit(&instruction),
         }
-        if let Some(test) = block {
-            self.enter_block(test);
+        if let Some(kind) = block {
+            self.enter_block(kind);
         }
         Ok(())
     }
 
     /// Subtracts the total of the block that starts here. None starts after a function's last `end`.
-    fn enter_block(&mut self, test: Test) {
+    fn enter_block(&mut self, kind: Test) {
         let Some(total) = self.totals.next() else { return };
         if total > 0 {
-            self.emit(&Instruction::GlobalGet(self.additions.counter));
             // At most 1,000,000 instructions of 300 each.
-            self.emit(&Instruction::I64Const(total.cast_signed()));
-            self.emit(&Instruction::I64Sub);
-            self.emit(&Instruction::GlobalSet(self.additions.counter));
+            self.emit_all(&subtract(self.additions.counter, total.cast_signed()));
         }
-        if test == Test::Yes {
-            self.test_counter();
+        if kind == Test::Yes {
+            self.emit_all(&test(self.additions));
         }
-    }
-
-    fn test_counter(&mut self) {
-        self.emit(&Instruction::GlobalGet(self.additions.counter));
-        self.emit(&Instruction::I64Const(0));
-        self.emit(&Instruction::I64LtS);
-        self.emit(&Instruction::If(BlockType::Empty));
-        self.emit(&Instruction::Call(self.additions.out_of_instructions));
-        self.emit(&Instruction::End);
     }
 
     fn pointer(&self) -> ValType {
@@ -301,8 +323,8 @@ impl Writer {
         self.emit(&Instruction::LocalSet(size));
         self.emit(&Instruction::LocalSet(second));
         self.emit(&Instruction::LocalSet(destination));
-        self.charge_size(size, size_type);
-        self.test_counter();
+        self.widened(size, size_type);
+        self.emit(&Instruction::Call(self.additions.charge_size));
         self.emit(&Instruction::LocalGet(destination));
         self.emit(&Instruction::LocalGet(second));
         self.emit(&Instruction::LocalGet(size));
@@ -310,20 +332,6 @@ impl Writer {
         self.widened(destination, pointer);
         self.widened(size, size_type);
         self.emit(&Instruction::Call(self.additions.mark_range));
-    }
-
-    fn charge_size(&mut self, size: u32, ty: ValType) {
-        self.emit(&Instruction::GlobalGet(self.additions.counter));
-        self.widened(size, ty);
-        if ty == ValType::I64 {
-            self.emit(&Instruction::I64Const(SIZE_CHARGE_MAX));
-            self.emit(&Instruction::LocalGet(size));
-            self.emit(&Instruction::I64Const(SIZE_CHARGE_MAX));
-            self.emit(&Instruction::I64LtU);
-            self.emit(&Instruction::Select);
-        }
-        self.emit(&Instruction::I64Sub);
-        self.emit(&Instruction::GlobalSet(self.additions.counter));
     }
 
     /// Pushes an unsigned operand as `i64`.

@@ -4,7 +4,6 @@ use wasmparser::Operator;
 use wasmparser::Operator::*;
 
 /// Instructions charged for `operator`, without the size operand of bulk operations.
-#[expect(clippy::too_many_lines, reason = "a table")]
 pub(super) fn instructions(operator: &Operator<'_>, memory64: bool) -> u64 {
     match operator {
         Block { .. } | Loop { .. } | Else | End => 0,

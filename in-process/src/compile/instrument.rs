@@ -20,7 +20,7 @@ use wasm_encoder::{
 };
 use wasmparser::{DataKind, ExternalKind};
 
-use super::body::{self, Additions, DIRTY_PAGE_BITS, Shift};
+use super::body::{self, Additions, Body, DIRTY_PAGE_BITS, Shift};
 use super::parsed::Parsed;
 use super::{container, exports, invalid, validate};
 
@@ -42,7 +42,8 @@ pub struct Instrumented {
 /// Unpacks, validates and instruments an uploaded module.
 ///
 /// # Errors
-/// What section 1 of the reference refuses; the text names section, item and limit.
+/// What section 1 of the reference refuses, and modules that pass a limit of the parser (bytes or
+/// locals of a function, say) only after instrumentation; the text names section, item and limit.
 pub fn instrument(limits: &Limits, wasm: &[u8]) -> Result<Instrumented, InvalidModule> {
     let wasm = container::unpack(wasm)?;
     let (parsed, mut interface) = validate::validate(limits, &wasm)?;
@@ -54,13 +55,15 @@ pub fn instrument(limits: &Limits, wasm: &[u8]) -> Result<Instrumented, InvalidM
         interface: &interface,
         additions: Additions {
             out_of_instructions: imported,
-            mark_range: imported + 1 + defined,
+            charge_size: imported + 1 + defined,
+            mark_range: imported + 2 + defined,
             counter: globals,
             memory64: interface.memory64,
         },
         shift: Shift { import: imported },
     };
     let (wasm, instructions) = rewriter.module()?;
+    validate::instrumented(&wasm)?;
     interface.compile_instructions = instructions * COMPILE_INSTRUCTIONS;
     Ok(Instrumented { wasm, interface })
 }
@@ -107,6 +110,8 @@ impl Rewriter<'_> {
         }
         let out_of_instructions = types.len();
         types.ty().function([], []);
+        let charge_size = types.len();
+        types.ty().function([ValType::I64], []);
         let mark_range = types.len();
         types.ty().function([ValType::I64, ValType::I64], []);
         module.section(&types);
@@ -123,7 +128,7 @@ impl Rewriter<'_> {
             functions.function(*ty);
         }
         if self.interface.has_memory {
-            functions.function(mark_range);
+            functions.function(charge_size).function(mark_range);
         }
         module.section(&functions);
 
@@ -227,9 +232,10 @@ impl Rewriter<'_> {
             instructions += body.instructions;
         }
         if self.interface.has_memory {
-            let body = body::mark_range();
-            code.function(&body.function);
-            instructions += body.instructions;
+            for body in [Body::charge_size(self.additions), Body::mark_range()] {
+                code.function(&body.function);
+                instructions += body.instructions;
+            }
         }
         Ok((code, instructions))
     }

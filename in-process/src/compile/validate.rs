@@ -51,6 +51,16 @@ pub(super) fn validate<'a>(
     Ok((parsed, interface))
 }
 
+/// Checks an instrumented module: what was added may pass one of the parser's limits, and that is the
+/// module's fault on every node alike, rather than the code generator's.
+pub(super) fn instrumented(wasm: &[u8]) -> Result<(), InvalidModule> {
+    let features = FEATURES.union(WasmFeatures::MULTI_MEMORY);
+    match Validator::new_with_features(features).validate_all(wasm) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(invalid(format!("too large after instrumentation: {error}"))),
+    }
+}
+
 /// Comes before validation, so that the validator never works through an oversized code section.
 fn code_section_size(wasm: &[u8]) -> Result<(), InvalidModule> {
     // An error ends the search: the validator reports it.

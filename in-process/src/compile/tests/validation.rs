@@ -341,3 +341,17 @@ fn tables_are_bounded_and_filled_within_their_size() {
     valid("(module (table 2 funcref) (elem (i32.const 1) $f) (func $f))");
     assert_refused("(module (table 2 funcref) (elem (i32.const 2) $f) (func $f))", "exceeds the table");
 }
+
+#[test]
+fn a_function_that_instrumentation_makes_too_large_is_the_modules_fault() {
+    let stores = "(i64.store offset=100000 (local.get 0) (local.get 1))".repeat(200_000);
+    let text = format!("(module (memory 1) (func (param i32 i64) {stores}))");
+    assert_refused(&text, "too large after instrumentation");
+
+    let locals = |count: usize| {
+        let locals = "i32 ".repeat(count);
+        format!("(module (memory 1) (func (local {locals}) i32.const 1 i32.const 1 i32.store))")
+    };
+    valid(&locals(49_998));
+    assert_refused(&locals(49_999), "too large after instrumentation");
+}
