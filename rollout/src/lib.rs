@@ -1,1 +1,29 @@
-//! x
+//! Which mode a node runs its canisters in, and what that costs.
+//!
+//! A [`Policy`] file says which mode applies where; a [`LivePolicy`] holds the one in force while the
+//! file changes; the [`Selector`] is a [`execution::Backend`] that runs each execution in the mode in
+//! force at its start, compares both modes in shadow, and measures all of them in a [`Recorder`].
+
+#![forbid(unsafe_code)]
+
+mod diagnostic;
+mod live;
+mod measure;
+mod mode;
+mod policy;
+mod selector;
+
+pub use diagnostic::{Diagnostic, Position};
+pub use live::{InForce, LivePolicy, LoadError, OnReload};
+pub use measure::{
+    Arm, Collector, Hlog, HlogError, Interval, KINDS, Observed, Observer, OutcomeWord, Recorder, Row,
+    Summary, Table,
+};
+pub use mode::{Floor, Mode};
+pub use policy::{
+    ENTRIES_MAX, FILE_BYTES_MAX, Layer, LayerSaid, Location, Policy, Reason, Resolution, Standing,
+};
+pub use selector::{
+    Comparison, Divergence, DivergenceRecord, Field, Sandbox, Selector, ShadowCounts, ShadowOptions, Switch,
+    compare,
+};

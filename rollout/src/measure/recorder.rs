@@ -1,0 +1,224 @@
+//! One HDR histogram per arm and message kind, sharded by thread.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use hdrhistogram::Histogram;
+
+use super::Table;
+use crate::Mode;
+
+/// Shortest latency told apart from shorter ones, nanoseconds.
+const LOWEST_NS: u64 = 1_000;
+/// Longest latency told apart from longer ones, nanoseconds.
+const HIGHEST_NS: u64 = 60_000_000_000;
+/// Significant decimal digits.
+const DIGITS: u8 = 3;
+/// Threads beyond this share shards.
+const SHARDS: usize = 64;
+
+/// Every word that `EntryPoint::kind` gives.
+pub const KINDS: [&str; 16] = [
+    "start",
+    "init",
+    "pre_upgrade",
+    "post_upgrade",
+    "inspect",
+    "heartbeat",
+    "timer",
+    "low_wasm_memory",
+    "update",
+    "replicated_query",
+    "query",
+    "transform",
+    "composite_query",
+    "reply_callback",
+    "reject_callback",
+    "cleanup",
+];
+
+/// A series of measurements: a mode, or one side of shadow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Arm {
+    /// Mode `in-process`.
+    InProcess,
+    /// Mode `sandboxed`.
+    Sandboxed,
+    /// Mode `shadow`: the in-process run, whose outcome is committed.
+    ShadowControl,
+    /// Mode `shadow`: the sandboxed run, whose outcome is compared and dropped.
+    ShadowCandidate,
+}
+
+impl Arm {
+    /// The arm whose outcome is committed in `mode`.
+    #[must_use]
+    pub fn committed(mode: Mode) -> Self {
+        match mode {
+            Mode::InProcess => Self::InProcess,
+            Mode::Sandboxed => Self::Sandboxed,
+            Mode::Shadow => Self::ShadowControl,
+        }
+    }
+
+    /// The word in tables and log tags.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InProcess => "in-process",
+            Self::Sandboxed => "sandboxed",
+            Self::ShadowControl => "shadow-control",
+            Self::ShadowCandidate => "shadow-candidate",
+        }
+    }
+}
+
+pub(super) type Histograms = BTreeMap<(Arm, &'static str), Histogram<u64>>;
+
+/// What was recorded between two moments.
+#[derive(Clone, Debug)]
+pub struct Interval {
+    /// When it began.
+    pub start: SystemTime,
+    /// How long it was.
+    pub duration: Duration,
+    pub(super) histograms: Histograms,
+}
+
+impl Interval {
+    /// The series that have measurements, with their latencies in nanoseconds.
+    pub fn series(&self) -> impl Iterator<Item = (Arm, &'static str, &Histogram<u64>)> {
+        self.histograms.iter().map(|(&(arm, kind), histogram)| (arm, kind, histogram))
+    }
+}
+
+/// Records latencies from many threads; merging is exact.
+pub struct Recorder {
+    shards: [Mutex<Histograms>; SHARDS],
+    finished: Mutex<Finished>,
+    saturated: AtomicU64,
+}
+
+struct Finished {
+    since: SystemTime,
+    histograms: Histograms,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Recorder {
+    /// An empty recorder whose first interval begins now.
+    #[must_use]
+    pub fn new() -> Self {
+        let finished = Finished { since: SystemTime::now(), histograms: Histograms::new() };
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            finished: Mutex::new(finished),
+            saturated: AtomicU64::new(0),
+        }
+    }
+
+    /// Records one latency. Longer than 60 s counts as 60 s and in [`Recorder::saturated`].
+    pub fn record(&self, arm: Arm, kind: &'static str, latency: Duration) {
+        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        if nanoseconds > HIGHEST_NS {
+            self.saturated.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut shard = lock(&self.shards[shard()]);
+        shard.entry((arm, kind)).or_insert_with(histogram).saturating_record(nanoseconds.min(HIGHEST_NS));
+    }
+
+    /// Latencies above the highest that is told apart.
+    #[must_use]
+    pub fn saturated(&self) -> u64 {
+        self.saturated.load(Ordering::Relaxed)
+    }
+
+    /// Ends the interval and begins the next. What it held stays part of [`Recorder::total`].
+    #[must_use]
+    pub fn rotate(&self) -> Interval {
+        let mut finished = lock(&self.finished);
+        let mut histograms = Histograms::new();
+        for shard in &self.shards {
+            add(&mut histograms, &std::mem::take(&mut *lock(shard)));
+        }
+        add(&mut finished.histograms, &histograms);
+        let start = std::mem::replace(&mut finished.since, SystemTime::now());
+        // The wall clock may have been set back.
+        let duration = finished.since.duration_since(start).unwrap_or_default();
+        Interval { start, duration, histograms }
+    }
+
+    fn merged(&self) -> Histograms {
+        let finished = lock(&self.finished);
+        let mut histograms = finished.histograms.clone();
+        for shard in &self.shards {
+            add(&mut histograms, &lock(shard));
+        }
+        histograms
+    }
+
+    /// Everything recorded for one series, in nanoseconds; `None`: nothing.
+    #[must_use]
+    pub fn total(&self, arm: Arm, kind: &str) -> Option<Histogram<u64>> {
+        let finished = lock(&self.finished);
+        let mut total: Option<Histogram<u64>> = None;
+        let mut merge = |histograms: &Histograms| {
+            for (_, found) in histograms.iter().filter(|((a, k), _)| *a == arm && *k == kind) {
+                total.get_or_insert_with(histogram).add(found).expect("equal bounds");
+            }
+        };
+        merge(&finished.histograms);
+        self.shards.iter().for_each(|shard| merge(&lock(shard)));
+        total
+    }
+
+    /// Both modes side by side, and both sides of shadow.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        Table::new(&self.merged())
+    }
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").field("saturated", &self.saturated()).finish_non_exhaustive()
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(LOWEST_NS, HIGHEST_NS, DIGITS).expect("bounds and digits are in range")
+}
+
+fn add(to: &mut Histograms, from: &Histograms) {
+    for (&series, found) in from {
+        to.entry(series).or_insert_with(histogram).add(found).expect("equal bounds");
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A histogram is consistent whatever statement its holder stopped at.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// This thread's shard: its own while there are at most `SHARDS` threads.
+fn shard() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static SHARD: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+    SHARD.with(|mine| {
+        mine.get().unwrap_or_else(|| {
+            let shard = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            mine.set(Some(shard));
+            shard
+        })
+    })
+}

@@ -1,0 +1,303 @@
+//! Runs every execution in the mode in force at its start.
+
+mod compare;
+mod paused;
+mod shadow;
+mod switches;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use execution::{Backend, BackendError, Execution, Invocation, Outcome, Snapshot};
+
+pub use compare::{Comparison, Divergence, DivergenceRecord, Field, compare};
+use paused::Pinned;
+pub use shadow::{ShadowCounts, ShadowOptions};
+pub use switches::Switch;
+
+use crate::{Arm, LivePolicy, Mode, Observed, Observer, OutcomeWord, Recorder};
+
+/// Makes the sandboxed backend when it is first needed.
+type MakeSandbox = Box<dyn Fn() -> Result<Arc<dyn Backend>, BackendError> + Send + Sync>;
+
+/// The sandboxed backend, or why there is none.
+pub enum Sandbox {
+    /// It runs.
+    Ready(Arc<dyn Backend>),
+    /// Made when the first execution needs it; a failure is tried again with the next.
+    Lazy {
+        /// How.
+        make: MakeSandbox,
+        /// What it made.
+        made: OnceLock<Arc<dyn Backend>>,
+    },
+    /// This node can't sandbox; the text says why.
+    Unavailable(String),
+}
+
+impl Sandbox {
+    /// A backend made on first use.
+    #[must_use]
+    pub fn lazy(make: impl Fn() -> Result<Arc<dyn Backend>, BackendError> + Send + Sync + 'static) -> Self {
+        Self::Lazy { make: Box::new(make), made: OnceLock::new() }
+    }
+
+    fn get(&self) -> Result<Arc<dyn Backend>, BackendError> {
+        match self {
+            Self::Ready(backend) => Ok(Arc::clone(backend)),
+            Self::Lazy { make, made } => match made.get() {
+                Some(backend) => Ok(Arc::clone(backend)),
+                None => {
+                    let backend = make()?;
+                    // Of two made at once, one stays.
+                    Ok(Arc::clone(made.get_or_init(|| backend)))
+                }
+            },
+            Self::Unavailable(why) => Err(BackendError::Spawn(why.clone())),
+        }
+    }
+}
+
+impl From<Option<Arc<dyn Backend>>> for Sandbox {
+    fn from(backend: Option<Arc<dyn Backend>>) -> Self {
+        backend.map_or_else(|| Self::Unavailable("this node has no sandbox".into()), Self::Ready)
+    }
+}
+
+/// The backend that the scheduler sees.
+pub struct Selector {
+    live: Arc<LivePolicy>,
+    in_process: Arc<dyn Backend>,
+    sandbox: Arc<Sandbox>,
+    border: Arc<Border>,
+    shadow: shadow::Queue,
+}
+
+/// Where executions are measured and told of.
+struct Border {
+    recorder: Arc<Recorder>,
+    observer: Option<Arc<dyn Observer>>,
+    switches: switches::Switches,
+}
+
+/// What an execution is pinned to from its start to its end.
+#[derive(Clone, Copy)]
+struct Pin {
+    mode: Mode,
+    generation: u64,
+    since: Instant,
+}
+
+impl Selector {
+    /// Chooses by `live` between `in_process` and `sandbox`, recording into `recorder`.
+    #[must_use]
+    pub fn new(
+        live: Arc<LivePolicy>,
+        in_process: Arc<dyn Backend>,
+        sandbox: impl Into<Sandbox>,
+        recorder: Arc<Recorder>,
+    ) -> Self {
+        Self::with(live, in_process, sandbox.into(), recorder, None, ShadowOptions::default())
+    }
+
+    /// As [`Selector::new`], telling `observer` of every execution, with bounds for shadow.
+    #[must_use]
+    pub fn with(
+        live: Arc<LivePolicy>,
+        in_process: Arc<dyn Backend>,
+        sandbox: Sandbox,
+        recorder: Arc<Recorder>,
+        observer: Option<Arc<dyn Observer>>,
+        options: ShadowOptions,
+    ) -> Self {
+        let sandbox = Arc::new(sandbox);
+        let border = Arc::new(Border { recorder, observer, switches: switches::Switches::default() });
+        let shadow = shadow::Queue::new(options, Arc::clone(&sandbox), Arc::clone(&border));
+        Self { live, in_process, sandbox, border, shadow }
+    }
+
+    /// The policy it follows.
+    #[must_use]
+    pub fn live(&self) -> &Arc<LivePolicy> {
+        &self.live
+    }
+
+    /// Its recorder.
+    #[must_use]
+    pub fn recorder(&self) -> &Arc<Recorder> {
+        &self.border.recorder
+    }
+
+    /// For each policy generation that ran something, its first finished execution; oldest first.
+    #[must_use]
+    pub fn switches(&self) -> Vec<Switch> {
+        self.border.switches.all()
+    }
+
+    /// What shadow has compared, dropped and found.
+    #[must_use]
+    pub fn shadow_counts(&self) -> ShadowCounts {
+        self.shadow.counts()
+    }
+
+    /// The differences found, one record per canister, kind, method and field.
+    #[must_use]
+    pub fn divergences(&self) -> Vec<DivergenceRecord> {
+        self.shadow.divergences()
+    }
+
+    /// Waits until every candidate taken so far has been compared. False: `timeout` came first.
+    #[must_use]
+    pub fn settle(&self, timeout: Duration) -> bool {
+        self.shadow.settle(timeout)
+    }
+
+    fn pin(&self) -> Pin {
+        let in_force = self.live.load();
+        Pin { mode: in_force.mode(), generation: in_force.generation, since: in_force.since }
+    }
+
+    /// The backend whose outcome is committed.
+    fn committed(&self, mode: Mode) -> Result<Arc<dyn Backend>, BackendError> {
+        match mode {
+            Mode::InProcess | Mode::Shadow => Ok(Arc::clone(&self.in_process)),
+            Mode::Sandboxed => self.sandbox.get(),
+        }
+    }
+
+    fn pinned(&self, pin: Pin, snapshot: &Snapshot, invocation: &Invocation) -> Pinned {
+        let shadow =
+            (pin.mode == Mode::Shadow).then(|| (self.shadow.clone(), snapshot.clone(), invocation.clone()));
+        let span = span(snapshot, invocation, pin.mode, Arm::committed(pin.mode), pin.generation);
+        Pinned {
+            pin,
+            observed: observed(snapshot, invocation, pin.mode, Arm::committed(pin.mode), pin.generation),
+            border: Arc::clone(&self.border),
+            shadow,
+            span,
+            spent: Duration::ZERO,
+        }
+    }
+}
+
+impl Backend for Selector {
+    fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
+        let pin = self.pin();
+        let backend = self.committed(pin.mode)?;
+        let pinned = self.pinned(pin, snapshot, invocation);
+        let started = Instant::now();
+        let result = pinned.span.in_scope(|| backend.execute(snapshot, invocation));
+        pinned.after(started.elapsed(), result)
+    }
+
+    fn execute_batch(
+        &self,
+        snapshot: &Snapshot,
+        invocations: &[Invocation],
+        commit: &mut dyn FnMut(usize, Execution) -> Option<Snapshot>,
+    ) -> Result<(), BackendError> {
+        let pin = self.pin();
+        let backend = self.committed(pin.mode)?;
+        let mut current = snapshot.clone();
+        let mut started = Instant::now();
+        backend.execute_batch(snapshot, invocations, &mut |index, execution| {
+            let spent = started.elapsed();
+            let pinned = self.pinned(pin, &current, &invocations[index]);
+            // `after` fails only where it is handed a failure.
+            let execution = pinned.after(spent, Ok(execution)).ok()?;
+            let next = commit(index, execution);
+            if let Some(next) = &next {
+                current = next.clone();
+            }
+            started = Instant::now();
+            next
+        })
+    }
+
+    fn query(
+        &self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+        overlay: Option<&Snapshot>,
+    ) -> Result<Outcome, BackendError> {
+        let pin = self.pin();
+        let backend = self.committed(pin.mode)?;
+        let pinned = self.pinned(pin, snapshot, invocation);
+        let started = Instant::now();
+        let result = pinned.span.in_scope(|| backend.query(snapshot, invocation, overlay));
+        let spent = started.elapsed();
+        match result {
+            Ok(outcome) => {
+                pinned.finished(spent, &outcome, Some(overlay));
+                Ok(outcome)
+            }
+            Err(error) => Err(pinned.failed(error)),
+        }
+    }
+}
+
+impl fmt::Debug for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Selector").field("live", &self.live).field("shadow", &self.shadow_counts()).finish()
+    }
+}
+
+impl Border {
+    fn finished(&self, observed: &Observed, span: &tracing::Span) {
+        span.record("outcome", observed.outcome.as_str());
+        span.record("queue_ns", nanoseconds(observed.queued));
+        span.record("execute_ns", nanoseconds(observed.duration));
+        self.recorder.record(observed.arm, observed.kind, observed.duration);
+        if let Some(observer) = &self.observer {
+            observer.on_executed(observed);
+        }
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// An execution before it has run.
+fn observed(snapshot: &Snapshot, invocation: &Invocation, mode: Mode, arm: Arm, generation: u64) -> Observed {
+    Observed {
+        invocation: invocation.id,
+        canister: snapshot.canister,
+        kind: invocation.entry.kind(),
+        method: invocation.entry.method().map(str::to_owned),
+        mode,
+        arm,
+        generation,
+        outcome: OutcomeWord::None,
+        code: None,
+        instructions: 0,
+        heap_pages_dirty: 0,
+        stable_pages_dirty: 0,
+        queued: Duration::ZERO,
+        duration: Duration::ZERO,
+        finished: Instant::now(),
+    }
+}
+
+fn span(
+    snapshot: &Snapshot,
+    invocation: &Invocation,
+    mode: Mode,
+    arm: Arm,
+    generation: u64,
+) -> tracing::Span {
+    tracing::info_span!(
+        "message",
+        id = invocation.id,
+        canister = %snapshot.canister,
+        kind = invocation.entry.kind(),
+        method = invocation.entry.method(),
+        mode = mode.as_str(),
+        arm = arm.as_str(),
+        generation,
+        queue_ns = tracing::field::Empty,
+        execute_ns = tracing::field::Empty,
+        outcome = tracing::field::Empty,
+    )
+}

@@ -1,0 +1,61 @@
+//! When a change of policy reached executions.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use super::Pin;
+use crate::{Mode, Observed};
+
+/// Switches remembered; the oldest are forgotten first.
+const SWITCHES_MAX: usize = 10_000;
+
+/// The first execution that finished under a policy generation.
+#[derive(Clone, Debug)]
+pub struct Switch {
+    /// The generation.
+    pub generation: u64,
+    /// Its mode on this node.
+    pub mode: Mode,
+    /// When it was swapped in.
+    pub swapped: Instant,
+    /// When its first execution finished.
+    pub first_finished: Instant,
+    /// `Invocation::id` of that execution.
+    pub first_invocation: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Switches {
+    newest: AtomicU64,
+    seen: Mutex<VecDeque<Switch>>,
+}
+
+impl Switches {
+    pub(super) fn note(&self, pin: Pin, observed: &Observed) {
+        if pin.generation <= self.newest.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have been first.
+        if pin.generation <= self.newest.load(Ordering::Relaxed) {
+            return;
+        }
+        self.newest.store(pin.generation, Ordering::Relaxed);
+        if seen.len() == SWITCHES_MAX {
+            seen.pop_front();
+        }
+        seen.push_back(Switch {
+            generation: pin.generation,
+            mode: pin.mode,
+            swapped: pin.since,
+            first_finished: observed.finished,
+            first_invocation: observed.invocation,
+        });
+    }
+
+    pub(super) fn all(&self) -> Vec<Switch> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
