@@ -1,0 +1,7 @@
+//! Tests of the rollout crate, by subject.
+
+mod histograms;
+mod policy_errors;
+mod reload;
+mod resolution;
+mod selector;

@@ -1,0 +1,264 @@
+//! Every error of a policy file, with its exact text.
+
+use rollout::{ENTRIES_MAX, FILE_BYTES_MAX, Policy};
+
+/// The diagnostics of a file that must be refused, as printed.
+#[track_caller]
+fn refused(text: &str) -> String {
+    let errors = Policy::parse("p.toml", text).expect_err("must be refused");
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn an_unknown_mode_is_shown_with_a_suggestion() {
+    assert_eq!(
+        refused("schema = 1\n[default]\nmode = \"sandboxd\"\n"),
+        "error: unknown mode `sandboxd`
+ --> p.toml:3:8
+3 | mode = \"sandboxd\"
+  |        ^^^^^^^^^^ expected in-process, sandboxed or shadow; did you mean `sandboxed`?"
+    );
+}
+
+#[test]
+fn an_unknown_floor_is_refused() {
+    assert_eq!(
+        refused("schema = 1\n[subnets.a]\n  floor = \"low\"\n"),
+        "error: unknown floor `low`
+ --> p.toml:3:11
+3 |   floor = \"low\"
+  |           ^^^^^ expected none or sandboxed"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_refused_where_it_breaks() {
+    assert_eq!(
+        refused("schema = 1\n[default\nmode = \"shadow\"\n"),
+        "error: not TOML: unclosed table, expected `]`
+ --> p.toml:2:9
+2 | [default
+  |         ^"
+    );
+}
+
+#[test]
+fn a_missing_schema_is_refused() {
+    assert_eq!(
+        refused("[default]\nmode = \"shadow\"\n"),
+        "error: missing key `schema`
+ --> p.toml:1:1
+1 | [default]
+  | ^ expected `schema = 1` at the head of the file"
+    );
+}
+
+#[test]
+fn an_empty_file_is_refused() {
+    assert_eq!(
+        refused(""),
+        "error: missing key `schema`
+ --> p.toml:1:1
+1 | 
+  | ^ expected `schema = 1` at the head of the file"
+    );
+}
+
+#[test]
+fn another_schema_is_refused() {
+    assert_eq!(
+        refused("schema = 12\n"),
+        "error: unknown schema `12`
+ --> p.toml:1:10
+1 | schema = 12
+  |          ^^ this version reads schema 1"
+    );
+    assert!(refused("schema = \"1\"\n").starts_with("error: `schema` is a string\n --> p.toml:1:10\n"));
+}
+
+#[test]
+fn an_unknown_key_is_refused_at_every_level() {
+    assert_eq!(
+        refused("schema = 1\ndefalt = 3\n[default]\nmod = 1\n[subnets.a]\nflor = 1\n[nodes.b]\nmoode = 1\n"),
+        "error: unknown key `defalt`
+ --> p.toml:2:1
+2 | defalt = 3
+  | ^^^^^^ expected schema, default, subnets or nodes; did you mean `default`?
+error: unknown key `mod` in [default]
+ --> p.toml:4:1
+4 | mod = 1
+  | ^^^ expected mode or floor; did you mean `mode`?
+error: unknown key `flor` in [subnets.a]
+ --> p.toml:6:1
+6 | flor = 1
+  | ^^^^ expected mode or floor; did you mean `floor`?
+error: unknown key `moode` in [nodes.b]
+ --> p.toml:8:1
+8 | moode = 1
+  | ^^^^^ expected mode; did you mean `mode`?"
+    );
+}
+
+#[test]
+fn a_key_of_the_full_schema_is_refused_by_name() {
+    assert_eq!(
+        refused("schema = 1\n[nodes.a]\nexpires = 2026-12-15T00:00:00Z\n[[guards]]\nname = \"p50\"\n"),
+        "error: `expires` in [nodes.a] is not supported yet in this version
+ --> p.toml:3:1
+3 | expires = 2026-12-15T00:00:00Z
+  | ^^^^^^^ remove it
+error: `guards` is not supported yet in this version
+ --> p.toml:4:3
+4 | [[guards]]
+  |   ^^^^^^ remove it"
+    );
+}
+
+#[test]
+fn a_wrong_type_is_named() {
+    assert_eq!(
+        refused("schema = 1\nnodes = 7\n[default]\nmode = true\n[subnets]\nx = 1\n"),
+        "error: `nodes` is an integer
+ --> p.toml:2:9
+2 | nodes = 7
+  |         ^ expected tables: [nodes.ID]
+error: `mode` is a boolean
+ --> p.toml:4:8
+4 | mode = true
+  |        ^^^^ expected a string: in-process, sandboxed or shadow
+error: [subnets.x] is an integer
+ --> p.toml:6:5
+6 | x = 1
+  |     ^ expected a table"
+    );
+}
+
+#[test]
+fn a_subnet_that_is_defined_twice_names_the_first() {
+    let text = "schema = 1\n[subnets.io67a]\nmode = \"shadow\"\n\n[subnets.io67a]\nmode = \"sandboxed\"\n[nodes.n]\nmod = 1\n";
+    assert_eq!(
+        refused(text),
+        "error: subnet `io67a` is defined twice
+ --> p.toml:5:10
+5 | [subnets.io67a]
+  |          ^^^^^ merge it into the first one
+  = note: first defined at p.toml:2:10
+error: unknown key `mod` in [nodes.n]
+ --> p.toml:8:1
+8 | mod = 1
+  | ^^^ expected mode; did you mean `mode`?"
+    );
+}
+
+#[test]
+fn a_key_that_is_defined_twice_names_the_first() {
+    assert_eq!(
+        refused("schema = 1\n[default]\nmode = \"shadow\"\nmode = \"shadow\"\n"),
+        "error: `mode` is defined twice
+ --> p.toml:4:1
+4 | mode = \"shadow\"
+  | ^^^^ remove one of the two
+  = note: first defined at p.toml:3:1"
+    );
+}
+
+#[test]
+fn a_mode_below_its_own_floor_is_refused() {
+    assert_eq!(
+        refused("schema = 1\n[subnets.a]\nmode = \"shadow\"\nfloor = \"sandboxed\"\n"),
+        "error: [subnets.a] sets mode `shadow` below its own floor `sandboxed`
+ --> p.toml:3:8
+3 | mode = \"shadow\"
+  |        ^^^^^^^^ expected `sandboxed`, or a lower floor
+  = note: the floor is set at p.toml:4:9"
+    );
+    assert!(
+        refused("schema = 1\n[default]\nmode = \"in-process\"\nfloor = \"sandboxed\"\n")
+            .contains("its own floor")
+    );
+}
+
+#[test]
+fn a_layer_that_weakens_the_default_floor_is_refused() {
+    let text = "schema = 1\n[default]\nfloor = \"sandboxed\"\n[subnets.a]\nmode = \"shadow\"\n[subnets.b]\nfloor = \"none\"\n[nodes.c]\nmode = \"in-process\"\n";
+    assert_eq!(
+        refused(text),
+        "error: [subnets.a] sets mode `shadow` below the floor `sandboxed` of [default]
+ --> p.toml:5:8
+5 | mode = \"shadow\"
+  |        ^^^^^^^^ expected `sandboxed`, or a lower floor
+  = note: the floor is set at p.toml:3:9
+error: [subnets.b] sets floor `none` below the floor `sandboxed` of [default]
+ --> p.toml:7:9
+7 | floor = \"none\"
+  |         ^^^^^^ a layer may raise the floor, not lower it
+  = note: the floor is set at p.toml:3:9
+error: [nodes.c] sets mode `in-process` below the floor `sandboxed` of [default]
+ --> p.toml:9:8
+9 | mode = \"in-process\"
+  |        ^^^^^^^^^^^^ expected `sandboxed`, or a lower floor
+  = note: the floor is set at p.toml:3:9"
+    );
+}
+
+#[test]
+fn a_node_has_no_floor() {
+    assert_eq!(
+        refused("schema = 1\n[nodes.a]\nfloor = \"none\"\n"),
+        "error: [nodes.a] can't have a `floor`
+ --> p.toml:3:1
+3 | floor = \"none\"
+  | ^^^^^ a floor belongs in [default] or [subnets.ID]"
+    );
+}
+
+#[test]
+fn an_id_has_bounded_length_and_plain_characters() {
+    let long = "a".repeat(64);
+    let errors = refused(&format!("schema = 1\n[subnets.\"a b\"]\n[nodes.{long}]\n[nodes.\"\"]\n"));
+    assert_eq!(errors.matches("is not an id for").count(), 3, "{errors}");
+    assert!(Policy::parse("p", &format!("schema = 1\n[subnets.{}]\n", &long[1..])).is_ok());
+}
+
+#[test]
+fn columns_count_characters_and_control_characters_are_not_printed() {
+    let text = refused("schema = 1\n\"ä\u{1b}[31m\" = 1\n");
+    assert!(text.starts_with("error: not TOML"), "{text}");
+    assert!(!text.contains('\u{1b}'), "{text}");
+    assert!(refused("schema = 1\nsubnets = { \"ää\" = 3, x = 4 }\n").contains("p.toml:2:27\n"));
+}
+
+#[test]
+fn size_and_number_of_entries_are_bounded() {
+    let large = format!("schema = 1\n{}", "#".repeat(FILE_BYTES_MAX));
+    assert!(refused(&large).starts_with("error: the file has"));
+    let entries: String = (0..=ENTRIES_MAX).map(|id| format!("[nodes.n{id}]\n")).collect();
+    assert!(
+        refused(&format!("schema = 1\n{entries}"))
+            .starts_with("error: 10001 subnets and nodes, at most 10000")
+    );
+}
+
+#[test]
+fn a_file_that_is_not_text_is_refused() {
+    let errors = Policy::parse_bytes("p.toml", b"schema = 1\n\xff").unwrap_err();
+    assert_eq!(errors[0].position.line, 2);
+    assert_eq!(errors[0].message, "the file is not UTF-8 text");
+}
+
+mod hostile {
+    use proptest::prelude::*;
+    use rollout::Policy;
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "(\\PC|[\n\t\"=\\[\\].]|mode|floor|subnets|default|schema = 1\n|\\[nodes\\.a\\]\n){0,40}") {
+            if let Err(errors) = Policy::parse("p", &text) {
+                prop_assert!(!errors.is_empty());
+                for error in errors {
+                    let _ = error.to_string();
+                }
+            }
+        }
+    }
+}
