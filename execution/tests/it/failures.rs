@@ -1,0 +1,111 @@
+//! What fails around the guest: nothing is committed, the message runs again.
+
+use std::sync::Arc;
+
+use execution::{BackendError, ErrorCode, IngressStatus, Subnet, SchedulerOptions, state_root};
+
+use crate::scripted::{Bench, Op};
+
+#[test]
+fn a_worker_that_dies_twice_costs_nothing_but_a_retry() {
+    let mut bench = Bench::new();
+    let a = bench.canister("");
+    *bench.script.failing.lock().unwrap() = Some((2, a));
+    let before = bench.state(a).version;
+    assert_eq!(bench.run(a, [Op::Heap(1, 1), Op::Reply(b"ok".to_vec())]).unwrap(), b"ok");
+    assert_eq!((bench.state(a).version, bench.heap(a, 1)), (before + 1, 1));
+}
+
+#[test]
+fn a_backend_that_keeps_failing_changes_no_canister_and_ends_in_quarantine() {
+    let mut bench = Bench::new();
+    let (a, b) = (bench.canister(""), bench.canister(""));
+    *bench.script.failing.lock().unwrap() = Some((9, a));
+    let program = bench.program([Op::Reply(b"ok".to_vec())]);
+    let id = bench.submit(a, "run", &program.to_be_bytes()).unwrap();
+    let root = execution::root::canister_root(bench.state(a));
+    for rounds in 1..=3 {
+        let report = bench.round();
+        assert_eq!(report.failures.len(), 1);
+        assert_eq!((report.failures[0].canister, report.failures[0].rounds), (a, rounds));
+        assert_eq!(execution::root::canister_root(bench.state(a)), root);
+    }
+    assert!(bench.subnet.is_quarantined(&a));
+    let refused = bench.submit(a, "run", b"").unwrap_err();
+    assert!(refused.description.contains("unavailable on this node, retry"), "{refused}");
+    assert!(bench.run(b, [Op::Reply(vec![])]).is_ok());
+    assert_eq!(bench.subnet.status(&id), IngressStatus::Received);
+    bench.subnet.release(&a);
+    bench.round();
+    assert_eq!(bench.subnet.status(&id), IngressStatus::Replied(Arc::from(*b"ok")));
+}
+
+#[test]
+fn a_lie_is_a_violation_and_not_a_trap() {
+    let mut bench = Bench::new();
+    let a = bench.canister("");
+    let program = bench.program([Op::Lie(|outcome| outcome.instructions = u64::MAX)]);
+    let id = bench.submit(a, "run", &program.to_be_bytes()).unwrap();
+    let report = bench.round();
+    assert!(report.failures[0].violation, "{:?}", report.failures);
+    assert!(report.executed.is_empty());
+    assert_eq!(bench.subnet.status(&id), IngressStatus::Received);
+}
+
+#[test]
+fn a_compiler_that_fails_keeps_the_install_waiting() {
+    struct Broken;
+    impl execution::Compiler for Broken {
+        fn compile(
+            &self,
+            _: &[u8],
+        ) -> Result<Result<Arc<execution::Module>, execution::InvalidModule>, BackendError> {
+            Err(BackendError::Engine("out of paper".into()))
+        }
+    }
+    let bench = Bench::new();
+    let mut subnet = Subnet::new(
+        execution::SubnetConfig::application(),
+        Arc::clone(&bench.script) as Arc<dyn execution::Backend>,
+        Arc::new(Broken),
+        SchedulerOptions::default(),
+    );
+    let id = subnet.create_canister(crate::scripted::ANONYMOUS, None, crate::scripted::BALANCE).unwrap();
+    let arg = crate::scripted::install_arg(id, crate::scripted::Mode::Install, "", crate::scripted::NOTHING);
+    let message = subnet
+        .submit(execution::Ingress {
+            sender: crate::scripted::ANONYMOUS,
+            receiver: execution::Principal::management_canister(),
+            method: "install_code".into(),
+            arg: Arc::from(arg),
+            nonce: vec![],
+        })
+        .unwrap();
+    let report = subnet.round(1, [0; 32]);
+    assert_eq!(report.failures[0].error, "engine failure: out of paper");
+    assert_eq!(subnet.status(&message), IngressStatus::Received);
+    assert_eq!(subnet.state().management.len(), 1);
+}
+
+#[test]
+fn roots_do_not_depend_on_the_number_of_threads_or_on_failures() {
+    let roots: Vec<_> = [(1, 0), (2, 0), (4, 0), (2, 2)].into_iter().map(|(threads, deaths)| {
+        let mut bench = Bench::with(execution::SubnetConfig::application(), threads);
+        let ids: Vec<_> = (0..6).map(|_| bench.canister("")).collect();
+        let echo = bench.program([Op::Heap(2, 2), Op::Print("echo"), Op::Reply(b"e".to_vec())]);
+        let back = bench.program([Op::Heap(3, 3), Op::ReplyResponse]);
+        *bench.script.failing.lock().unwrap() = Some((deaths, ids[1]));
+        let messages: Vec<_> = (0..60).map(|n| {
+            let calls = (0..n % 4).map(|c| Op::Call(crate::scripted::call(ids[(n + c) % 6], echo, back)));
+            let program = bench.program(calls.chain([Op::Heap(n as u64 % 16, n as u8), Op::Print("x")]));
+            bench.submit(ids[n % 6], "run", &program.to_be_bytes()).unwrap()
+        }).collect();
+        let report = bench.round();
+        let order: Vec<_> = report.executed.iter().map(|e| (e.canister, e.kind, e.ended.clone())).collect();
+        assert!(messages.iter().all(|id| bench.subnet.status(id).is_terminal()));
+        assert_eq!(bench.subnet.state_root(), state_root(bench.subnet.state()));
+        (bench.subnet.state_root(), order)
+    }).collect();
+    assert!(roots.windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(ErrorCode::QUEUE_FULL.reject_code(), 2);
+}

@@ -1,0 +1,11 @@
+//! Scenarios on a scripted backend: messages, calls, cycles, lifecycle, checks, the state root.
+
+mod calls;
+mod check;
+mod cycles;
+mod failures;
+mod lifecycle;
+mod queries;
+mod root;
+mod scripted;
+mod tasks;
