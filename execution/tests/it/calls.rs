@@ -117,7 +117,8 @@ fn what_the_callee_did_wrong_reaches_the_callers_reject_callback() {
 #[test]
 fn calls_of_one_sender_run_in_order_and_to_oneself_as_a_later_message() {
     let (mut bench, a, b) = two();
-    let programs: Vec<_> = (1..=3).map(|n| bench.program([Op::Print(["", "1", "2", "3"][n]), Op::Reply(vec![])])).collect();
+    let programs: Vec<_> =
+        (1..=3).map(|n| bench.program([Op::Print(["", "1", "2", "3"][n]), Op::Reply(vec![])])).collect();
     let own = bench.program([Op::Print("own"), Op::Reply(vec![])]);
     let mut ops: Vec<Op> = programs.iter().map(|&program| Op::Call(call(b, program, NOTHING))).collect();
     ops.push(Op::Call(call(a, own, NOTHING)));
@@ -178,7 +179,10 @@ fn the_501st_call_to_one_callee_is_refused() {
     // Each call sets 42 billion cycles aside.
     bench.run(a, ops).unwrap();
     let seen = bench.script.seen.lock().unwrap();
-    assert_eq!(seen.iter().filter(|invocation| invocation.system.canister == b && invocation.caller == a).count(), 500);
+    assert_eq!(
+        seen.iter().filter(|invocation| invocation.system.canister == b && invocation.caller == a).count(),
+        500
+    );
 }
 
 #[test]

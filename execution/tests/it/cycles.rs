@@ -1,1 +1,197 @@
-//! Scenarios.
+//! Cycles: what is charged, what comes back, and that none are made or lost.
+
+use std::sync::Arc;
+
+use execution::state::CanisterState;
+use execution::{Cycles, ErrorCode, Limits, Principal, SubnetConfig};
+use proptest::prelude::*;
+
+use crate::scripted::{BALANCE, Bench, NOTHING, Op, Program, call};
+
+fn two() -> (Bench, Principal, Principal) {
+    let mut bench = Bench::new();
+    let a = bench.canister("");
+    let b = bench.canister("");
+    (bench, a, b)
+}
+
+#[test]
+fn an_empty_update_costs_its_fees_and_its_instructions() {
+    let (mut bench, a, _) = two();
+    let before = bench.state(a).balance;
+    bench.run(a, []).unwrap_err();
+    let bytes = "run".len() + 8 + 8;
+    let induction = 1_200_000 + 2_000 * bytes as Cycles;
+    assert_eq!(before - bench.state(a).balance, induction + 5_000_000 + 1_000);
+    let seen = bench.script.seen.lock().unwrap();
+    let shown = seen.last().unwrap().system.balance;
+    assert_eq!(shown, before - induction - 5_000_000 - 40_000_000_000);
+}
+
+#[test]
+fn a_call_costs_its_fee_its_bytes_and_its_callback() {
+    let (mut bench, a, b) = two();
+    let callee = bench.program([Op::Reply(vec![0; 100])]);
+    let (before_a, before_b) = (bench.state(a).balance, bench.state(b).balance);
+    bench.run(a, [Op::Call(call(b, callee, NOTHING))]).unwrap_err();
+    let induction = 1_200_000 + 2_000 * (3 + 8 + 8);
+    let bytes = 3 + 8;
+    let runs = 2 * 5_000_000 + 1_010 + 1_000;
+    let fee = 260_000 + 1_000 * bytes + 1_000 * 100;
+    assert_eq!(before_a - bench.state(a).balance, induction + runs + fee);
+    assert_eq!(before_b - bench.state(b).balance, 5_000_000 + 1_010);
+}
+
+#[test]
+fn what_the_callee_does_not_accept_comes_back() {
+    let (mut bench, a, b) = two();
+    let callee = bench.program([Op::Accept(4_000), Op::Reply(vec![])]);
+    let mut request = call(b, callee, NOTHING);
+    request.cycles = 10_000;
+    let before = bench.state(b).balance;
+    bench.run(a, [Op::Call(request.clone())]).unwrap_err();
+    assert_eq!(bench.state(b).balance, before + 4_000 - 5_000_000 - 1_020);
+    let refunded = bench.script.seen.lock().unwrap().last().unwrap().system.cycles_refunded;
+    assert_eq!(refunded, 6_000);
+
+    let callee = bench.program([Op::Accept(4_000), Op::Trap("no")]);
+    request.arg = callee.to_be_bytes().to_vec();
+    let before = bench.state(b).balance;
+    bench.run(a, [Op::Call(request)]).unwrap_err();
+    assert_eq!(bench.state(b).balance, before - 5_000_000 - 1_020);
+    assert_eq!(bench.script.seen.lock().unwrap().last().unwrap().system.cycles_refunded, 10_000);
+}
+
+#[test]
+fn burning_all_that_is_liquid_is_possible_and_freezes_the_canister() {
+    let (mut bench, a, _) = two();
+    bench.run(a, [Op::Burn(Cycles::MAX), Op::Reply(vec![])]).unwrap();
+    // The unused prepayment came back, but it doesn't reach for another one.
+    let error = bench.run(a, []).unwrap_err();
+    assert_eq!(error.code, ErrorCode::OUT_OF_CYCLES);
+    assert!(error.description.contains("is out of cycles: please top up the canister with at least"));
+}
+
+#[test]
+fn a_frozen_canister_refuses_calls_and_queries() {
+    let (mut bench, a, _) = two();
+    let poor = bench.subnet.create_canister(crate::scripted::ANONYMOUS, None, 300_006_000_000).unwrap();
+    let error = bench.install(poor, crate::scripted::Mode::Install, "", NOTHING);
+    assert!(error.is_ok(), "{error:?}");
+    let burn = bench.program([Op::Burn(Cycles::MAX), Op::Reply(vec![])]);
+    bench.ingress(poor, "run", &burn.to_be_bytes()).unwrap();
+    assert!(!bench.state(a).is_frozen(&Limits::application()));
+    let left = bench.state(poor).balance;
+    assert!(left > 40_000_000_000 && left < 50_000_000_000, "{left}");
+}
+
+/// All cycles there are: balances, what waits in call contexts, what calls carry.
+fn total(bench: &Bench) -> Cycles {
+    bench.subnet.state().canisters.values().map(|canister| owned(canister)).sum()
+}
+
+fn owned(canister: &CanisterState) -> Cycles {
+    let waiting: Cycles = canister.calls.contexts.values().map(|context| context.available).sum();
+    canister.balance + waiting
+}
+
+/// What a generated program does, with its calls' programs inside.
+#[derive(Clone, Debug)]
+enum Step {
+    Accept(u16),
+    Reply,
+    Reject,
+    Trap,
+    Heap(u8),
+    Call { to: u8, cycles: u16, callee: Vec<Step>, on_reply: Vec<Step>, on_reject: Vec<Step>, on_cleanup: Option<Vec<Step>> },
+}
+
+fn steps(depth: u32) -> impl Strategy<Value = Vec<Step>> {
+    let leaf = prop_oneof![
+        any::<u16>().prop_map(Step::Accept),
+        Just(Step::Reply),
+        Just(Step::Reject),
+        Just(Step::Trap),
+        (0..16_u8).prop_map(Step::Heap),
+    ];
+    let step = leaf.prop_recursive(depth, 24, 4, |inner| {
+        let program = prop::collection::vec(inner, 0..4);
+        (0..4_u8, any::<u16>(), program.clone(), program.clone(), program.clone(), prop::option::of(program))
+            .prop_map(|(to, cycles, callee, on_reply, on_reject, on_cleanup)| Step::Call {
+                to,
+                cycles,
+                callee,
+                on_reply,
+                on_reject,
+                on_cleanup,
+            })
+    });
+    prop::collection::vec(step, 0..5)
+}
+
+/// Canister `ids[3]` is one that doesn't exist.
+fn program(bench: &Bench, ids: &[Principal], steps: &[Step]) -> Program {
+    let ops: Vec<Op> = steps
+        .iter()
+        .map(|step| match step {
+            Step::Accept(cycles) => Op::Accept(Cycles::from(*cycles)),
+            Step::Reply => Op::Reply(vec![1]),
+            Step::Reject => Op::Reject("r"),
+            Step::Trap => Op::Trap("t"),
+            Step::Heap(page) => Op::Heap(u64::from(*page), 1),
+            Step::Call { to, cycles, callee, on_reply, on_reject, on_cleanup } => {
+                let callee = program(bench, ids, callee);
+                let mut request = call(ids[usize::from(*to)], callee, program(bench, ids, on_reply));
+                request.on_reject = program(bench, ids, on_reject);
+                request.on_cleanup = on_cleanup.as_ref().map(|steps| {
+                    let silent: Vec<Step> =
+                        steps.iter().filter(|step| matches!(step, Step::Heap(_) | Step::Trap)).cloned().collect();
+                    program(bench, ids, &silent)
+                });
+                request.cycles = Cycles::from(*cycles);
+                Op::Call(request)
+            }
+        })
+        .collect();
+    bench.program(ops)
+}
+
+/// An application subnet where nothing costs anything.
+fn free() -> SubnetConfig {
+    let limits = Limits { system_subnet: false, ..Limits::system() };
+    SubnetConfig { limits: Arc::new(limits), ..SubnetConfig::application() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_cycles_are_made_or_lost_and_every_message_is_answered_once(
+        trees in prop::collection::vec((0..3_usize, steps(4)), 1..6),
+    ) {
+        let mut bench = Bench::with(free(), 1);
+        let mut ids: Vec<_> = (0..3).map(|_| bench.canister("")).collect();
+        ids.push(Principal::from_slice(&[9; 10]));
+        let messages: Vec<_> = trees
+            .iter()
+            .map(|(to, steps)| {
+                let program = program(&bench, &ids, steps);
+                bench.submit(ids[*to], "run", &program.to_be_bytes()).unwrap()
+            })
+            .collect();
+        for _ in 0..5 {
+            bench.round();
+        }
+        prop_assert_eq!(total(&bench), 3 * BALANCE);
+        for id in &messages {
+            prop_assert!(bench.subnet.status(id).is_terminal());
+        }
+        for canister in bench.subnet.state().canisters.values() {
+            prop_assert!(canister.calls.contexts.is_empty());
+            prop_assert!(canister.calls.callbacks.is_empty() && canister.calls.outstanding.is_empty());
+            prop_assert!(canister.inputs.is_empty());
+        }
+        let kept = bench.subnet.state_root();
+        prop_assert_eq!(kept, execution::state_root(bench.subnet.state()));
+    }
+}

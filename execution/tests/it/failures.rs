@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use execution::{BackendError, ErrorCode, IngressStatus, Subnet, SchedulerOptions, state_root};
+use execution::{BackendError, ErrorCode, IngressStatus, SchedulerOptions, Subnet, state_root};
 
 use crate::scripted::{Bench, Op};
 
@@ -89,23 +89,31 @@ fn a_compiler_that_fails_keeps_the_install_waiting() {
 
 #[test]
 fn roots_do_not_depend_on_the_number_of_threads_or_on_failures() {
-    let roots: Vec<_> = [(1, 0), (2, 0), (4, 0), (2, 2)].into_iter().map(|(threads, deaths)| {
-        let mut bench = Bench::with(execution::SubnetConfig::application(), threads);
-        let ids: Vec<_> = (0..6).map(|_| bench.canister("")).collect();
-        let echo = bench.program([Op::Heap(2, 2), Op::Print("echo"), Op::Reply(b"e".to_vec())]);
-        let back = bench.program([Op::Heap(3, 3), Op::ReplyResponse]);
-        *bench.script.failing.lock().unwrap() = Some((deaths, ids[1]));
-        let messages: Vec<_> = (0..60).map(|n| {
-            let calls = (0..n % 4).map(|c| Op::Call(crate::scripted::call(ids[(n + c) % 6], echo, back)));
-            let program = bench.program(calls.chain([Op::Heap(n as u64 % 16, n as u8), Op::Print("x")]));
-            bench.submit(ids[n % 6], "run", &program.to_be_bytes()).unwrap()
-        }).collect();
-        let report = bench.round();
-        let order: Vec<_> = report.executed.iter().map(|e| (e.canister, e.kind, e.ended.clone())).collect();
-        assert!(messages.iter().all(|id| bench.subnet.status(id).is_terminal()));
-        assert_eq!(bench.subnet.state_root(), state_root(bench.subnet.state()));
-        (bench.subnet.state_root(), order)
-    }).collect();
+    let roots: Vec<_> = [(1, 0), (2, 0), (4, 0), (2, 2)]
+        .into_iter()
+        .map(|(threads, deaths)| {
+            let mut bench = Bench::with(execution::SubnetConfig::application(), threads);
+            let ids: Vec<_> = (0..6).map(|_| bench.canister("")).collect();
+            let echo = bench.program([Op::Heap(2, 2), Op::Print("echo"), Op::Reply(b"e".to_vec())]);
+            let back = bench.program([Op::Heap(3, 3), Op::ReplyResponse]);
+            *bench.script.failing.lock().unwrap() = Some((deaths, ids[1]));
+            let messages: Vec<_> = (0..60)
+                .map(|n| {
+                    let calls =
+                        (0..n % 4).map(|c| Op::Call(crate::scripted::call(ids[(n + c) % 6], echo, back)));
+                    let program =
+                        bench.program(calls.chain([Op::Heap(n as u64 % 16, n as u8), Op::Print("x")]));
+                    bench.submit(ids[n % 6], "run", &program.to_be_bytes()).unwrap()
+                })
+                .collect();
+            let report = bench.round();
+            let order: Vec<_> =
+                report.executed.iter().map(|e| (e.canister, e.kind, e.ended.clone())).collect();
+            assert!(messages.iter().all(|id| bench.subnet.status(id).is_terminal()));
+            assert_eq!(bench.subnet.state_root(), state_root(bench.subnet.state()));
+            (bench.subnet.state_root(), order)
+        })
+        .collect();
     assert!(roots.windows(2).all(|pair| pair[0] == pair[1]));
     assert_eq!(ErrorCode::QUEUE_FULL.reject_code(), 2);
 }

@@ -39,7 +39,10 @@ fn install_runs_start_then_init_and_refuses_a_second_time() {
     let log: Vec<_> = canister.log.records.iter().map(|record| record.text.to_vec()).collect();
     assert_eq!(log, [b"start".to_vec(), b"init".to_vec()]);
     assert_eq!((bench.heap(id, 1), bench.heap(id, 2)), (1, 2));
-    assert_eq!((canister.version, canister.global_timer, &canister.certified_data[..]), (1, u64::MAX, &b"c"[..]));
+    assert_eq!(
+        (canister.version, canister.global_timer, &canister.certified_data[..]),
+        (1, u64::MAX, &b"c"[..])
+    );
     let seen = bench.script.seen.lock().unwrap();
     let init = seen.iter().find(|invocation| invocation.entry.kind() == "init").unwrap();
     assert_eq!((init.caller, init.system.version), (ANONYMOUS, 1));
@@ -120,8 +123,14 @@ fn keep_keeps_the_heap_of_modules_made_for_it_and_of_no_others() {
     let mut bench = Bench::new();
     let id = bench.canister("persistent v1");
     bench.run(id, [Op::Heap(1, 7), Op::Grow(2), Op::Reply(vec![])]).unwrap();
-    assert_eq!(bench.install(id, UPGRADE, "persistent v2", NOTHING).unwrap_err().code, ErrorCode::CONTRACT_VIOLATION);
-    assert_eq!(bench.install(id, upgrade(false, true), "v2", NOTHING).unwrap_err().code, ErrorCode::CONTRACT_VIOLATION);
+    assert_eq!(
+        bench.install(id, UPGRADE, "persistent v2", NOTHING).unwrap_err().code,
+        ErrorCode::CONTRACT_VIOLATION
+    );
+    assert_eq!(
+        bench.install(id, upgrade(false, true), "v2", NOTHING).unwrap_err().code,
+        ErrorCode::CONTRACT_VIOLATION
+    );
     bench.install(id, upgrade(false, true), "persistent v2", NOTHING).unwrap();
     assert_eq!(bench.heap(id, 1), 7);
     assert_eq!(bench.state(id).code.as_ref().unwrap().heap.wasm_pages(), 3);
@@ -142,7 +151,9 @@ fn stop_waits_for_open_calls_and_start_cancels_it() {
     let start = bench.submit(manager, "start_canister", &id_arg(a)).unwrap();
     let version = bench.state(a).version;
     bench.round();
-    let execution::IngressStatus::Rejected(error) = bench.subnet.status(&stop) else { panic!("not rejected") };
+    let execution::IngressStatus::Rejected(error) = bench.subnet.status(&stop) else {
+        panic!("not rejected")
+    };
     assert_eq!(error.code, ErrorCode::STOP_CANCELLED);
     assert!(matches!(bench.subnet.status(&start), execution::IngressStatus::Replied(_)));
     assert_eq!((&bench.state(a).status, bench.state(a).version), (&Status::Running, version + 2));
@@ -183,7 +194,9 @@ fn uninstall_rejects_open_callers_with_code_4_and_late_responses_credit_cycles_o
     let balance = bench.state(a).balance;
     *bench.script.failing.lock().unwrap() = Some((3, b));
     bench.manage("uninstall_code", &id_arg(a)).unwrap();
-    let execution::IngressStatus::Rejected(error) = bench.subnet.status(&open) else { panic!("not rejected") };
+    let execution::IngressStatus::Rejected(error) = bench.subnet.status(&open) else {
+        panic!("not rejected")
+    };
     assert_eq!(error.code.reject_code(), 4);
     assert_eq!(bench.state(a).calls.contexts.len(), 1);
     bench.round();
@@ -211,7 +224,11 @@ struct Variable {
     value: String,
 }
 
-fn settings(bench: &mut Bench, canister_id: Principal, settings: Settings) -> Result<Vec<u8>, execution::UserError> {
+fn settings(
+    bench: &mut Bench,
+    canister_id: Principal,
+    settings: Settings,
+) -> Result<Vec<u8>, execution::UserError> {
     let arg = candid::encode_one(UpdateSettings { canister_id, settings }).unwrap();
     bench.manage("update_settings", &arg)
 }
@@ -233,7 +250,8 @@ fn settings_are_checked_and_only_controllers_change_them() {
     settings(&mut bench, a, Settings { controllers: Some(many(10)), ..Settings::default() }).unwrap();
     let error = settings(&mut bench, a, Settings::default()).unwrap_err();
     assert_eq!(error.code, ErrorCode::INVALID_CONTROLLER);
-    for method in ["start_canister", "stop_canister", "canister_status", "delete_canister", "uninstall_code"] {
+    for method in ["start_canister", "stop_canister", "canister_status", "delete_canister", "uninstall_code"]
+    {
         assert_eq!(bench.manage(method, &id_arg(a)).unwrap_err().code, ErrorCode::INVALID_CONTROLLER);
     }
 }
@@ -242,7 +260,8 @@ fn settings_are_checked_and_only_controllers_change_them() {
 fn calls_with_too_few_cycles_are_refused_where_the_canister_says_so() {
     let mut bench = Bench::new();
     let (a, b) = (bench.canister(""), bench.canister(""));
-    let minimum = Settings { minimum_incoming_canister_call_cycles: Some(Nat::from(10_u8)), ..Settings::default() };
+    let minimum =
+        Settings { minimum_incoming_canister_call_cycles: Some(Nat::from(10_u8)), ..Settings::default() };
     settings(&mut bench, b, minimum).unwrap();
     let echo = bench.program([Op::Reply(b"in".to_vec())]);
     let back = bench.program([Op::ReplyResponse]);

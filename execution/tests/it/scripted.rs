@@ -7,9 +7,10 @@ use execution::memory::{Blob, PAGE_BYTES};
 use execution::module::{CustomSection, Interface, MethodKind, SystemExports};
 use execution::outcome::LogLine;
 use execution::{
-    Answer, Backend, BackendError, Callback, Compiler, Cycles, Effects, Ending, EntryPoint, ErrorCode, Execution,
-    GlobalValue, Ingress, IngressStatus, InvalidModule, Invocation, Limits, Module, ModuleHash, Outcome,
-    OutgoingCall, Principal, RoundReport, SchedulerOptions, Snapshot, Subnet, SubnetConfig, Trap, UserError,
+    Answer, Backend, BackendError, Callback, Compiler, Cycles, Effects, Ending, EntryPoint, ErrorCode,
+    Execution, GlobalValue, Ingress, IngressStatus, InvalidModule, Invocation, Limits, Module, ModuleHash,
+    Outcome, OutgoingCall, Principal, RoundReport, SchedulerOptions, Snapshot, Subnet, SubnetConfig, Trap,
+    UserError,
 };
 use sha2::{Digest, Sha256};
 
@@ -392,7 +393,12 @@ impl Bench {
         id
     }
 
-    pub(crate) fn submit(&mut self, receiver: Principal, method: &str, arg: &[u8]) -> Result<execution::MessageId, UserError> {
+    pub(crate) fn submit(
+        &mut self,
+        receiver: Principal,
+        method: &str,
+        arg: &[u8],
+    ) -> Result<execution::MessageId, UserError> {
         self.nonce += 1;
         self.subnet.submit(Ingress {
             sender: ANONYMOUS,
@@ -404,7 +410,12 @@ impl Bench {
     }
 
     /// Rounds until the message is answered.
-    pub(crate) fn ingress(&mut self, receiver: Principal, method: &str, arg: &[u8]) -> Result<Vec<u8>, UserError> {
+    pub(crate) fn ingress(
+        &mut self,
+        receiver: Principal,
+        method: &str,
+        arg: &[u8],
+    ) -> Result<Vec<u8>, UserError> {
         let id = self.submit(receiver, method, arg)?;
         for _ in 0..20 {
             self.round();
@@ -417,7 +428,11 @@ impl Bench {
         panic!("no answer in 20 rounds")
     }
 
-    pub(crate) fn run(&mut self, canister: Principal, ops: impl IntoIterator<Item = Op>) -> Result<Vec<u8>, UserError> {
+    pub(crate) fn run(
+        &mut self,
+        canister: Principal,
+        ops: impl IntoIterator<Item = Op>,
+    ) -> Result<Vec<u8>, UserError> {
         let program = self.program(ops);
         self.ingress(canister, "run", &program.to_be_bytes())
     }
@@ -426,7 +441,13 @@ impl Bench {
         self.ingress(Principal::management_canister(), method, arg)
     }
 
-    pub(crate) fn install(&mut self, id: Principal, mode: Mode, module: &str, program: Program) -> Result<Vec<u8>, UserError> {
+    pub(crate) fn install(
+        &mut self,
+        id: Principal,
+        mode: Mode,
+        module: &str,
+        program: Program,
+    ) -> Result<Vec<u8>, UserError> {
         let arg = install_arg(id, mode, module, program);
         self.manage("install_code", &arg)
     }

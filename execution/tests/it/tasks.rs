@@ -1,7 +1,7 @@
 //! Timer, heartbeat, low-memory hook.
 
-use execution::state::{Hook, Status};
 use execution::Principal;
+use execution::state::{Hook, Status};
 
 use crate::scripted::{Bench, Op, SECOND, id_arg};
 
@@ -49,13 +49,18 @@ fn timer_and_heartbeat_take_turns_in_going_first() {
     let a = bench.canister(&format!("heartbeat={} timer={again}", u64::MAX));
     bench.run(a, [Op::Timer(1), Op::Reply(vec![])]).unwrap();
     let orders: Vec<_> = (0..2).map(|_| kinds(&bench.round())).collect();
-    assert!(orders.contains(&vec!["timer", "heartbeat"]) && orders.contains(&vec!["heartbeat", "timer"]), "{orders:?}");
+    assert!(
+        orders.contains(&vec!["timer", "heartbeat"]) && orders.contains(&vec!["heartbeat", "timer"]),
+        "{orders:?}"
+    );
 }
 
 #[test]
 fn an_idle_round_runs_nothing_however_many_canisters_there_are() {
     let mut bench = Bench::new();
-    (0..20).for_each(|_| drop(bench.canister("")));
+    for _ in 0..20 {
+        bench.canister("");
+    }
     let report = bench.round();
     assert!(report.executed.is_empty() && !report.more);
 }
