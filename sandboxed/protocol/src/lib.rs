@@ -1,1 +1,40 @@
-#![doc = "placeholder"]
+//! What node and worker say to each other: two enums, frames, limits, and the wire types they are made of.
+//!
+//! The node sends [`ToWorker`], the worker answers each with one [`ToNode`]; nobody else speaks and nothing is
+//! sent unasked. A message travels in a frame: a header with its length and its [`Binding`], then its postcard
+//! bytes, cut into packets. Every length and count is bounded before anything is allocated for it, nothing
+//! recurses, and no byte sequence makes a decoder panic: what arrives from a worker is an attacker's.
+//!
+//! Domain types are not serializable. The wire types here borrow from them on the way down (`From`), and are
+//! turned into them, checked, on the way up (`TryFrom`).
+
+#![forbid(unsafe_code)]
+
+mod frame;
+mod invocation;
+mod limits;
+mod list;
+mod memory;
+mod message;
+mod outcome;
+
+pub use frame::{
+    Assembly, Binding, FRAME_BYTES_MAX, FrameError, HEADER_BYTES, PACKET_BYTES, decode, encode, packets,
+};
+pub use invocation::{Entry, Invocation, System};
+pub use limits::{Limits, Prices};
+pub use list::{Bytes, List};
+pub use memory::{
+    DirtyPages, DirtyRun, Global, PAGES_MAX, PageRun, PageState, Sync, dirty_runs, globals, page_runs, pages,
+};
+pub use message::{Execute, Finished, GLOBALS_MAX, Load, PAGES_PER_REPLY, Pages, ToNode, ToWorker};
+pub use outcome::{Answer, Call, Effects, End};
+
+/// Version of the protocol; stands in every frame. Node and worker come out of one file, so another version is
+/// a violation and not something to negotiate.
+pub const VERSION: u32 = 1;
+
+/// A message that decodes but says something that no correct peer says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub &'static str);

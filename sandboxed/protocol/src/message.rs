@@ -1,0 +1,131 @@
+//! The two enums, and what their variants carry.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Bytes, DirtyRun, Effects, End, Global, Invocation, List, PAGES_MAX, PageRun, Sync, outcome::LOG_LINES_MAX,
+};
+
+/// Most mutable globals of a module.
+pub const GLOBALS_MAX: usize = 1_000_000;
+/// Most pages that one [`ToNode::Pages`] carries: 4 MiB.
+pub const PAGES_PER_REPLY: u32 = 1024;
+
+/// What the node asks. Each is answered by exactly one [`ToNode`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToWorker<'a> {
+    /// The first, once. Answered by [`ToNode::Ready`]; the node then verifies the LOAD lock from outside.
+    Begin,
+    /// The second, once: take code and memory. The code and the arena come as descriptors, in this order, with
+    /// the first packet. Answered by [`ToNode::Loaded`].
+    Load(Load),
+    /// The third, once: enter the RUN lock. Answered by [`ToNode::Locked`]; the node then verifies the RUN lock
+    /// from outside, and only after that sends anything of a message.
+    Lock,
+    /// Bring memory up to date, then run. Answered by [`ToNode::Finished`] or [`ToNode::Paused`].
+    Execute(#[serde(borrow)] Box<Execute<'a>>),
+    /// Go on with the paused run for `slice` more instructions. Answered as `Execute` is. A run that is given
+    /// up takes no message: its worker is killed.
+    Resume {
+        /// Instructions of this slice.
+        slice: u64,
+    },
+    /// Where the node may not read a worker's memory: send pages that the last run wrote. Answered by
+    /// [`ToNode::Pages`].
+    Pages(Pages),
+}
+
+/// What a worker is for, and what it needs to make its instance before it may not map any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Whether the heap is 64-bit.
+    pub memory64: bool,
+    /// Whether the module has a memory.
+    pub has_memory: bool,
+    /// Largest heap, in 64 KiB pages.
+    pub heap_pages_max: u64,
+    /// Largest stable memory, in 64 KiB pages.
+    pub stable_pages_max: u64,
+    /// Whether code executes `data.drop`: such an instance serves one message only.
+    pub drops_data: bool,
+    /// Types and first values of the mutable globals.
+    pub globals: List<Global, GLOBALS_MAX>,
+    /// Size of the arena in bytes: the window is mapped over all of it, once.
+    pub arena_bytes: u64,
+}
+
+/// A run, and the state it starts from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Execute<'a> {
+    /// What changed in the canister's memory since the worker was last brought up to date.
+    pub sync: Sync,
+    /// What runs.
+    #[serde(borrow)]
+    pub invocation: Invocation<'a>,
+}
+
+/// A part of what the last run wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pages {
+    /// Of stable memory; else of the heap.
+    pub stable: bool,
+    /// Place of the first in the list of written pages.
+    pub first: u32,
+    /// How many, at most [`PAGES_PER_REPLY`].
+    pub count: u32,
+}
+
+/// What a worker answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToNode<'a> {
+    /// The LOAD lock is on.
+    Ready,
+    /// Code and memory are in place, and all descriptors but the socket are closed.
+    Loaded,
+    /// The RUN lock is on.
+    Locked,
+    /// The run ended.
+    Finished(#[serde(borrow)] Box<Finished<'a>>),
+    /// The run used up its slice.
+    Paused {
+        /// Instructions used so far.
+        instructions: u64,
+    },
+    /// The pages that were asked for, one after the other.
+    Pages(#[serde(borrow)] Bytes<'a>),
+    /// The engine failed around the guest; the worker is of no use any more.
+    Failed(&'a str),
+}
+
+/// How a run ended and what it did. Claims, all of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finished<'a> {
+    /// How it ended.
+    #[serde(borrow)]
+    pub end: End<'a>,
+    /// Instructions used.
+    pub instructions: u64,
+    /// Heap pages written, counted also when the run was undone.
+    pub heap_pages_dirty: u64,
+    /// Stable pages written, counted also when the run was undone.
+    pub stable_pages_dirty: u64,
+    /// Log lines.
+    #[serde(borrow)]
+    pub logs: List<Bytes<'a>, LOG_LINES_MAX>,
+    /// What is to be committed besides memory.
+    #[serde(borrow)]
+    pub effects: Option<Effects<'a>>,
+    /// Heap size after the run, in 64 KiB pages.
+    pub heap_pages: u64,
+    /// Stable memory size after the run, in 64 KiB pages.
+    pub stable_pages: u64,
+    /// Where to find the heap pages that are to be kept.
+    pub heap: List<DirtyRun, PAGES_MAX>,
+    /// Where to find the stable pages that are to be kept.
+    pub stable: List<DirtyRun, PAGES_MAX>,
+    /// Whether the instance may run another message.
+    pub reusable: bool,
+}
+
+// Runs of both kinds stay small in memory however many fit into a frame.
+const _: () = assert!(size_of::<PageRun>() <= 32 && size_of::<DirtyRun>() <= 24);
