@@ -11,8 +11,8 @@ use hdrhistogram::Histogram;
 use super::Table;
 use crate::Mode;
 
-/// Shortest latency told apart from shorter ones, nanoseconds.
-const LOWEST_NS: u64 = 1_000;
+/// Smallest difference told apart, nanoseconds: 1 us to three digits needs 1 ns.
+const LOWEST_NS: u64 = 1;
 /// Longest latency told apart from longer ones, nanoseconds.
 const HIGHEST_NS: u64 = 60_000_000_000;
 /// Significant decimal digits.

@@ -177,9 +177,8 @@ impl Shared {
 
     fn serve(&self) {
         while let Some(job) = self.next() {
+            let _running = Running(self);
             self.compare(job);
-            self.lock().running -= 1;
-            self.changed.notify_all();
         }
     }
 
@@ -251,6 +250,23 @@ impl Shared {
                 observer.on_divergence(divergence);
             }
         }
+    }
+}
+
+/// A candidate under way. Counted even when a backend panics, so that nobody waits for it for ever.
+struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.running -= 1;
+        if std::thread::panicking() {
+            // This thread ends; the next offer starts another.
+            state.counts.failed += 1;
+            state.threads -= 1;
+        }
+        drop(state);
+        self.0.changed.notify_all();
     }
 }
 

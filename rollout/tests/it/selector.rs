@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn snapshot() -> Snapshot {
     let arena = Arena::new(1 << 20).unwrap();
     let heap = Memory::with_segments(&arena, 1, [(0, &[7_u8; 4096][..])]).unwrap();
-    let code = Blob::new("code", b"x").unwrap();
+    let code = Blob::new(b"x").unwrap();
     let module = Module { hash: ModuleHash([0; 32]), wasm_bytes: 1, interface: Interface::default(), code };
     Snapshot {
         canister: Principal::from_slice(&[1, 1]),
@@ -367,6 +367,22 @@ fn a_candidate_that_fails_is_no_divergence() {
     selector.execute(&snapshot(), &invocation(1)).unwrap();
     assert!(selector.settle(PATIENCE));
     assert_eq!((selector.shadow_counts().failed, selector.divergences().len()), (1, 0));
+}
+
+#[test]
+fn a_candidate_that_panics_counts_as_failed_and_the_next_one_runs() {
+    let control = Fake::finishing(|_, _| {});
+    let candidate = Fake::new(|snapshot, invocation| {
+        assert_ne!(invocation.id, 1, "seeded");
+        Ok(Execution::Finished(outcome(snapshot)))
+    });
+    let (selector, _) = selector(Mode::Shadow, &control, &candidate, ShadowOptions::default());
+    selector.execute(&snapshot(), &invocation(1)).unwrap();
+    assert!(selector.settle(PATIENCE));
+    selector.execute(&snapshot(), &invocation(2)).unwrap();
+    assert!(selector.settle(PATIENCE));
+    let counts = selector.shadow_counts();
+    assert_eq!((counts.failed, counts.equal), (1, 1));
 }
 
 #[test]
