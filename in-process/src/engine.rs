@@ -114,6 +114,8 @@ fn config() -> Result<Config, wasmtime::Error> {
     features(&mut config);
     config
         .max_wasm_stack(WASM_STACK_BYTES)
+        // Unused, but checked to be no smaller.
+        .async_stack_size(2 * WASM_STACK_BYTES)
         .memory_reservation(MEMORY_RESERVATION_BYTES)
         .memory_reservation_for_growth(0)
         .memory_guard_size(MEMORY_GUARD_BYTES)
