@@ -56,6 +56,7 @@ pub trait Backend: Send + Sync {
 }
 
 /// What came of running an entry point.
+#[expect(clippy::large_enum_variant, reason = "the large variant is the common one and is moved, not stored")]
 pub enum Execution {
     /// It ended; the outcome is still to be checked.
     Finished(Outcome),

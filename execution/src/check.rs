@@ -80,7 +80,8 @@ fn allowed(entry: &EntryPoint) -> Allowed {
 }
 
 /// Whether the private pages of the run are wanted: to be committed, or as the overlay of the next step.
-fn returns_memory(entry: &EntryPoint) -> bool {
+#[must_use]
+pub fn returns_memory(entry: &EntryPoint) -> bool {
     let composite = matches!(
         entry,
         EntryPoint::CompositeQuery { .. }

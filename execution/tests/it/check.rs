@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use execution::memory::PAGE_BYTES;
 use execution::outcome::LogLine;
-use execution::{
-    Answer, Callback, Ending, ErrorCode, GlobalValue, Outcome, OutgoingCall, Principal, Trap,
-};
+use execution::{Answer, Callback, Ending, ErrorCode, GlobalValue, Outcome, OutgoingCall, Principal, Trap};
 
 use crate::scripted::{BALANCE, Bench, NOTHING, Op, call};
 
@@ -77,11 +75,13 @@ fn instructions_over_the_limit_are_refused() {
 fn effects_that_do_not_fit_the_ending_are_refused() {
     assert!(lied(|outcome| outcome.effects = None).is_some());
     assert_eq!(lied(|outcome| trapped(outcome, ErrorCode::CALLED_TRAP, String::new())), None);
-    assert!(lied(|outcome| {
-        let text = String::new();
-        outcome.ending = Ending::Trapped(Trap { code: ErrorCode::CALLED_TRAP, text });
-    })
-    .is_some());
+    assert!(
+        lied(|outcome| {
+            let text = String::new();
+            outcome.ending = Ending::Trapped(Trap { code: ErrorCode::CALLED_TRAP, text });
+        })
+        .is_some()
+    );
 }
 
 #[test]
@@ -121,11 +121,13 @@ fn pages_out_of_order_repeated_outside_or_uncounted_are_refused() {
     assert!(lied(|outcome| with(outcome, &[16])).is_some());
     assert!(lied(|outcome| with(outcome, &[u64::MAX])).is_some());
     assert!(lied(|outcome| effects(outcome).memory.heap = vec![(0, page())]).is_some());
-    assert!(lied(|outcome| {
-        effects(outcome).memory.stable = vec![(0, page())];
-        outcome.stable_pages_dirty = 1;
-    })
-    .is_some());
+    assert!(
+        lied(|outcome| {
+            effects(outcome).memory.stable = vec![(0, page())];
+            outcome.stable_pages_dirty = 1;
+        })
+        .is_some()
+    );
     assert!(lied(|outcome| outcome.heap_pages_dirty = 17).is_some());
     assert!(lied(|outcome| outcome.stable_pages_dirty = u64::MAX).is_some());
 }
@@ -142,7 +144,8 @@ fn globals_of_another_number_or_type_are_refused() {
 fn answers_that_are_too_long_are_refused() {
     assert_eq!(lied(|outcome| effects(outcome).answer = Some(Answer::Reply(vec![0; 2 << 20]))), None);
     assert!(lied(|outcome| effects(outcome).answer = Some(Answer::Reply(vec![0; (2 << 20) + 1]))).is_some());
-    let reject = |outcome: &mut Outcome| effects(outcome).answer = Some(Answer::Reject("x".repeat((2 << 20) + 1)));
+    let reject =
+        |outcome: &mut Outcome| effects(outcome).answer = Some(Answer::Reject("x".repeat((2 << 20) + 1)));
     assert!(lied(reject).is_some());
 }
 

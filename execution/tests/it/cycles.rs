@@ -72,17 +72,40 @@ fn burning_all_that_is_liquid_is_possible_and_freezes_the_canister() {
     assert!(error.description.contains("is out of cycles: please top up the canister with at least"));
 }
 
+#[derive(candid::CandidType)]
+struct UpdateSettings {
+    canister_id: Principal,
+    settings: Settings,
+}
+
+#[derive(candid::CandidType)]
+struct Settings {
+    freezing_threshold: Option<candid::Nat>,
+}
+
 #[test]
-fn a_frozen_canister_refuses_calls_and_queries() {
-    let (mut bench, a, _) = two();
-    let poor = bench.subnet.create_canister(crate::scripted::ANONYMOUS, None, 300_006_000_000).unwrap();
-    let error = bench.install(poor, crate::scripted::Mode::Install, "", NOTHING);
-    assert!(error.is_ok(), "{error:?}");
-    let burn = bench.program([Op::Burn(Cycles::MAX), Op::Reply(vec![])]);
-    bench.ingress(poor, "run", &burn.to_be_bytes()).unwrap();
-    assert!(!bench.state(a).is_frozen(&Limits::application()));
-    let left = bench.state(poor).balance;
-    assert!(left > 40_000_000_000 && left < 50_000_000_000, "{left}");
+fn a_frozen_canister_refuses_calls_and_queries_but_not_responses() {
+    let (mut bench, a, b) = two();
+    let settings = Settings { freezing_threshold: Some(candid::Nat::from(1_000_000_000_000_000_u64)) };
+    let arg = candid::encode_one(UpdateSettings { canister_id: b, settings }).unwrap();
+    // B's call to A is out while it freezes: A is stuck for one round.
+    let echo = bench.program([Op::Reply(vec![])]);
+    let back = bench.program([Op::Heap(1, 1), Op::Reply(b"still".to_vec())]);
+    let open = bench.program([Op::Call(call(a, echo, back))]);
+    *bench.script.failing.lock().unwrap() = Some((3, a));
+    let open = bench.submit(b, "run", &open.to_be_bytes()).unwrap();
+    bench.round();
+    bench.manage("update_settings", &arg).unwrap();
+    assert!(bench.state(b).is_frozen(&Limits::application()));
+    bench.round();
+    let answer = execution::IngressStatus::Replied(Arc::from(*b"still"));
+    assert_eq!((bench.subnet.status(&open), bench.heap(b, 1)), (answer, 1));
+
+    assert_eq!(bench.submit(b, "run", b"").unwrap_err().code, ErrorCode::OUT_OF_CYCLES);
+    let asked = bench.subnet.query(crate::scripted::ANONYMOUS, b, "ask", b"");
+    assert_eq!(asked.result.unwrap_err().code, ErrorCode::OUT_OF_CYCLES);
+    let back = bench.program([Op::ReplyResponse]);
+    assert!(bench.run(a, [Op::Call(call(b, NOTHING, back))]).unwrap().starts_with(b"2 IC0207"));
 }
 
 /// All cycles there are: balances, what waits in call contexts, what calls carry.
@@ -103,7 +126,14 @@ enum Step {
     Reject,
     Trap,
     Heap(u8),
-    Call { to: u8, cycles: u16, callee: Vec<Step>, on_reply: Vec<Step>, on_reject: Vec<Step>, on_cleanup: Option<Vec<Step>> },
+    Call {
+        to: u8,
+        cycles: u16,
+        callee: Vec<Step>,
+        on_reply: Vec<Step>,
+        on_reject: Vec<Step>,
+        on_cleanup: Option<Vec<Step>>,
+    },
 }
 
 fn steps(depth: u32) -> impl Strategy<Value = Vec<Step>> {
@@ -144,8 +174,11 @@ fn program(bench: &Bench, ids: &[Principal], steps: &[Step]) -> Program {
                 let mut request = call(ids[usize::from(*to)], callee, program(bench, ids, on_reply));
                 request.on_reject = program(bench, ids, on_reject);
                 request.on_cleanup = on_cleanup.as_ref().map(|steps| {
-                    let silent: Vec<Step> =
-                        steps.iter().filter(|step| matches!(step, Step::Heap(_) | Step::Trap)).cloned().collect();
+                    let silent: Vec<Step> = steps
+                        .iter()
+                        .filter(|step| matches!(step, Step::Heap(_) | Step::Trap))
+                        .cloned()
+                        .collect();
                     program(bench, ids, &silent)
                 });
                 request.cycles = Cycles::from(*cycles);

@@ -4,7 +4,12 @@ use execution::{ErrorCode, Principal};
 
 use crate::scripted::{ANONYMOUS, Bench, NOTHING, Op, call};
 
-fn ask(bench: &Bench, canister: Principal, method: &str, ops: Vec<Op>) -> Result<Vec<u8>, execution::UserError> {
+fn ask(
+    bench: &Bench,
+    canister: Principal,
+    method: &str,
+    ops: Vec<Op>,
+) -> Result<Vec<u8>, execution::UserError> {
     let program = bench.program(ops);
     bench.subnet.query(ANONYMOUS, canister, method, &program.to_be_bytes()).result
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use execution::memory::PAGE_BYTES;
 use execution::state::{
-    CallContext, CanisterMessage, CanisterState, Change, ChangeDetails, Hook, InstallMode, LogRecord, LogVisibility,
-    ManagementCall, Origin, Payload, PendingCall, Request, Response, Settings, Shared, Source, Status,
-    StopWaiter, Task, TaskPointer,
+    CallContext, CanisterMessage, CanisterState, Change, ChangeDetails, Hook, InstallMode, LogRecord,
+    LogVisibility, ManagementCall, Origin, Payload, PendingCall, Request, Response, Settings, Shared, Source,
+    Status, StopWaiter, Task, TaskPointer,
 };
 use execution::{
     Callback, GlobalValue, Ingress, IngressStatus, MessageId, ModuleHash, Principal, StateRoot, SubnetState,
@@ -96,10 +96,21 @@ fn full() -> (SubnetState, Principal) {
 }
 
 fn ingress() -> Ingress {
-    Ingress { sender: ANONYMOUS, receiver: principal(1), method: "m".into(), arg: Arc::from([1]), nonce: vec![1] }
+    Ingress {
+        sender: ANONYMOUS,
+        receiver: principal(1),
+        method: "m".into(),
+        arg: Arc::from([1]),
+        nonce: vec![1],
+    }
 }
 
-fn assert_moves(what: &str, state: &SubnetState, kept: &mut StateRoot, change: impl FnOnce(&mut SubnetState)) {
+fn assert_moves(
+    what: &str,
+    state: &SubnetState,
+    kept: &mut StateRoot,
+    change: impl FnOnce(&mut SubnetState),
+) {
     let before = state_root(state);
     let mut changed = state.clone();
     change(&mut changed);
