@@ -120,19 +120,17 @@ fn directory(path: &Path) -> PathBuf {
 }
 
 fn run(signals: &Receiver<Signal>, places: &mut Places, shared: &Shared) {
-    let mut refused: Option<String> = None;
     while let Ok(signal) = signals.recv() {
         if !saved(signal, signals) {
             return;
         }
         match settle(signals, places, shared) {
-            Settled::Good => refused = None,
+            Settled::Good => {}
             Settled::Bad(error) => {
                 // The same refusal is told once, however many events come.
-                let text = error.to_string();
-                if refused.as_ref() != Some(&text) {
+                let told = shared.lock().last_error.as_ref().map(ToString::to_string);
+                if told != Some(error.to_string()) {
                     shared.refuse(&error);
-                    refused = Some(text);
                 }
             }
             Settled::Stop => return,

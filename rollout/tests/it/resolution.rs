@@ -108,9 +108,9 @@ fn reference(layers: &Layers) -> Option<Mode> {
     let default_floor = layers.default.1 == Some(Floor::Sandboxed);
     let subnet_floor = layers.subnet.1 == Some(Floor::Sandboxed);
     let weak = |mode: Option<Mode>| mode.is_some_and(|mode| mode != Mode::Sandboxed);
-    let refused = (default_floor && (weak(layers.default.0) || weak(layers.subnet.0) || weak(layers.node)))
-        || (default_floor && layers.subnet.1 == Some(Floor::None))
-        || (subnet_floor && weak(layers.subnet.0));
+    let speaks_weakly = weak(layers.default.0) || weak(layers.subnet.0) || weak(layers.node);
+    let below_default = default_floor && (speaks_weakly || layers.subnet.1 == Some(Floor::None));
+    let refused = below_default || (subnet_floor && weak(layers.subnet.0));
     if refused {
         return None;
     }
