@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::memory::PAGE_BYTES;
 use crate::memory::WASM_PAGE_BYTES;
+use crate::module::Interface;
 use crate::outcome::OutgoingCall;
 use crate::{
     Answer, Cycles, Effects, Ending, EntryPoint, Invocation, Limits, Outcome, Principal, Snapshot,
@@ -20,6 +21,8 @@ pub const LOG_BYTES_MAX: usize = 2 * 1024 * 1024;
 const CERTIFIED_DATA_BYTES_MAX: usize = 32;
 /// Longest timeout of a best-effort call, seconds.
 const TIMEOUT_SECONDS_MAX: u32 = 300;
+/// Globals of a module.
+const GLOBALS_MAX: usize = 1_000;
 /// 4 KiB pages in a WebAssembly page.
 const PAGES_PER_WASM_PAGE: u64 = WASM_PAGE_BYTES / PAGE_BYTES as u64;
 
@@ -141,6 +144,27 @@ pub fn check(invocation: &Invocation, snapshot: &Snapshot, outcome: Outcome) -> 
         (Ending::Trapped(_), Some(_)) => return Err(Violation("trapped with effects".into())),
     };
     Ok(Checked { outcome, balance })
+}
+
+/// Decides whether a compiler's account of a module is one that memory can be made from: a compiler
+/// process is believed no more than a worker.
+///
+/// # Errors
+/// The first claim that no correct compiler makes.
+pub fn check_interface(interface: &Interface, limits: &Limits) -> Result<(), Violation> {
+    let Interface { memory64, has_memory, heap_pages_min, heap_pages_max, globals, data, .. } = interface;
+    let (min, max) = (*heap_pages_min, *heap_pages_max);
+    require(*has_memory || (min == 0 && max == 0 && data.is_empty()), || "a heap without a memory".into())?;
+    let bytes = if *memory64 { limits.heap64_bytes } else { limits.heap32_bytes };
+    let allowed = bytes / WASM_PAGE_BYTES;
+    require(min <= max && max <= allowed, || format!("heap of {min} to {max} pages, {allowed} allowed"))?;
+    require(globals.len() <= GLOBALS_MAX, || format!("{} globals", globals.len()))?;
+    let end = min * WASM_PAGE_BYTES;
+    for segment in data {
+        let fits = segment.offset.checked_add(segment.bytes.len() as u64).is_some_and(|last| last <= end);
+        require(fits, || format!("data segment at {} outside of {end} bytes", segment.offset))?;
+    }
+    Ok(())
 }
 
 /// Largest heap of the module, in WebAssembly pages.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 
+use crate::check::check_interface;
 use crate::management::candid_io::decode;
 use crate::management::{Answered, Managed, Management, Stuck, types};
 use crate::memory::{Arena, Memory};
@@ -102,7 +103,14 @@ impl Subnet {
         mode: InstallMode,
         upgrade: Option<Upgrade>,
     ) -> Step<Arc<Module>> {
-        let module = match retried(|| self.compiler.compile(wasm))? {
+        let compiled = retried(|| {
+            let compiled = self.compiler.compile(wasm)?;
+            if let Ok(module) = &compiled {
+                check_interface(&module.interface, &self.config.limits)?;
+            }
+            Ok(compiled)
+        })?;
+        let module = match compiled {
             Ok(module) => module,
             Err(invalid) => {
                 let text = format!("Canister's Wasm module is not valid: {invalid}");

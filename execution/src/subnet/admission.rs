@@ -51,7 +51,11 @@ impl Subnet {
                 if !canister.is_controlled_by(&ingress.sender) {
                     return Err(management::not_controller(canister, ingress.sender));
                 }
-                let fee = self.ingress_fee(canister, &ingress)?;
+                let fee = match self.ingress_fee(canister, &ingress) {
+                    // A frozen canister's settings must stay within reach: they may thaw it.
+                    Err(_) if method == "update_settings" => 0,
+                    fee => fee?,
+                };
                 self.change(target, |canister| canister.balance -= fee);
             }
             Some(IngressRule::Never) => return Err(management::only_canisters(method)),

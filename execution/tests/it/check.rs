@@ -8,6 +8,8 @@ use execution::{Answer, Callback, Ending, ErrorCode, GlobalValue, Outcome, Outgo
 
 use crate::scripted::{BALANCE, Bench, NOTHING, Op, call};
 
+type Lie = fn(&mut Outcome);
+
 /// What check says of an honest update's outcome after `lie`.
 fn lied(lie: fn(&mut Outcome)) -> Option<String> {
     judged("run", lie)
@@ -166,7 +168,7 @@ fn a_second_answer_and_one_that_nobody_waits_for_are_refused() {
 
 #[test]
 fn effects_outside_their_context_are_refused() {
-    let lies: [(&str, fn(&mut Outcome)); 5] = [
+    let lies: [(&str, Lie); 5] = [
         ("a call in replicated_query", |outcome| effects(outcome).calls = vec![outgoing()]),
         ("certified data in replicated_query", |outcome| effects(outcome).certified_data = Some(vec![])),
         ("a timer in replicated_query", |outcome| effects(outcome).global_timer = Some(1)),
@@ -227,4 +229,32 @@ fn calls_over_their_bounds_are_refused() {
 fn a_violation_says_what_was_claimed() {
     let said = lied(|outcome| outcome.instructions = 40_000_000_001).unwrap();
     assert_eq!(said, "violation: 40000000001 instructions used of 40000000000");
+}
+
+#[test]
+fn an_interface_that_no_correct_compiler_gives_is_refused() {
+    use execution::check::check_interface;
+    use execution::module::{DataSegment, Interface};
+    let limits = execution::Limits::application();
+    let honest = Interface {
+        has_memory: true,
+        heap_pages_min: 1,
+        heap_pages_max: 65_536,
+        data: vec![DataSegment { offset: 65_535, bytes: vec![1] }],
+        ..Interface::default()
+    };
+    assert_eq!(check_interface(&honest, &limits), Ok(()));
+    let lies: [fn(&mut Interface); 6] = [
+        |lie| lie.has_memory = false,
+        |lie| lie.heap_pages_max = 65_537,
+        |lie| lie.heap_pages_max = 0,
+        |lie| lie.data[0].offset = 65_536,
+        |lie| lie.data[0].offset = u64::MAX,
+        |lie| lie.globals = vec![GlobalValue::I32(1); 1_001],
+    ];
+    for (index, lie) in lies.into_iter().enumerate() {
+        let mut interface = honest.clone();
+        lie(&mut interface);
+        assert!(check_interface(&interface, &limits).is_err(), "lie {index}");
+    }
 }
