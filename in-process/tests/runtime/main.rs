@@ -7,3 +7,7 @@ mod callbacks;
 mod canister;
 mod contexts;
 mod copying;
+mod cycles;
+mod memory;
+mod metering;
+mod stable;

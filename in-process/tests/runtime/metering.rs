@@ -1,0 +1,154 @@
+//! MT: what the System API costs; the counter; dirty pages.
+
+use execution::{EntryPoint, ErrorCode};
+
+use crate::canister::{Canister, assert_trap, import, module, update};
+
+/// Instructions that `body` costs: a run with it less a run without.
+fn cost(imports: &[&str], body: &str) -> u64 {
+    let run = |body: &str| {
+        let wat = module(imports, &format!("(func (export \"canister_update m\") {body})"));
+        let outcome = Canister::new(&wat).update("m", &[7; 64]);
+        assert_eq!(outcome.ending, execution::Ending::Returned, "{body}");
+        outcome.instructions - 1_000 * outcome.heap_pages_dirty
+    };
+    run(body) - run("")
+}
+
+/// 5 for the call itself, and 1 for each constant and drop.
+#[test]
+fn functions_cost_their_overhead_and_their_bytes() {
+    let copy = "(i32.const 0) (i32.const 0) (i32.const 10)";
+    for (name, body, price) in [
+        ("time", "(drop (call $time))".to_owned(), 6 + 500),
+        ("performance_counter", "(drop (call $performance_counter (i32.const 0)))".into(), 7 + 200),
+        ("msg_arg_data_copy", format!("(call $msg_arg_data_copy {copy})"), 8 + 500 + 10),
+        ("msg_reply_data_append", "(call $msg_reply_data_append (i32.const 0) (i32.const 10))".into(), 7 + 500 + 500),
+        ("is_controller", "(drop (call $is_controller (i32.const 0) (i32.const 10)))".into(), 8 + 1_000 + 10),
+        ("debug_print", "(call $debug_print (i32.const 0) (i32.const 10))".into(), 7 + 100 + 20 + 500),
+        ("stable64_size", "(drop (call $stable64_size))".into(), 6),
+        ("stable64_grow", "(drop (call $stable64_grow (i64.const 1)))".into(), 7 + 100),
+        (
+            "call_new",
+            "(call $call_new (i32.const 0) (i32.const 3) (i32.const 0) (i32.const 4) (i32.const 0) (i32.const 0)
+               (i32.const 0) (i32.const 0))"
+                .into(),
+            13 + 1_500 + 7,
+        ),
+    ] {
+        assert_eq!(cost(&[name], &body), price, "{name}");
+    }
+}
+
+#[test]
+fn call_perform_costs_5000() {
+    let new =
+        "(call $call_new (i32.const 0) (i32.const 3) (i32.const 0) (i32.const 4) (i32.const 0) (i32.const 0)
+               (i32.const 0) (i32.const 0))";
+    let imports = ["call_new", "call_perform"];
+    let with = cost(&imports, &format!("{new} (drop (call $call_perform))"));
+    assert_eq!(with - cost(&imports, new), 6 + 5_000);
+}
+
+#[test]
+fn a_stable_page_is_charged_once_when_it_gets_dirty() {
+    let imports = ["stable64_grow", "stable64_write"];
+    let grow = "(drop (call $stable64_grow (i64.const 1)))";
+    let write =
+        |size: u32| format!("(call $stable64_write (i64.const 4090) (i64.const 0) (i64.const {size}))");
+    let base = cost(&imports, grow);
+    let once = cost(&imports, &format!("{grow} {}", write(1))) - base;
+    assert_eq!(once, 8 + 20 + 1 + 1_000);
+    let twice = cost(&imports, &format!("{grow} {0} {0}", write(1))) - base;
+    assert_eq!(twice, once + 8 + 20 + 1);
+    let two_pages = cost(&imports, &format!("{grow} {}", write(10))) - base;
+    assert_eq!(two_pages, 8 + 20 + 10 + 2_000);
+}
+
+#[test]
+fn printing_beyond_the_free_log_costs_less() {
+    let body = "(call $debug_print (i32.const 0) (i32.const 4000))";
+    let imports = ["debug_print"];
+    let first = cost(&imports, body);
+    assert_eq!(first, 7 + 100 + 2 * 4_000 + 50 * 4_000);
+    // 96 bytes are free after the first.
+    assert_eq!(cost(&imports, &format!("{body} {body}")) - first, 7 + 100 + 2 * 4_000 + 50 * 96);
+}
+
+#[test]
+fn dirty_heap_pages_are_charged_after_the_run() {
+    let wat = |memory: &str, width: &str| {
+        let stores: String = (0..3)
+            .map(|page| format!("({width}.store ({width}.const {}) ({width}.const 0))", page * 4096))
+            .collect();
+        format!(
+            "(module (memory {memory}) (func (export \"canister_update m\") {stores})
+            (func (export \"canister_update trap\") {stores} unreachable))"
+        )
+    };
+    let narrow = Canister::new(&wat("1", "i32"));
+    let wide = Canister::new(&wat("i64 1", "i64"));
+    // Three stores of two constants each, one for the function; a store is 2 with 64 bits.
+    assert_eq!(narrow.run(update("m", &[])).instructions, 10 + 3_000);
+    assert_eq!(wide.run(update("m", &[])).instructions, 13 + 12_000);
+    assert_eq!(narrow.run(update("trap", &[])).instructions, 11 + 3_000);
+}
+
+#[test]
+fn out_of_instructions_names_the_limit_and_charges_all_of_it() {
+    let wat = "(module (memory 1) (func (export \"canister_update m\") (loop (br 0))))";
+    let outcome = Canister::new(wat).run_with(update("m", &[]), 100_000);
+    assert_trap(
+        &outcome,
+        ErrorCode::INSTRUCTION_LIMIT,
+        "Canister exceeded the limit of 100000 instructions for single message execution",
+    );
+    assert_eq!(outcome.instructions, 100_000);
+}
+
+#[test]
+fn the_api_runs_out_of_instructions_before_it_looks_at_anything_else() {
+    let wat = module(
+        &["msg_reply_data_append", "accept_message"],
+        "(func (export \"canister_update append\") (call $msg_reply_data_append (i32.const 0) (i32.const -1)))
+         (func (export \"canister_update context\") (call $accept_message))",
+    );
+    let canister = Canister::new(&wat);
+    for method in ["append", "context"] {
+        let outcome = canister.run_with(update(method, &[]), 400);
+        assert_trap(&outcome, ErrorCode::INSTRUCTION_LIMIT, "limit of 400");
+        assert_eq!(outcome.instructions, 400);
+    }
+}
+
+#[test]
+fn dirty_pages_never_charge_more_than_the_limit() {
+    let wat =
+        "(module (memory 1) (func (export \"canister_update m\") (i32.store (i32.const 0) (i32.const 1))))";
+    let outcome = Canister::new(wat).run_with(update("m", &[]), 500);
+    assert_eq!((outcome.instructions, outcome.effects.is_some()), (500, true));
+}
+
+#[test]
+fn performance_counters_count_this_message_and_the_context() {
+    let wat = format!(
+        "(module {} (memory 1) (table 1 1 funcref) (elem (i32.const 0) $f)
+          (func $f (param i32)
+            (i64.store (i32.const 0) (call $performance_counter (i32.const 0)))
+            (i64.store (i32.const 8) (call $performance_counter (i32.const 1)))))",
+        import("performance_counter", "i32")
+    );
+    let mut canister = Canister::new(&wat);
+    canister.system.call_context_instructions = 10_000;
+    let entry = EntryPoint::Reply {
+        callback: execution::Callback { function: 0, environment: 0 },
+        data: [].into(),
+        composite: false,
+    };
+    let effects = canister.run(entry).effects.unwrap();
+    let page = effects.memory.heap[0].1.clone();
+    let number = |at: usize| u64::from_le_bytes(page.bytes()[at..at + 8].try_into().unwrap());
+    // One block: all of it is charged on entry; each call has its own 200.
+    assert_eq!(number(8) - number(0), 10_000 + 200);
+    assert_eq!(number(0), 1 + 2 * (1 + 1 + 5 + 1) + 200);
+}
