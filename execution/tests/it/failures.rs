@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use execution::{BackendError, ErrorCode, IngressStatus, SchedulerOptions, Subnet, state_root};
+use execution::{BackendError, IngressStatus, SchedulerOptions, Subnet, state_root};
 
 use crate::scripted::{Bench, Op};
 
@@ -115,5 +115,36 @@ fn roots_do_not_depend_on_the_number_of_threads_or_on_failures() {
         })
         .collect();
     assert!(roots.windows(2).all(|pair| pair[0] == pair[1]));
-    assert_eq!(ErrorCode::QUEUE_FULL.reject_code(), 2);
+}
+
+#[test]
+fn a_subnet_goes_on_from_a_state_as_if_it_had_never_stopped() {
+    let mut bench = Bench::new();
+    let beat = bench.program([Op::Heap(1, 1)]);
+    let again = bench.program([Op::Timer(1), Op::Heap(2, 2)]);
+    let a = bench.canister(&format!("heartbeat={beat} timer={again}"));
+    let b = bench.canister("");
+    let echo = bench.program([Op::Reply(vec![1])]);
+    let back = bench.program([Op::ReplyResponse]);
+    let mut best_effort = crate::scripted::call(b, echo, back);
+    best_effort.timeout = Some(3);
+    let program = bench.program([Op::Timer(1), Op::Call(best_effort)]);
+    *bench.script.failing.lock().unwrap() = Some((3, b));
+    bench.submit(a, "run", &program.to_be_bytes()).unwrap();
+    bench.round();
+    assert!(!bench.state(b).inputs.is_empty());
+    let mut resumed = Subnet::with_state(
+        bench.subnet.config().clone(),
+        bench.subnet.state().clone(),
+        Arc::clone(&bench.script) as Arc<dyn execution::Backend>,
+        Arc::clone(&bench.script) as Arc<dyn execution::Compiler>,
+        SchedulerOptions { threads: 3, ..SchedulerOptions::default() },
+    );
+    for _ in 0..6 {
+        let report = bench.round();
+        let other = resumed.round(bench.time, [7; 32]);
+        assert_eq!(other.executed.len(), report.executed.len());
+        assert_eq!(resumed.state_root(), bench.subnet.state_root());
+    }
+    assert!(bench.state(a).calls.contexts.is_empty());
 }

@@ -213,7 +213,7 @@ struct UpdateSettings {
 #[derive(candid::CandidType, Default)]
 struct Settings {
     controllers: Option<Vec<Principal>>,
-    wasm_memory_limit: Option<Nat>,
+    compute_allocation: Option<Nat>,
     environment_variables: Option<Vec<Variable>>,
     minimum_incoming_canister_call_cycles: Option<Nat>,
 }
@@ -319,14 +319,20 @@ fn canisters_create_feed_and_draw_random_bytes_through_the_management_canister()
 }
 
 #[test]
-fn a_canister_that_cannot_pay_for_its_storage_loses_its_code() {
+fn a_canister_that_cannot_pay_for_what_it_holds_loses_its_code() {
     let mut bench = Bench::new();
-    let a = bench.canister("");
-    bench.run(a, [Op::Grow(5), Op::Reply(vec![])]).unwrap();
-    bench.time += 400_000_000 * crate::scripted::SECOND;
+    let (a, b) = (bench.canister(""), bench.canister(""));
+    let allocation = Settings { compute_allocation: Some(Nat::from(100_u8)), ..Settings::default() };
+    settings(&mut bench, a, allocation).unwrap();
+    bench.time += 500_000 * crate::scripted::SECOND;
     bench.round();
-    bench.time += 400_000_000_000_000_000;
+    let left = bench.state(a).balance;
+    assert!(left > 0 && left < BALANCE / 2 + 1 && bench.state(a).code.is_some());
+    assert_eq!(bench.submit(a, "run", b"").unwrap_err().code, ErrorCode::OUT_OF_CYCLES);
+    bench.time += 600_000 * crate::scripted::SECOND;
     bench.round();
     let canister = bench.state(a);
-    assert!(canister.balance > 0 || canister.code.is_none());
+    assert!(canister.code.is_none());
+    assert_eq!((canister.balance, canister.settings.compute_allocation), (0, 0));
+    assert!(bench.state(b).code.is_some());
 }
