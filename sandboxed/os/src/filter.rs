@@ -39,6 +39,8 @@ pub enum Test {
     Without(u64),
     /// At least.
     AtLeast(u64),
+    /// The bits of the mask (first) have the value (second).
+    Masked(u64, u64),
 }
 
 const fn is(index: u8, value: u64) -> Argument {
@@ -47,6 +49,10 @@ const fn is(index: u8, value: u64) -> Argument {
 
 const fn without(index: u8, bits: u64) -> Argument {
     Argument { index, test: Test::Without(bits) }
+}
+
+const fn masked(index: u8, mask: u64, value: u64) -> Argument {
+    Argument { index, test: Test::Masked(mask, value) }
 }
 
 const fn rule(
@@ -63,6 +69,8 @@ pub const SOCKET: u64 = 3;
 const PROT_WRITE: u64 = libc::PROT_WRITE as u64;
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 const NOSIGNAL: u64 = libc::MSG_NOSIGNAL as u64;
+const TRUNC: u64 = libc::MSG_TRUNC as u64;
+const MAP_TYPE: u64 = libc::MAP_TYPE as u64;
 
 /// Denied from before exec on: nothing in a worker's start-up needs them, and each would undo a layer.
 pub const SETUP: &[Rule] = &[
@@ -95,9 +103,25 @@ pub const SETUP: &[Rule] = &[
 /// LOAD: from before the first byte is read until code and memory are mapped.
 pub const LOAD: &[Rule] = &[
     rule("recvmsg", libc::SYS_recvmsg, &[is(0, SOCKET)], "the load request with its descriptors"),
-    rule("recvfrom", libc::SYS_recvfrom, &[is(0, SOCKET)], "further packets"),
+    rule(
+        "recvfrom",
+        libc::SYS_recvfrom,
+        &[is(0, SOCKET), is(3, TRUNC), is(4, 0), is(5, 0)],
+        "further packets",
+    ),
     rule("sendto", libc::SYS_sendto, &[is(0, SOCKET), is(3, NOSIGNAL), is(4, 0), is(5, 0)], "replies"),
-    rule("mmap", libc::SYS_mmap, &[without(2, PROT_EXEC)], "code file, arena window, heap, stable memory"),
+    rule(
+        "mmap",
+        libc::SYS_mmap,
+        &[without(2, PROT_EXEC), masked(3, MAP_TYPE, libc::MAP_PRIVATE as u64)],
+        "code file, heap, stable memory",
+    ),
+    rule(
+        "mmap",
+        libc::SYS_mmap,
+        &[without(2, PROT_EXEC | PROT_WRITE), masked(3, MAP_TYPE, libc::MAP_SHARED as u64)],
+        "arena window: shared is never writable",
+    ),
     rule("mprotect", libc::SYS_mprotect, &[without(2, PROT_EXEC)], "opens reserved memory"),
     rule("mprotect", libc::SYS_mprotect, &[without(2, PROT_WRITE)], "makes the code file executable"),
     rule("munmap", libc::SYS_munmap, &[], "gives memory back"),
@@ -116,7 +140,12 @@ pub const LOAD: &[Rule] = &[
     rule("getrandom", libc::SYS_getrandom, &[], "hash seeds"),
     rule("sigaltstack", libc::SYS_sigaltstack, &[], "stack for trap signals"),
     rule("rt_sigreturn", libc::SYS_rt_sigreturn, &[], "return from trap signals"),
-    rule("prctl", libc::SYS_prctl, &[is(0, libc::PR_SET_MDWE as u64)], "no memory becomes executable after this"),
+    rule(
+        "prctl",
+        libc::SYS_prctl,
+        &[is(0, libc::PR_SET_MDWE as u64)],
+        "no memory becomes executable after this",
+    ),
     rule("prctl", libc::SYS_prctl, &[is(0, libc::PR_SET_NO_NEW_PRIVS as u64)], "installing RUN repeats it"),
     rule("seccomp", libc::SYS_seccomp, &[is(0, 1)], "installs RUN (SECCOMP_SET_MODE_FILTER)"),
     rule("exit_group", libc::SYS_exit_group, &[], "the end"),
@@ -124,8 +153,13 @@ pub const LOAD: &[Rule] = &[
 
 /// RUN: from before the first message, caller, argument or System API value on.
 pub const RUN: &[Rule] = &[
-    rule("recvfrom", libc::SYS_recvfrom, &[is(0, SOCKET), is(4, 0), is(5, 0)], "requests"),
-    rule("sendto", libc::SYS_sendto, &[is(0, SOCKET), is(3, NOSIGNAL), is(4, 0), is(5, 0)], "replies; carries no descriptor"),
+    rule("recvfrom", libc::SYS_recvfrom, &[is(0, SOCKET), is(3, TRUNC), is(4, 0), is(5, 0)], "requests"),
+    rule(
+        "sendto",
+        libc::SYS_sendto,
+        &[is(0, SOCKET), is(3, NOSIGNAL), is(4, 0), is(5, 0)],
+        "replies; carries no descriptor",
+    ),
     rule("mprotect", libc::SYS_mprotect, &[without(2, !3)], "memory.grow; never executable"),
     rule("rt_sigreturn", libc::SYS_rt_sigreturn, &[], "return from trap signals"),
     rule("exit_group", libc::SYS_exit_group, &[], "the end"),
@@ -182,6 +216,7 @@ fn condition(argument: &Argument) -> SeccompCondition {
     let (operator, value) = match argument.test {
         Test::Is(value) => (SeccompCmpOp::Eq, value),
         Test::Without(bits) => (SeccompCmpOp::MaskedEq(bits), 0),
+        Test::Masked(mask, value) => (SeccompCmpOp::MaskedEq(mask), value),
         Test::AtLeast(value) => (SeccompCmpOp::Ge, value),
     };
     SeccompCondition::new(argument.index, SeccompCmpArgLen::Qword, operator, value)

@@ -12,17 +12,19 @@ use crate::filter::Program;
 /// A namespace that a worker gets if the kernel allows it.
 pub(crate) struct Namespace {
     pub(crate) name: &'static str,
+    /// Its name in `/proc/PID/ns`.
+    pub(crate) link: &'static str,
     pub(crate) flag: libc::c_int,
 }
 
 /// All six, in the order of the bits in a launch reply.
 pub(crate) const NAMESPACES: [Namespace; 6] = [
-    Namespace { name: "mount namespace, empty root", flag: libc::CLONE_NEWNS },
-    Namespace { name: "pid namespace", flag: libc::CLONE_NEWPID },
-    Namespace { name: "network namespace", flag: libc::CLONE_NEWNET },
-    Namespace { name: "ipc namespace", flag: libc::CLONE_NEWIPC },
-    Namespace { name: "uts namespace", flag: libc::CLONE_NEWUTS },
-    Namespace { name: "cgroup namespace", flag: libc::CLONE_NEWCGROUP },
+    Namespace { name: "mount namespace, empty root", link: "mnt", flag: libc::CLONE_NEWNS },
+    Namespace { name: "pid namespace", link: "pid", flag: libc::CLONE_NEWPID },
+    Namespace { name: "network namespace", link: "net", flag: libc::CLONE_NEWNET },
+    Namespace { name: "ipc namespace", link: "ipc", flag: libc::CLONE_NEWIPC },
+    Namespace { name: "uts namespace", link: "uts", flag: libc::CLONE_NEWUTS },
+    Namespace { name: "cgroup namespace", link: "cgroup", flag: libc::CLONE_NEWCGROUP },
 ];
 
 /// Whose user a worker runs as.
@@ -74,6 +76,14 @@ impl Step {
 pub(crate) struct Failed {
     pub(crate) step: Step,
     pub(crate) errno: Errno,
+    /// The process that failed, if it came that far. The node, its parent, has to reap it.
+    pub(crate) child: Option<OwnedFd>,
+}
+
+impl Failed {
+    fn at(step: Step, errno: Errno) -> Self {
+        Self { step, errno, child: None }
+    }
 }
 
 /// A started worker: exec has succeeded.
@@ -91,7 +101,7 @@ pub(crate) fn start(
     user: User,
     namespaces: libc::c_int,
 ) -> Result<Started, Failed> {
-    let failed = |errno| Failed { step: Step::Clone, errno };
+    let failed = |errno| Failed::at(Step::Clone, errno);
     let (status_read, status_write) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
     let (go_read, go_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
@@ -99,37 +109,46 @@ pub(crate) fn start(
     // CLONE_PARENT: the node reaps its workers itself, and the launcher's death doesn't touch them.
     let child = clone(namespaces | own_user_namespace | libc::CLONE_PARENT).map_err(failed)?;
     let Some((pid, pidfd)) = child else {
+        // Or the read below would wait for ever if the launcher died.
         drop((status_read, go_write));
-        let error = in_child(image, socket, user, namespaces, &go_read, &status_write);
-        let _ = rustix::io::write(&status_write, &[error.step as u8, error.errno.raw_os_error() as u8]);
-        crate::lockdown::exit(crate::lockdown::Exit::NotConfined);
+        in_child(image, socket, user, namespaces, &go_read, &status_write);
     };
     drop((status_write, go_read));
-    if user == User::Namespaced {
-        map_user(pid).map_err(|errno| Failed { step: Step::UserMap, errno })?;
+    let landlock = match user {
+        User::Namespaced => map_user(pid).map_err(|errno| Failed::at(Step::UserMap, errno)),
+        User::Own(_) => Ok(()),
     }
-    let _ = rustix::io::write(&go_write, &[1]);
-    // A byte 0 first says whether Landlock is on; then either exec closes the pipe or an error follows.
+    .and_then(|()| {
+        let _ = rustix::io::write(&go_write, &[1]);
+        drop(go_write);
+        outcome(&status_read)
+    });
+    match landlock {
+        Ok(landlock) => Ok(Started { pid, pidfd, landlock }),
+        Err(failed) => Err(Failed { child: Some(pidfd), ..failed }),
+    }
+}
+
+/// Reads the child's report until its exec or its end closes the pipe: a byte 0 and whether Landlock is on; then
+/// the step that failed, if one did.
+fn outcome(status: &OwnedFd) -> Result<bool, Failed> {
     let mut report = [0u8; 8];
     let mut length = 0;
-    loop {
-        match rustix::io::read(&status_read, &mut report[length..]) {
+    while length < report.len() {
+        match rustix::io::read(status, &mut report[length..]) {
             Ok(0) => break,
             Ok(count) => length += count,
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(failed(errno)),
-        }
-        if length == report.len() {
-            break;
+            Err(errno) => return Err(Failed::at(Step::Clone, errno)),
         }
     }
     match report[..length] {
-        [0, landlock] => Ok(Started { pid, pidfd, landlock: landlock == 1 }),
-        [0, _, step, errno] | [step, errno] => Err(Failed {
-            step: ALL_STEPS.into_iter().find(|known| *known as u8 == step).unwrap_or(Step::Exec),
-            errno: Errno::from_raw_os_error(errno.into()),
-        }),
-        _ => Err(Failed { step: Step::Exec, errno: Errno::CHILD }),
+        [0, landlock] => Ok(landlock == 1),
+        [0, _, step, errno] | [step, errno] => Err(Failed::at(
+            ALL_STEPS.into_iter().find(|known| *known as u8 == step).unwrap_or(Step::Exec),
+            Errno::from_raw_os_error(errno.into()),
+        )),
+        _ => Err(Failed::at(Step::Exec, Errno::CHILD)),
     }
 }
 
@@ -182,8 +201,10 @@ fn clone(flags: libc::c_int) -> Result<Option<(i32, OwnedFd)>, Errno> {
     }
 }
 
-/// Inside its namespace a worker is user and group 65534; outside it is the node's.
-const INNER_ID: u32 = 65534;
+/// Inside its namespace a worker is user and group 0, outside it is the node's: the `/proc` files of an undumpable
+/// process belong to the namespace's user 0, and so the node can still read them. It gives the worker nothing: all
+/// capabilities are dropped, and locked away from exec.
+const INNER_ID: u32 = 0;
 
 fn map_user(pid: i32) -> Result<(), Errno> {
     let write = |file: &str, text: String| {
@@ -198,7 +219,7 @@ fn map_user(pid: i32) -> Result<(), Errno> {
 fn check(step: Step, result: libc::c_int) -> Result<(), Failed> {
     if result == -1 {
         let errno = Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO);
-        return Err(Failed { step, errno });
+        return Err(Failed::at(step, errno));
     }
     Ok(())
 }
@@ -210,11 +231,15 @@ fn in_child(
     namespaces: libc::c_int,
     go: &OwnedFd,
     status: &OwnedFd,
-) -> Failed {
-    match prepare(image, socket, user, namespaces, go, status) {
-        Ok(never) => match never {},
-        Err(failed) => failed,
-    }
+) -> ! {
+    let (status_at, failed) = match prepare(image, socket, user, namespaces, go, status) {
+        Ok(()) => (STATUS_AT, depart()),
+        Err(failed) => (status.as_raw_fd(), failed),
+    };
+    let report = [failed.step as u8, failed.errno.raw_os_error() as u8];
+    // SAFETY: a buffer that is readable for its length. Nothing is left to do if the launcher is gone.
+    unsafe { libc::write(status_at, report.as_ptr().cast(), report.len()) };
+    crate::lockdown::exit(crate::lockdown::Exit::NotConfined);
 }
 
 fn prepare(
@@ -224,10 +249,12 @@ fn prepare(
     namespaces: libc::c_int,
     go: &OwnedFd,
     status: &OwnedFd,
-) -> Result<std::convert::Infallible, Failed> {
-    let errno = |step| move |errno| Failed { step, errno };
+) -> Result<(), Failed> {
+    let errno = |step| move |errno| Failed::at(step, errno);
     let mut byte = [0u8];
-    rustix::io::read(go, &mut byte).map_err(errno(Step::Parent))?;
+    if rustix::io::read(go, &mut byte).map_err(errno(Step::Parent))? != 1 {
+        return Err(Failed::at(Step::Parent, Errno::SRCH));
+    }
     rustix::process::setsid().map_err(errno(Step::Session))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     if namespaces & libc::CLONE_NEWUTS != 0 {
@@ -240,11 +267,20 @@ fn prepare(
     identity(user)?;
     let landlock = landlock();
     rustix::io::write(status, &[0, u8::from(landlock)]).map_err(errno(Step::Descriptors))?;
-    descriptors(image, socket, status)?;
+    descriptors(image, socket, status)
+}
+
+/// The last steps, with the descriptors in place; returns only if one fails.
+fn depart() -> Failed {
     // After the user change, which clears it (prctl(2)).
     // SAFETY: prctl with constant arguments.
-    check(Step::Parent, unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) })?;
-    Program::setup().install().map_err(|_| Failed { step: Step::Filter, errno: Errno::INVAL })?;
+    let signal = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+    if let Err(failed) = check(Step::Parent, signal) {
+        return failed;
+    }
+    if Program::setup().install().is_err() {
+        return Failed::at(Step::Filter, Errno::INVAL);
+    }
     let arguments: [*const libc::c_char; 2] = [c"worker".as_ptr(), std::ptr::null()];
     let environment: [*const libc::c_char; 1] = [std::ptr::null()];
     const EMPTY: &CStr = c"";
@@ -259,10 +295,7 @@ fn prepare(
             libc::AT_EMPTY_PATH,
         );
     }
-    Err(Failed {
-        step: Step::Exec,
-        errno: Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO),
-    })
+    Failed::at(Step::Exec, Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
 }
 
 /// An empty, read-only root with room for one inode: its own.
@@ -367,6 +400,8 @@ fn landlock() -> bool {
         .is_ok_and(|status| status.ruleset != RulesetStatus::NotEnforced)
 }
 
+/// Number of the status pipe's descriptor at exec.
+const STATUS_AT: libc::c_int = 4;
 /// Number of the image's descriptor at exec.
 const IMAGE_AT: libc::c_int = 5;
 
@@ -385,7 +420,7 @@ fn descriptors(image: BorrowedFd<'_>, socket: &Socket, status: &OwnedFd) -> Resu
         for at in 0..4 {
             check(Step::Descriptors, libc::dup2(socket, at))?;
         }
-        check(Step::Descriptors, libc::dup3(status, 4, libc::O_CLOEXEC))?;
+        check(Step::Descriptors, libc::dup3(status, STATUS_AT, libc::O_CLOEXEC))?;
         check(Step::Descriptors, libc::dup3(image, IMAGE_AT, libc::O_CLOEXEC))?;
         check(Step::Descriptors, libc::close_range(6, u32::MAX, 0))
     }

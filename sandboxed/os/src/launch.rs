@@ -3,20 +3,24 @@
 //! The protocol has one request, `LAUNCH`, without arguments: the image, the user ids and the layers are
 //! the launcher's own. The reply is a fixed record and two descriptors.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
+use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use crate::jail::{self, NAMESPACES, User};
 use crate::socket::{Socket, SocketError};
 
-/// First user id given to workers (root only); each live worker has its own.
-const USERS_FIRST: u32 = 100_000;
-/// Ids used before the first is used again.
-const USERS: u32 = 1_000_000;
+/// First user id given to workers (root only), far above people, services and containers.
+const USERS_FIRST: u32 = 2_000_000_000;
+/// Ids used in turn. Each launcher starts at a random one, so that the workers of two launchers (one died and
+/// left its workers; two nodes on one machine) don't meet.
+const USERS: u32 = 1 << 27;
 /// How long the node waits for a launch.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LAUNCH: u8 = 1;
@@ -78,21 +82,32 @@ impl LaunchedWorker {
         if let Some(how) = &self.ended {
             return how.clone();
         }
-        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
-        let how = match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
-            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => format!("exit code {code}"),
-                (None, Some(libc::SIGSYS)) => "killed by SIGSYS: a system call outside its filter".into(),
-                (None, Some(libc::SIGKILL)) => "killed by SIGKILL".into(),
-                (None, Some(libc::SIGSEGV)) => "killed by SIGSEGV".into(),
-                (None, Some(signal)) => format!("killed by signal {signal}"),
-                (None, None) => "ended".into(),
-            },
-            Ok(None) => "ended".into(),
-            Err(errno) => format!("ended, status unknown: {errno}"),
-        };
+        let how = end(&self.pidfd);
         self.ended = Some(how.clone());
         how
+    }
+}
+
+/// Kills a child, reaps it, and tells how it ended.
+fn end(pidfd: &OwnedFd) -> String {
+    let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+    let status = loop {
+        match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Err(Errno::INTR) => {}
+            other => break other,
+        }
+    };
+    match status {
+        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => format!("exit code {code}"),
+            (None, Some(libc::SIGSYS)) => "killed by SIGSYS: a system call outside its filter".into(),
+            (None, Some(libc::SIGKILL)) => "killed by SIGKILL".into(),
+            (None, Some(libc::SIGSEGV)) => "killed by SIGSEGV".into(),
+            (None, Some(signal)) => format!("killed by signal {signal}"),
+            (None, None) => "ended".into(),
+        },
+        Ok(None) => "ended".into(),
+        Err(errno) => format!("ended, status unknown: {errno}"),
     }
 }
 
@@ -110,8 +125,7 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Starts the launcher from its own image and gives it the worker's. Call it first thing in `main`,
-    /// from the main thread: workers get a parent-death signal when that thread ends.
+    /// Starts the launcher from its own image and gives it the worker's. Call it first thing in `main`.
     ///
     /// # Errors
     /// [`LaunchError::Launcher`].
@@ -119,14 +133,7 @@ impl Launcher {
         let program = crate::image::sealed(launcher).map_err(LaunchError::Launcher)?;
         let image = crate::image::sealed(worker).map_err(LaunchError::Launcher)?;
         let (ours, theirs) = Socket::pair().map_err(LaunchError::Gone)?;
-        let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(LaunchError::Launcher)?;
+        let child = spawn_from_lasting_thread(program, theirs).map_err(LaunchError::Launcher)?;
         ours.send_with_files(&[LAUNCH], &[image.as_fd()]).map_err(LaunchError::Gone)?;
         Ok(Self { socket: Mutex::new(ours), child })
     }
@@ -153,6 +160,10 @@ impl Launcher {
         }
         let word = |at: usize| u32::from_le_bytes([reply[at], reply[at + 1], reply[at + 2], reply[at + 3]]);
         if reply[0] != 0 {
+            // A child that failed on its way to exec is ours to reap all the same.
+            for pidfd in files {
+                end(&pidfd);
+            }
             if reply[0] == NO_SEPARATE_USER {
                 return Err(LaunchError::NoSeparateUser);
             }
@@ -180,6 +191,37 @@ impl Drop for Launcher {
     }
 }
 
+/// Spawns from a thread that lives as long as this process: the kernel sends the parent-death signal of the
+/// launcher and of its workers (siblings of it, by CLONE_PARENT) when the *thread* that is their parent ends.
+fn spawn_from_lasting_thread(program: OwnedFd, control: Socket) -> io::Result<Child> {
+    type Order = (OwnedFd, Socket, mpsc::SyncSender<io::Result<Child>>);
+    static ORDERS: OnceLock<Option<mpsc::Sender<Order>>> = OnceLock::new();
+    let orders = ORDERS.get_or_init(|| {
+        let (sender, orders) = mpsc::channel::<Order>();
+        let parent = thread::Builder::new().name("workers-parent".into()).spawn(move || {
+            // The sender is static, so this never ends.
+            for (program, control, made) in orders {
+                let _ = made.send(spawn(&program, control));
+            }
+        });
+        parent.ok().map(|_| sender)
+    });
+    let gone = || io::Error::other("no thread could be started for it (limit: processes)");
+    let (made, child) = mpsc::sync_channel(1);
+    orders.as_ref().ok_or_else(gone)?.send((program, control, made)).map_err(|_| gone())?;
+    child.recv().map_err(|_| gone())?
+}
+
+fn spawn(program: &OwnedFd, control: Socket) -> io::Result<Child> {
+    Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(control)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
 const NO_SEPARATE_USER: u8 = 255;
 
 /// The launcher's life: take the image, then start a worker for each request until the node closes.
@@ -196,7 +238,7 @@ pub fn serve() -> Result<(), SocketError> {
     let (_, mut files) = node.receive_with_files(&mut packet)?;
     let image = files.pop().ok_or(SocketError::Closed)?;
     let root = rustix::process::geteuid().is_root();
-    let user = |count: u32| if root { User::Own(USERS_FIRST + count % USERS) } else { User::Namespaced };
+    let user = |count: u32| if root { User::Own(USERS_FIRST + (count % USERS)) } else { User::Namespaced };
     let mut possible = 0u8;
     let mut flags = 0;
     for (bit, namespace) in NAMESPACES.iter().enumerate() {
@@ -206,7 +248,7 @@ pub fn serve() -> Result<(), SocketError> {
         }
     }
     let separate = root || jail::can_make(0, User::Namespaced);
-    let mut count = 0u32;
+    let mut count = random();
     loop {
         match node.receive_blocking(&mut packet) {
             Ok(1) if packet == [LAUNCH] => {}
@@ -219,10 +261,18 @@ pub fn serve() -> Result<(), SocketError> {
         }
         match launch(&image, user(count), flags, possible) {
             Ok((reply, pidfd, end)) => node.send_with_files(&reply, &[pidfd.as_fd(), end.as_fd()])?,
-            Err(reply) => node.send(&reply, PATIENCE)?,
+            Err((reply, Some(child))) => node.send_with_files(&reply, &[child.as_fd()])?,
+            Err((reply, None)) => node.send(&reply, PATIENCE)?,
         }
         count = count.wrapping_add(1);
     }
+}
+
+/// A number to start from; zero if the kernel has none to give.
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    u32::from_ne_bytes(bytes)
 }
 
 fn record(step: u8, errno: u8) -> [u8; REPLY_BYTES] {
@@ -237,11 +287,11 @@ fn launch(
     user: User,
     flags: libc::c_int,
     possible: u8,
-) -> Result<([u8; REPLY_BYTES], OwnedFd, Socket), [u8; REPLY_BYTES]> {
+) -> Result<([u8; REPLY_BYTES], OwnedFd, Socket), ([u8; REPLY_BYTES], Option<OwnedFd>)> {
     let (node_end, worker_end) =
-        Socket::pair().map_err(|_| record(jail::Step::Descriptors as u8, libc::EMFILE as u8))?;
+        Socket::pair().map_err(|_| (record(jail::Step::Descriptors as u8, libc::EMFILE as u8), None))?;
     let started = jail::start(image.as_fd(), &worker_end, user, flags)
-        .map_err(|failed| record(failed.step as u8, failed.errno.raw_os_error() as u8))?;
+        .map_err(|failed| (record(failed.step as u8, failed.errno.raw_os_error() as u8), failed.child))?;
     let (uid, own) = match user {
         User::Own(id) => (id, true),
         User::Namespaced => (rustix::process::geteuid().as_raw(), false),

@@ -106,6 +106,21 @@ impl Socket {
         }
     }
 
+    /// Sends one packet, waiting for room as long as it takes: one call with no flag but `MSG_NOSIGNAL`, which
+    /// is all that a worker's RUN lock allows.
+    ///
+    /// # Errors
+    /// [`SocketError::Closed`] when the peer is gone.
+    pub fn send_blocking(&self, packet: &[u8]) -> Result<(), SocketError> {
+        loop {
+            match rustix::net::send(&self.0, packet, SendFlags::NOSIGNAL) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(gone(errno)),
+            }
+        }
+    }
+
     /// Sends one packet with descriptors.
     ///
     /// # Errors
@@ -145,7 +160,11 @@ impl Socket {
     /// # Errors
     /// [`SocketError::Os`].
     pub fn set_receive_patience(&self, patience: Duration) -> Result<(), SocketError> {
-        Ok(rustix::net::sockopt::set_socket_timeout(&self.0, rustix::net::sockopt::Timeout::Recv, Some(patience))?)
+        Ok(rustix::net::sockopt::set_socket_timeout(
+            &self.0,
+            rustix::net::sockopt::Timeout::Recv,
+            Some(patience),
+        )?)
     }
 
     /// Receives one packet in one syscall, waiting as long as [`Socket::set_receive_patience`] said
@@ -195,7 +214,7 @@ impl Socket {
         if received.bytes == 0 {
             return Err(SocketError::Closed);
         }
-        if received.flags.contains(rustix::net::ReturnFlags::TRUNC) {
+        if received.flags.intersects(rustix::net::ReturnFlags::TRUNC | rustix::net::ReturnFlags::CTRUNC) {
             return Err(SocketError::TooLong(length));
         }
         Ok((received.bytes, files))
@@ -203,7 +222,8 @@ impl Socket {
 
     fn wait(&self, what: PollFlags, start: Instant, patience: Duration) -> Result<(), SocketError> {
         let left = patience.checked_sub(start.elapsed()).ok_or(SocketError::Deadline(patience))?;
-        let left = Timespec { tv_sec: left.as_secs().min(1 << 30) as i64, tv_nsec: left.subsec_nanos().into() };
+        let left =
+            Timespec { tv_sec: left.as_secs().min(1 << 30) as i64, tv_nsec: left.subsec_nanos().into() };
         match poll(&mut [PollFd::new(&self.0, what)], Some(&left)) {
             Ok(0) => Err(SocketError::Deadline(patience)),
             Ok(_) | Err(Errno::INTR) => Ok(()),

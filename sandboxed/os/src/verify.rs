@@ -2,6 +2,11 @@
 
 use std::fs;
 use std::io::Read;
+use std::sync::OnceLock;
+
+use crate::filter::SOCKET;
+use crate::jail::NAMESPACES;
+use crate::launch::LaunchedWorker;
 
 /// How far a worker must have got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +18,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Filters in force: SETUP, LOAD and, later, RUN.
+    /// Filters of ours in force: SETUP, LOAD and, later, RUN.
     fn filters(self) -> u64 {
         match self {
             Self::Load => 2,
@@ -49,6 +54,46 @@ fn proc_file(pid: i32, name: &str) -> Result<String, NotConfined> {
     Ok(text)
 }
 
+/// Checks a worker in `phase`: everything of [`worker`], and that it has its socket for its only descriptor and
+/// shares none of the namespaces that the launcher could make.
+///
+/// # Errors
+/// The first layer that isn't in force.
+pub fn launched(launched: &LaunchedWorker, phase: Phase) -> Result<(), NotConfined> {
+    worker(launched.pid, launched.uid, phase)?;
+    let expected = [SOCKET as u32];
+    let found = descriptors(launched.pid).map_err(|error| {
+        wrong("proc", format!("/proc/{}/fd: {error}", launched.pid), "a readable directory")
+    })?;
+    if found != expected {
+        return Err(wrong("descriptors", format!("{found:?}"), format!("{expected:?}")));
+    }
+    for (namespace, _) in NAMESPACES.iter().zip(&launched.layers).filter(|(_, layer)| layer.on) {
+        let link = |who: &str| {
+            let path = format!("/proc/{who}/ns/{}", namespace.link);
+            fs::read_link(&path).map_err(|error| wrong("proc", format!("{path}: {error}"), "a readable link"))
+        };
+        let found = link(&launched.pid.to_string())?;
+        if found == link("self")? {
+            return Err(wrong(namespace.name, found.display(), "another than the node's"));
+        }
+    }
+    Ok(())
+}
+
+/// Filters that were in force on this process before it launched anything: a container's.
+fn inherited_filters() -> u64 {
+    static INHERITED: OnceLock<u64> = OnceLock::new();
+    *INHERITED.get_or_init(|| {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        field(&status, "Seccomp_filters").parse().unwrap_or(0)
+    })
+}
+
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("nothing", str::trim)
+}
+
 /// Checks process `pid`, which should run as user `uid`, in `phase`.
 ///
 /// # Errors
@@ -59,16 +104,14 @@ pub fn worker(pid: i32, uid: u32, phase: Phase) -> Result<(), NotConfined> {
 }
 
 fn status(text: &str, uid: u32, phase: Phase) -> Result<(), NotConfined> {
-    let field = |name: &str| -> &str {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .map_or("nothing", str::trim)
-    };
+    let field = |name| field(text, name);
     for (layer, name, expected) in [
         ("seccomp filter mode", "Seccomp", "2"),
         ("no_new_privs", "NoNewPrivs", "1"),
         ("effective capabilities", "CapEff", "0000000000000000"),
         ("permitted capabilities", "CapPrm", "0000000000000000"),
+        ("inheritable capabilities", "CapInh", "0000000000000000"),
+        ("bounding capabilities", "CapBnd", "0000000000000000"),
         ("ambient capabilities", "CapAmb", "0000000000000000"),
         ("single thread", "Threads", "1"),
     ] {
@@ -77,7 +120,7 @@ fn status(text: &str, uid: u32, phase: Phase) -> Result<(), NotConfined> {
         }
     }
     // Seccomp_filters is there since Linux 5.10.
-    let filters = phase.filters();
+    let filters = inherited_filters() + phase.filters();
     if field("Seccomp_filters").parse() != Ok(filters) {
         return Err(wrong("number of seccomp filters", field("Seccomp_filters"), filters));
     }

@@ -1,0 +1,360 @@
+//! Real workers, launched by the real launcher, attacked from inside and looked at from outside.
+
+use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use sandbox_os::filter::{LOAD, RUN, Rule};
+use sandbox_os::verify::{self, Phase};
+use sandbox_os::{LaunchedWorker, Launcher, pull};
+
+/// Longest wait for anything that is expected to happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The kernel's numbers for system calls end well before this.
+const CALLS: u16 = 600;
+const FORBIDDEN: &str = "killed by SIGSYS: a system call outside its filter";
+const LAUNCHER: &str = "bulkhead-launcher";
+const PROBE: &str = "probe";
+/// Where the images lie, for the run as an ordinary user, who can't build them.
+const BUILT_IMAGES: &str = "BULKHEAD_TEST_IMAGES";
+
+struct Images {
+    launcher: Vec<u8>,
+    probe: Vec<u8>,
+}
+
+/// Launcher and probe, static as in the node, built once.
+fn images() -> &'static Images {
+    static IMAGES: OnceLock<Images> = OnceLock::new();
+    let read = |directory: &Path, file: &str| std::fs::read(directory.join(file)).expect("the build left it");
+    IMAGES.get_or_init(|| {
+        if let Some(directory) = std::env::var_os(BUILT_IMAGES).map(PathBuf::from) {
+            return Images { launcher: read(&directory, LAUNCHER), probe: read(&directory, PROBE) };
+        }
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("images");
+        let release = target.join("x86_64-unknown-linux-gnu/release");
+        let build = |what: &[&str]| {
+            let status = Command::new(env!("CARGO"))
+                .current_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")))
+                .args([
+                    "build",
+                    "--release",
+                    "--locked",
+                    "--target",
+                    "x86_64-unknown-linux-gnu",
+                    "--target-dir",
+                ])
+                .arg(&target)
+                .args(what)
+                .env_remove("RUSTFLAGS")
+                .env_remove("RUSTC_WORKSPACE_WRAPPER")
+                .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+                .status()
+                .expect("cargo runs");
+            assert!(status.success(), "the images build");
+        };
+        build(&["--package", "sandbox-os", "--example", "probe"]);
+        build(&["--package", "sandbox-launcher"]);
+        Images { launcher: read(&release, LAUNCHER), probe: read(&release.join("examples"), PROBE) }
+    })
+}
+
+fn launcher() -> Launcher {
+    Launcher::start(&images().launcher, &images().probe).expect("the launcher starts")
+}
+
+/// One test at a time: some count this process's descriptors and children.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A worker that waits in the LOAD lock.
+fn in_load(launcher: &Launcher) -> LaunchedWorker {
+    let mut worker = launcher.launch().expect("a worker starts");
+    let said = receive(&worker);
+    assert_eq!(said, Some(vec![0]), "the worker says that LOAD is on, or {}", worker.kill());
+    worker
+}
+
+/// A worker that waits in the RUN lock.
+fn in_run(launcher: &Launcher) -> LaunchedWorker {
+    let worker = in_load(launcher);
+    assert_eq!(ask(&worker, b"R"), Some(vec![1]), "the worker says that RUN is on");
+    worker
+}
+
+/// Every number outside the list kills. Two calls of the uprobe machinery pass every filter by the kernel's own rule
+/// (since Linux 6.14 and 6.18); made by anything but a probe, one kills with SIGILL and the other does nothing.
+fn every_call_outside(allowed: &[Rule], worker: impl Fn() -> LaunchedWorker) {
+    const URETPROBE: u16 = 335;
+    const UPROBE: u16 = 336;
+    let allowed: BTreeSet<i64> = allowed.iter().map(|rule| rule.number).collect();
+    for number in (0..CALLS).filter(|&number| !allowed.contains(&i64::from(number))) {
+        let [low, high] = number.to_le_bytes();
+        let mut worker = worker();
+        let answer = ask(&worker, &[b'S', low, high]);
+        let how = worker.kill();
+        let expected = match number {
+            URETPROBE => answer.is_none() && [FORBIDDEN, "killed by signal 4"].contains(&how.as_str()),
+            UPROBE => answer.is_some() || how == FORBIDDEN,
+            _ => answer.is_none() && how == FORBIDDEN,
+        };
+        assert!(expected, "call {number}: {answer:?}, {how}");
+    }
+}
+
+/// Sends an order and takes the answer; `None` when the worker died of it.
+fn ask(worker: &LaunchedWorker, order: &[u8]) -> Option<Vec<u8>> {
+    worker.socket.send(order, PATIENCE).expect("a live worker reads");
+    receive(worker)
+}
+
+fn receive(worker: &LaunchedWorker) -> Option<Vec<u8>> {
+    let mut buffer = [0; 64];
+    match worker.socket.receive(&mut buffer, PATIENCE) {
+        Ok(length) => Some(buffer[..length].to_vec()),
+        Err(sandbox_os::SocketError::Closed) => None,
+        Err(error) => panic!("the worker neither answers nor dies: {error}"),
+    }
+}
+
+fn dies_of_sigsys(mut worker: LaunchedWorker, order: &[u8]) {
+    assert_eq!(ask(&worker, order), None, "order {order:?} was answered");
+    assert_eq!(worker.kill(), FORBIDDEN, "order {order:?}");
+}
+
+fn descriptor_count() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("/proc is mounted").count()
+}
+
+/// Children of this process, zombies too.
+fn children() -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for task in std::fs::read_dir("/proc/self/task").expect("/proc is mounted") {
+        let path = task.expect("a thread").path().join("children");
+        // A thread may end meanwhile; its children then show up under another one.
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        all.extend(text.split_whitespace().map(str::to_owned));
+    }
+    all
+}
+
+#[test]
+fn a_worker_is_confined_in_both_phases_as_seen_from_outside() {
+    let _turn = turn();
+    let launcher = launcher();
+    let worker = in_load(&launcher);
+    verify::launched(&worker, Phase::Load).expect("LOAD holds");
+    let early = verify::launched(&worker, Phase::Run).expect_err("RUN is not on yet");
+    assert_eq!(early.layer, "number of seccomp filters");
+    assert_eq!(ask(&worker, b"R"), Some(vec![1]));
+    verify::launched(&worker, Phase::Run).expect("RUN holds");
+    let off: Vec<_> = worker.layers.iter().filter(|layer| !layer.on).collect();
+    println!("layers off: {off:?}");
+    let environ = std::fs::read(format!("/proc/{}/environ", worker.pid)).expect("readable by the node");
+    assert_eq!(environ, b"", "the environment is empty");
+}
+
+#[test]
+fn an_unconfined_child_is_refused() {
+    let _turn = turn();
+    let mut child = Command::new("cat").stdin(std::process::Stdio::piped()).spawn().expect("cat starts");
+    let uid = std::fs::metadata("/proc/self").map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
+    let refused = verify::worker(child.id() as i32, uid.expect("/proc is mounted"), Phase::Load);
+    child.kill().expect("it runs");
+    child.wait().expect("it is ours");
+    assert_eq!(refused.expect_err("cat is not confined").layer, "seccomp filter mode");
+}
+
+#[test]
+fn the_image_refuses_to_run_outside_a_launch() {
+    let _turn = turn();
+    let image = sandbox_os::image::sealed(&images().probe).expect("memory files work");
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&image));
+    let status = Command::new(path).status().expect("it starts");
+    assert_eq!(status.code(), Some(sandbox_os::lockdown::Exit::NotConfined as i32));
+}
+
+#[test]
+fn every_system_call_outside_the_run_list_kills() {
+    let _turn = turn();
+    let launcher = launcher();
+    every_call_outside(RUN, || in_run(&launcher));
+}
+
+#[test]
+fn every_system_call_outside_the_load_list_kills() {
+    let _turn = turn();
+    let launcher = launcher();
+    every_call_outside(LOAD, || in_load(&launcher));
+}
+
+#[test]
+fn calls_that_are_listed_with_arguments_kill_with_other_arguments() {
+    let _turn = turn();
+    let launcher = launcher();
+    // recvfrom, sendto and mprotect on descriptor 0, or without flags. Zero arguments are fine for mprotect.
+    for number in [libc::SYS_recvfrom, libc::SYS_sendto] {
+        let [low, high, ..] = number.to_le_bytes();
+        dies_of_sigsys(in_run(&launcher), &[b'S', low, high]);
+        dies_of_sigsys(in_load(&launcher), &[b'S', low, high]);
+    }
+    let execute = [(libc::PROT_READ | libc::PROT_EXEC) as u8, libc::MAP_PRIVATE as u8];
+    dies_of_sigsys(in_load(&launcher), &[b'M', execute[0], execute[1]]);
+    let [read_write, shared] = [(libc::PROT_READ | libc::PROT_WRITE) as u8, libc::MAP_SHARED as u8];
+    dies_of_sigsys(in_load(&launcher), &[b'M', read_write, shared]);
+    let private = libc::MAP_PRIVATE as u8;
+    assert_eq!(ask(&in_load(&launcher), &[b'M', read_write, private]), Some(vec![4]), "LOAD may map memory");
+    dies_of_sigsys(in_run(&launcher), &[b'M', read_write, private]);
+}
+
+#[test]
+fn the_32_bit_entry_kills() {
+    let _turn = turn();
+    let launcher = launcher();
+    dies_of_sigsys(in_load(&launcher), b"3");
+    dies_of_sigsys(in_run(&launcher), b"3");
+}
+
+#[test]
+fn clocks_kill_though_they_need_no_system_call() {
+    let _turn = turn();
+    let launcher = launcher();
+    // SIGSEGV; or SIGSYS, when a handler of the runtime for it goes on to make a call, and where the vDSO has to ask
+    // the kernel for the time.
+    for (clock, name) in [(b"T", "time-stamp counter"), (b"V", "vDSO")] {
+        for mut worker in [in_load(&launcher), in_run(&launcher)] {
+            assert_eq!(ask(&worker, clock), None, "the {name} was read");
+            assert!(["killed by SIGSEGV", FORBIDDEN].contains(&worker.kill().as_str()));
+        }
+    }
+}
+
+#[test]
+fn the_heap_needs_no_system_call_under_run() {
+    let _turn = turn();
+    let launcher = launcher();
+    assert_eq!(ask(&in_run(&launcher), b"H"), Some(vec![2]));
+}
+
+#[test]
+fn pages_are_copied_out_and_a_lie_about_them_is_an_error() {
+    let _turn = turn();
+    let launcher = launcher();
+    let worker = in_run(&launcher);
+    let address = ask(&worker, &[b'P', 0xA7]).expect("an address");
+    let address = u64::from_le_bytes(address.try_into().expect("eight bytes"));
+    let mut page = [0; pull::PAGE_BYTES];
+    pull::pages(worker.pid, &[address], &mut [&mut page]).expect("the page is there");
+    assert_eq!(page, [0xA7; pull::PAGE_BYTES]);
+    let (mut first, mut second) = ([0; pull::PAGE_BYTES], [0; pull::PAGE_BYTES]);
+    let lie = pull::pages(worker.pid, &[address, 4096], &mut [&mut first, &mut second]);
+    assert!(matches!(lie, Err(pull::PullError::Unmapped)), "{lie:?}");
+    let lie = pull::pages(worker.pid, &[u64::MAX - 100], &mut [&mut first]);
+    assert!(matches!(lie, Err(pull::PullError::Unmapped)), "{lie:?}");
+}
+
+#[test]
+fn two_hundred_launches_leave_nothing_behind() {
+    let _turn = turn();
+    let launcher = launcher();
+    drop(in_run(&launcher));
+    let (descriptors, before) = (descriptor_count(), children());
+    for _ in 0..200 {
+        let mut worker = in_load(&launcher);
+        assert_eq!(worker.kill(), "killed by SIGKILL");
+    }
+    assert_eq!(descriptor_count(), descriptors);
+    let left: Vec<_> = children().difference(&before).cloned().collect();
+    assert_eq!(left, Vec::<String>::new(), "children left, zombies or not");
+    let open = std::fs::read_dir(format!("/proc/{}/fd", launcher.pid())).expect("ours").count();
+    assert!(open < 10, "the launcher holds {open} descriptors");
+}
+
+#[test]
+fn workers_outlive_their_launcher_and_a_new_one_gives_other_users() {
+    let _turn = turn();
+    let first = launcher();
+    let worker = in_load(&first);
+    drop(first);
+    verify::launched(&worker, Phase::Load).expect("the launcher's end did not touch it");
+    let second = launcher();
+    let other = in_load(&second);
+    if worker.layers.iter().any(|layer| layer.name == "user id of its own" && layer.on) {
+        assert_ne!(worker.uid, other.uid);
+    }
+}
+
+#[test]
+fn a_dead_launcher_is_an_error_that_says_so() {
+    let _turn = turn();
+    let launcher = launcher();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(launcher.pid() as i32).expect("a process number"),
+        rustix::process::Signal::KILL,
+    )
+    .expect("it is ours");
+    let refused = launcher.launch().expect_err("nobody answers");
+    assert!(refused.to_string().contains("launcher"), "{refused}");
+}
+
+#[test]
+fn workers_outlive_the_thread_that_started_the_launcher() {
+    let _turn = turn();
+    let (_launcher, worker) = std::thread::spawn(|| {
+        let launcher = launcher();
+        let worker = in_load(&launcher);
+        (launcher, worker)
+    })
+    .join()
+    .expect("the thread ends well");
+    assert_eq!(ask(&worker, b"R"), Some(vec![1]), "still there");
+}
+
+#[test]
+fn an_image_that_is_no_program_is_an_error_and_leaves_no_zombie() {
+    let _turn = turn();
+    let launcher = Launcher::start(&images().launcher, b"not a program").expect("the launcher starts");
+    let refused = launcher.launch().expect_err("the kernel can't execute it");
+    assert!(refused.to_string().starts_with("exec of the worker image"), "{refused}");
+    let launcher = launcher.pid().to_string();
+    assert_eq!(
+        children().into_iter().filter(|pid| *pid != launcher).collect::<Vec<_>>(),
+        Vec::<String>::new()
+    );
+}
+
+/// The two tests that matter most once more, by this program again, as user 65534.
+#[test]
+fn an_ordinary_user_gets_confined_workers_too() {
+    let _turn = turn();
+    if !rustix::process::geteuid().is_root() {
+        println!("already an ordinary user: the other tests are this one");
+        return;
+    }
+    let place = tempfile::tempdir().expect("room for the images");
+    std::fs::set_permissions(place.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("ours");
+    std::fs::write(place.path().join(LAUNCHER), &images().launcher).expect("room for the images");
+    std::fs::write(place.path().join(PROBE), &images().probe).expect("room for the images");
+    let output = Command::new("/proc/self/exe")
+        .args(["--exact", "--test-threads=1", "--nocapture"])
+        .args([
+            "a_worker_is_confined_in_both_phases_as_seen_from_outside",
+            "pages_are_copied_out_and_a_lie_about_them_is_an_error",
+        ])
+        .env(BUILT_IMAGES, place.path())
+        .current_dir("/")
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .expect("this program starts again");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("2 passed"), "{text}");
+    assert!(text.contains("user id of its own\", on: false"), "the missing layer is named: {text}");
+}
