@@ -25,6 +25,8 @@ const USERS: u32 = 1 << 27;
 const PATIENCE: Duration = Duration::from_secs(10);
 const LAUNCH: u8 = 1;
 const REPLY_BYTES: usize = 12;
+/// Step that failed or 0, errno, namespaces, other layers; process id; user id.
+type Reply = [u8; REPLY_BYTES];
 
 /// Why no worker could be had.
 #[derive(Debug, thiserror::Error)]
@@ -275,7 +277,7 @@ fn random() -> u32 {
     u32::from_ne_bytes(bytes)
 }
 
-fn record(step: u8, errno: u8) -> [u8; REPLY_BYTES] {
+fn record(step: u8, errno: u8) -> Reply {
     let mut record = [0; REPLY_BYTES];
     record[0] = step;
     record[1] = errno;
@@ -287,7 +289,7 @@ fn launch(
     user: User,
     flags: libc::c_int,
     possible: u8,
-) -> Result<([u8; REPLY_BYTES], OwnedFd, Socket), ([u8; REPLY_BYTES], Option<OwnedFd>)> {
+) -> Result<(Reply, OwnedFd, Socket), (Reply, Option<OwnedFd>)> {
     let (node_end, worker_end) =
         Socket::pair().map_err(|_| (record(jail::Step::Descriptors as u8, libc::EMFILE as u8), None))?;
     let started = jail::start(image.as_fd(), &worker_end, user, flags)
