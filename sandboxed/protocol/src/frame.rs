@@ -131,18 +131,20 @@ impl Assembly {
         Ok((self.frame.len() == self.length).then(|| self.binding()).flatten())
     }
 
-    /// The message's bytes; empty before the frame is complete.
+    /// The binding, once the first packet has come.
     #[must_use]
-    pub fn body(&self) -> &[u8] {
-        self.frame.get(HEADER_BYTES..).unwrap_or_default()
-    }
-
-    fn binding(&self) -> Option<Binding> {
+    pub fn binding(&self) -> Option<Binding> {
         Some(Binding {
             worker: u64::from_le_bytes(field(&self.frame, 8)?),
             execution: u64::from_le_bytes(field(&self.frame, 16)?),
             nonce: u128::from_le_bytes(field(&self.frame, 24)?),
         })
+    }
+
+    /// The message's bytes; empty before the frame is complete.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        self.frame.get(HEADER_BYTES..).unwrap_or_default()
     }
 }
 

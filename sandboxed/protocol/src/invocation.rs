@@ -51,9 +51,23 @@ pub enum Entry<'a> {
     Query(&'a str, #[serde(borrow)] Bytes<'a>),
     Transform(&'a str, #[serde(borrow)] Bytes<'a>),
     CompositeQuery(&'a str, #[serde(borrow)] Bytes<'a>),
-    Reply { callback: (u64, u64), #[serde(borrow)] data: Bytes<'a>, composite: bool },
-    Reject { callback: (u64, u64), code: u8, message: &'a str, composite: bool },
-    Cleanup { callback: (u64, u64), code: u8, composite: bool },
+    Reply {
+        callback: (u64, u64),
+        #[serde(borrow)]
+        data: Bytes<'a>,
+        composite: bool,
+    },
+    Reject {
+        callback: (u64, u64),
+        code: u8,
+        message: &'a str,
+        composite: bool,
+    },
+    Cleanup {
+        callback: (u64, u64),
+        code: u8,
+        composite: bool,
+    },
 }
 
 /// See [`execution::SystemView`].
@@ -98,7 +112,8 @@ impl<'a> Invocation<'a> {
     /// The wire form. `limits` are given where the worker doesn't have them yet.
     #[must_use]
     pub fn new(invocation: &'a execution::Invocation, limits: Option<&execution::Limits>) -> Self {
-        let execution::Invocation { id, entry, caller, instructions_max, slice, system, limits: _ } = invocation;
+        let execution::Invocation { id, entry, caller, instructions_max, slice, system, limits: _ } =
+            invocation;
         Self {
             id: *id,
             entry: Entry::from(entry),

@@ -206,6 +206,9 @@ impl DirtyPages {
                 (0..u64::from(run.count)).map(move |at| (run.page + at, run.address + at * PAGE))
             })
         };
-        Ok(Self { pages: each().map(|page| page.0).collect(), addresses: each().map(|page| page.1).collect() })
+        Ok(Self {
+            pages: each().map(|page| page.0).collect(),
+            addresses: each().map(|page| page.1).collect(),
+        })
     }
 }

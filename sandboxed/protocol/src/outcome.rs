@@ -31,7 +31,9 @@ impl<'a> From<&'a execution::Ending> for End<'a> {
     fn from(ending: &'a execution::Ending) -> Self {
         match ending {
             execution::Ending::Returned => Self::Returned,
-            execution::Ending::Trapped(execution::Trap { code, text }) => Self::Trapped { code: code.0, text },
+            execution::Ending::Trapped(execution::Trap { code, text }) => {
+                Self::Trapped { code: code.0, text }
+            }
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use execution::outcome::{Effects, OutgoingCall};
-use execution::{Answer, Callback, EntryPoint, Freezing, GlobalValue, Invocation, Limits, Principal, RunStatus, SystemView};
+use execution::{
+    Answer, Callback, EntryPoint, Freezing, GlobalValue, Invocation, Limits, Principal, RunStatus, SystemView,
+};
 use proptest::prelude::*;
 use sandbox_protocol as wire;
 use wire::{Assembly, Binding, DirtyPages, PageState, Sync, ToWorker};

@@ -1,0 +1,123 @@
+//! What a worker claims of a run, checked for form and bounds before a number of it is used.
+//!
+//! `execution::check` decides later whether the effects are ones that this canister could have had. Here it is
+//! made sure that sizes, counts and page lists can be worked with.
+
+use execution::check::returns_memory;
+use execution::memory::{PAGE_BYTES, WASM_PAGE_BYTES};
+use execution::outcome::LogLine;
+use execution::{BackendError, Effects, Ending, Instructions, Invocation, Outcome, Snapshot};
+use sandbox_protocol::{DirtyPages, Finished, Malformed, ToNode};
+
+use crate::worker::{unexpected, violation};
+
+const PAGES_PER_WASM_PAGE: u64 = WASM_PAGE_BYTES / PAGE_BYTES as u64;
+
+/// What a run may claim at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Whether pages are wanted.
+    pub(crate) keeps: bool,
+    /// Instructions of the whole run.
+    pub(crate) instructions_max: Instructions,
+    /// Instructions after which it pauses.
+    slice: Instructions,
+    /// Sizes before the run, and the largest after it, in 64 KiB pages.
+    heap: (u64, u64),
+    stable: (u64, u64),
+}
+
+impl Bounds {
+    /// For a run of `invocation` on `target`.
+    pub(crate) fn new(target: &Snapshot, invocation: &Invocation) -> Self {
+        let limits = &invocation.limits;
+        let interface = &target.module.interface;
+        let heap_bytes = if interface.memory64 { limits.heap64_bytes } else { limits.heap32_bytes };
+        let heap_max = interface.heap_pages_max.min(heap_bytes / WASM_PAGE_BYTES);
+        let (heap, stable) = (target.heap.wasm_pages(), target.stable.wasm_pages());
+        Self {
+            keeps: returns_memory(&invocation.entry),
+            instructions_max: invocation.instructions_max,
+            slice: invocation.slice,
+            heap: (heap, heap_max.max(heap)),
+            stable: (stable, (limits.stable_bytes / WASM_PAGE_BYTES).max(stable)),
+        }
+    }
+}
+
+/// An answer to a run.
+#[derive(Debug)]
+pub(crate) enum Answered {
+    Finished(Box<Claims>),
+    Paused,
+}
+
+/// A finished run, its pages not yet copied.
+#[derive(Debug)]
+pub(crate) struct Claims {
+    /// The outcome, without memory.
+    pub(crate) outcome: Outcome,
+    /// Sizes after the run, in 64 KiB pages.
+    pub(crate) heap_pages: u64,
+    pub(crate) stable_pages: u64,
+    /// Pages to copy.
+    pub(crate) heap: DirtyPages,
+    pub(crate) stable: DirtyPages,
+    /// Whether the worker may run another message.
+    pub(crate) reusable: bool,
+}
+
+/// Takes the reply to `Execute` or `Resume`.
+pub(crate) fn answered(reply: ToNode<'_>, bounds: &Bounds) -> Result<Answered, BackendError> {
+    match reply {
+        ToNode::Finished(finished) => match Claims::checked(*finished, bounds) {
+            Ok(claims) => Ok(Answered::Finished(Box::new(claims))),
+            Err(Malformed(claim)) => Err(violation(claim)),
+        },
+        ToNode::Paused { instructions } => {
+            if bounds.slice >= bounds.instructions_max || instructions > bounds.instructions_max {
+                return Err(violation("paused a run that has no slices"));
+            }
+            Ok(Answered::Paused)
+        }
+        other => Err(unexpected(&other, "finished")),
+    }
+}
+
+impl Claims {
+    fn checked(finished: Finished<'_>, bounds: &Bounds) -> Result<Self, Malformed> {
+        let ending = Ending::from(finished.end);
+        let effects = finished.effects.map(Effects::try_from).transpose()?;
+        if (ending == Ending::Returned) != effects.is_some() {
+            return Err(Malformed("effects go with a return, and with nothing else"));
+        }
+        let keeps = bounds.keeps && effects.is_some();
+        let within = |size: u64, (before, max): (u64, u64)| {
+            if keeps { (before..=max).contains(&size) } else { size == before }
+        };
+        if !within(finished.heap_pages, bounds.heap) || !within(finished.stable_pages, bounds.stable) {
+            return Err(Malformed("a memory size that the run can't have come to"));
+        }
+        let dirty = |runs: &[_], wasm_pages: u64, counted: u64| {
+            if !keeps && !runs.is_empty() {
+                return Err(Malformed("written pages of a run that keeps none"));
+            }
+            DirtyPages::checked(runs, wasm_pages.saturating_mul(PAGES_PER_WASM_PAGE), counted)
+        };
+        Ok(Self {
+            heap: dirty(&finished.heap.0, finished.heap_pages, finished.heap_pages_dirty)?,
+            stable: dirty(&finished.stable.0, finished.stable_pages, finished.stable_pages_dirty)?,
+            heap_pages: finished.heap_pages,
+            stable_pages: finished.stable_pages,
+            reusable: finished.reusable,
+            outcome: Outcome {
+                ending,
+                instructions: finished.instructions,
+                heap_pages_dirty: finished.heap_pages_dirty,
+                stable_pages_dirty: finished.stable_pages_dirty,
+                logs: finished.logs.0.iter().map(|line| LogLine { text: line.0.to_vec() }).collect(),
+                effects,
+            },
+        })
+    }
+}

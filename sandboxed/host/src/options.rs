@@ -1,0 +1,81 @@
+//! Bounds and callbacks of the sandbox.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use execution::{Instructions, Principal};
+
+/// Where the time of one execution went, on the node's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Phases {
+    /// The canister.
+    pub canister: Principal,
+    /// `Invocation::id`.
+    pub invocation: u64,
+    /// Whether the worker was started or loaded for it.
+    pub cold: bool,
+    /// Getting a worker, cold or warm.
+    pub prepare: Duration,
+    /// From placing the worker until its answer was there.
+    pub worker: Duration,
+    /// Checking the claims and copying the written pages.
+    pub pages: Duration,
+}
+
+/// Called after each execution that ended, on the thread that asked for it.
+pub type Observer = Arc<dyn Fn(&Phases) + Send + Sync>;
+
+/// Bounds of [`crate::Sandboxed`]. None of them can change a result.
+#[derive(Clone)]
+pub struct SandboxOptions {
+    /// Workers launched ahead, confined and without a canister.
+    pub pool: usize,
+    /// Workers with a canister; idle ones make room for others.
+    pub workers_max: usize,
+    /// Query workers of one canister.
+    pub query_workers: usize,
+    /// How long a worker may be idle before it goes.
+    pub idle_max: Duration,
+    /// How long a worker may take over anything but running.
+    pub step_patience: Duration,
+    /// Instructions a second that a worker has to reach: a run gets `step_patience` and the time that its
+    /// instruction limit takes at this rate.
+    pub instructions_per_second_min: Instructions,
+    /// Hears of each execution.
+    pub observer: Option<Observer>,
+}
+
+impl Default for SandboxOptions {
+    fn default() -> Self {
+        Self {
+            pool: 2,
+            workers_max: 2_000,
+            query_workers: 1,
+            idle_max: Duration::from_secs(300),
+            step_patience: Duration::from_secs(10),
+            instructions_per_second_min: 100_000_000,
+            observer: None,
+        }
+    }
+}
+
+impl SandboxOptions {
+    /// How long a run of at most `instructions` may take.
+    pub(crate) fn run_patience(&self, instructions: Instructions) -> Duration {
+        let seconds = instructions / self.instructions_per_second_min.max(1);
+        self.step_patience.saturating_add(Duration::from_secs(seconds))
+    }
+}
+
+impl fmt::Debug for SandboxOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SandboxOptions")
+            .field("pool", &self.pool)
+            .field("workers_max", &self.workers_max)
+            .field("query_workers", &self.query_workers)
+            .field("idle_max", &self.idle_max)
+            .field("step_patience", &self.step_patience)
+            .finish_non_exhaustive()
+    }
+}

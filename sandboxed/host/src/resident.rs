@@ -1,0 +1,270 @@
+//! A worker with a canister in it, and what it holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use execution::memory::{Arena, Memory, PAGE_BYTES, PageVersion, StagedPages, WASM_PAGE_BYTES};
+use execution::{BackendError, Invocation, Limits, MemoryDelta, Module, Outcome, Principal, Snapshot};
+use sandbox_os::pull::PullError;
+use sandbox_protocol::{
+    Execute, Load, PAGES_PER_REPLY, PageState, Pages, Sync, ToNode, ToWorker, globals, page_runs,
+};
+
+use crate::claims::{Answered, Bounds, Claims, answered};
+use crate::status::Role;
+use crate::worker::{Worker, unexpected, violation};
+
+/// A worker past its RUN lock, and a mirror of its memory. The mirror keeps the page versions whose slots the
+/// worker knows, so that none is recycled under it.
+#[derive(Debug)]
+pub(crate) struct Resident {
+    worker: Worker,
+    module: Arc<Module>,
+    arena: Arc<Arena>,
+    /// Limits that it was sent last.
+    limits: Option<Arc<Limits>>,
+    stable_pages_max: u64,
+    /// What it was last brought to.
+    heap: Held,
+    stable: Held,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    memory: Memory,
+    /// Size now, in 64 KiB pages.
+    wasm_pages: u64,
+    /// Pages that its last run wrote and keeps, and where they were copied to; ascending.
+    written: Vec<(u64, PageVersion)>,
+}
+
+/// A run that a worker has begun.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) id: u64,
+    pub(crate) target: Snapshot,
+    pub(crate) bounds: Bounds,
+    pub(crate) patience: Duration,
+}
+
+/// How a run stands.
+pub(crate) enum Step {
+    Finished(Outcome, Option<Resident>),
+    Paused(Resident, Run),
+}
+
+impl Resident {
+    /// Loads a canister into a fresh worker.
+    pub(crate) fn load(
+        worker: Worker,
+        role: Role,
+        target: &Snapshot,
+        limits: &Limits,
+        patience: Duration,
+    ) -> Result<Self, BackendError> {
+        let interface = &target.module.interface;
+        let stable_pages_max = limits.stable_bytes / WASM_PAGE_BYTES;
+        let load = Load {
+            memory64: interface.memory64,
+            has_memory: interface.has_memory,
+            heap_pages_max: interface.heap_pages_max,
+            stable_pages_max,
+            drops_data: interface.drops_data,
+            globals: globals(&interface.globals),
+            arena_bytes: target.arena.bytes_max() as u64,
+        };
+        let files = [target.module.code.file(), target.arena.file()];
+        let worker = worker.load(load, &files, patience)?;
+        worker.registered().serves(target.canister, role);
+        Ok(Self {
+            worker,
+            module: Arc::clone(&target.module),
+            arena: Arc::clone(&target.arena),
+            limits: None,
+            stable_pages_max,
+            heap: Held::default(),
+            stable: Held::default(),
+        })
+    }
+
+    /// Whether it can be brought to `target`: new code, another arena and a smaller memory take a new worker.
+    pub(crate) fn can_follow(&self, target: &Snapshot, limits: &Limits) -> bool {
+        Arc::ptr_eq(&self.arena, &target.arena)
+            && (Arc::ptr_eq(&self.module, &target.module) || self.module.hash == target.module.hash)
+            && self.heap.wasm_pages <= target.heap.wasm_pages()
+            && self.stable.wasm_pages <= target.stable.wasm_pages()
+            && self.stable_pages_max == limits.stable_bytes / WASM_PAGE_BYTES
+    }
+
+    /// Brings the worker to `target` and runs.
+    pub(crate) fn execute(
+        mut self,
+        target: &Snapshot,
+        invocation: &Invocation,
+        patience: Duration,
+    ) -> Result<(Answered, Self, Run), BackendError> {
+        let sync = Sync {
+            heap_pages: target.heap.wasm_pages(),
+            stable_pages: target.stable.wasm_pages(),
+            globals: globals(&target.globals),
+            heap: page_runs(self.heap.changes(&target.heap)),
+            stable: page_runs(self.stable.changes(&target.stable)),
+        };
+        let known = self
+            .limits
+            .as_ref()
+            .is_some_and(|limits| Arc::ptr_eq(limits, &invocation.limits) || **limits == *invocation.limits);
+        let limits = (!known).then_some(&*invocation.limits);
+        let invocation_wire = sandbox_protocol::Invocation::new(invocation, limits);
+        let request = ToWorker::Execute(Box::new(Execute { sync, invocation: invocation_wire }));
+        let bounds = Bounds::new(target, invocation);
+        self.worker.place_here();
+        let read = |reply: ToNode<'_>| answered(reply, &bounds);
+        let (answer, worker) = self.worker.call(invocation.id, &request, &[], patience, read)?;
+        let resident = Self {
+            worker,
+            limits: Some(Arc::clone(&invocation.limits)),
+            heap: Held::at(&target.heap),
+            stable: Held::at(&target.stable),
+            ..self
+        };
+        Ok((answer, resident, Run { id: invocation.id, target: target.clone(), bounds, patience }))
+    }
+
+    /// Goes on with a paused run.
+    pub(crate) fn resume(mut self, run: Run, slice: u64) -> Result<(Answered, Self, Run), BackendError> {
+        self.worker.place_here();
+        let read = |reply: ToNode<'_>| answered(reply, &run.bounds);
+        let request = ToWorker::Resume { slice };
+        let (answer, worker) = self.worker.call(run.id, &request, &[], run.patience, read)?;
+        Ok((answer, Self { worker, ..self }, run))
+    }
+
+    /// Takes an answer: copies the pages that the run wrote, and makes the outcome.
+    pub(crate) fn take(mut self, answer: Answered, run: Run) -> Result<Step, BackendError> {
+        let claims = match answer {
+            Answered::Paused => return Ok(Step::Paused(self, run)),
+            Answered::Finished(claims) => *claims,
+        };
+        let (heap, stable) = if claims.heap.pages.is_empty() && claims.stable.pages.is_empty() {
+            (Vec::new(), Vec::new())
+        } else {
+            let staged;
+            (staged, self) = self.copy(&claims, &run)?;
+            let mut versions = staged.finish().into_iter();
+            let heap = claims.heap.pages.iter().copied().zip(versions.by_ref()).collect();
+            (heap, claims.stable.pages.iter().copied().zip(versions).collect::<Vec<_>>())
+        };
+        let mut outcome = claims.outcome;
+        if let Some(effects) = &mut outcome.effects {
+            let size = |before: u64, after: u64| (before != after).then_some(after);
+            effects.memory = MemoryDelta {
+                heap_pages: size(run.target.heap.wasm_pages(), claims.heap_pages),
+                stable_pages: size(run.target.stable.wasm_pages(), claims.stable_pages),
+                heap: heap.clone(),
+                stable: stable.clone(),
+            };
+        }
+        self.heap.wrote(claims.heap_pages, heap);
+        self.stable.wrote(claims.stable_pages, stable);
+        Ok(Step::Finished(outcome, claims.reusable.then_some(self)))
+    }
+
+    /// Copies the claimed pages into free slots of the arena: heap first, then stable memory. The slots go back
+    /// if anything fails.
+    fn copy(mut self, claims: &Claims, run: &Run) -> Result<(StagedPages, Self), BackendError> {
+        let (heap, stable) = (&claims.heap.addresses, &claims.stable.addresses);
+        let mut staged = self.arena.stage(heap.len().saturating_add(stable.len()))?;
+        let mut pages = staged.pages_mut();
+        let (heap_pages, stable_pages) = pages.split_at_mut(heap.len());
+        let process = self.worker.process();
+        let pulled = process.pull(heap, heap_pages).and_then(|()| process.pull(stable, stable_pages));
+        match pulled {
+            Ok(()) => {}
+            Err(PullError::Refused) => {
+                self = self.ask_for(false, heap_pages, run)?;
+                self = self.ask_for(true, stable_pages, run)?;
+            }
+            Err(error @ PullError::Unmapped) => return Err(violation(error.to_string())),
+            Err(PullError::Gone) => {
+                return Err(BackendError::WorkerDied { how: "gone before its pages were copied".into() });
+            }
+            Err(error @ PullError::Os(_)) => return Err(BackendError::Engine(error.to_string())),
+        }
+        drop(pages);
+        Ok((staged, self))
+    }
+
+    /// Where the node has no right to read the worker's memory: asks for the pages through the socket.
+    fn ask_for(
+        mut self,
+        stable: bool,
+        into: &mut [&mut [u8; PAGE_BYTES]],
+        run: &Run,
+    ) -> Result<Self, BackendError> {
+        let mut first = 0_u32;
+        for chunk in into.chunks_mut(PAGES_PER_REPLY as usize) {
+            let count = u32::try_from(chunk.len()).unwrap_or(PAGES_PER_REPLY);
+            let request = ToWorker::Pages(Pages { stable, first, count });
+            let read = |reply: ToNode<'_>| match reply {
+                ToNode::Pages(bytes) => {
+                    let (pages, rest) = bytes.0.as_chunks::<PAGE_BYTES>();
+                    if pages.len() != chunk.len() || !rest.is_empty() {
+                        return Err(violation("another number of pages than were asked for"));
+                    }
+                    for (to, page) in chunk.iter_mut().zip(pages) {
+                        to.copy_from_slice(page);
+                    }
+                    Ok(())
+                }
+                other => Err(unexpected(&other, "pages")),
+            };
+            let ((), worker) = self.worker.call(run.id, &request, &[], run.patience, read)?;
+            self = Self { worker, ..self };
+            first = first.saturating_add(count);
+        }
+        Ok(self)
+    }
+}
+
+impl Held {
+    fn at(memory: &Memory) -> Self {
+        Self { memory: memory.clone(), wasm_pages: memory.wasm_pages(), written: Vec::new() }
+    }
+
+    fn wrote(&mut self, wasm_pages: u64, written: Vec<(u64, PageVersion)>) {
+        self.wasm_pages = wasm_pages;
+        self.written = written;
+    }
+
+    /// What brings the worker to `now`: pages that differ from what it was brought to, and all that it wrote
+    /// since. Those whose committed version is the copy of what it wrote, it has already.
+    fn changes(&self, now: &Memory) -> Vec<PageState> {
+        let wrote = |page: u64| {
+            let at = self.written.binary_search_by_key(&page, |written| written.0).ok()?;
+            self.written.get(at).map(|written| &written.1)
+        };
+        let state = |page: u64, version: Option<&PageVersion>| PageState {
+            page,
+            slot: version.map(PageVersion::slot),
+            known: version.zip(wrote(page)).is_some_and(|(version, written)| version.same(written)),
+        };
+        let changes = now.changes_since(&self.memory);
+        let mut pages: Vec<PageState> =
+            changes.iter().map(|change| state(change.page, change.version.as_ref())).collect();
+        let changed = pages.len();
+        for (page, _) in &self.written {
+            // Given up, or written again with what was there: the worker must forget what it wrote.
+            if changes.binary_search_by_key(page, |change| change.page).is_err() {
+                pages.push(state(*page, now.page(*page)));
+            }
+        }
+        if pages.len() > changed {
+            pages.sort_unstable_by_key(|state| state.page);
+        }
+        pages
+    }
+}
+
+/// Which canister and role a worker is for.
+pub(crate) type Key = (Principal, Role);

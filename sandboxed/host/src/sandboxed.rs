@@ -1,0 +1,150 @@
+//! The backend.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use execution::{Backend, BackendError, Execution, Invocation, Outcome, Snapshot};
+
+use crate::options::{Phases, SandboxOptions};
+use crate::paused::Paused;
+use crate::pool::Pool;
+use crate::resident::{Resident, Step};
+use crate::source::{LauncherSource, WorkerSource};
+use crate::status::{Registry, Role, SandboxStatus};
+use crate::table::{Lease, Table};
+use crate::worker::violation;
+
+/// Runs each canister in a worker process of its own. Dropping it ends all workers.
+pub struct Sandboxed {
+    // Before the pool: its workers go first, then the launcher that the pool's source holds.
+    table: Arc<Table>,
+    pool: Pool,
+    registry: Arc<Registry>,
+    options: SandboxOptions,
+}
+
+impl Sandboxed {
+    /// Starts the launcher from its image, and workers ahead from theirs.
+    ///
+    /// # Errors
+    /// [`BackendError::Spawn`] or [`BackendError::Exhausted`] when the launcher can't be started.
+    pub fn start(
+        launcher_image: &'static [u8],
+        worker_image: &'static [u8],
+        options: SandboxOptions,
+    ) -> Result<Self, BackendError> {
+        Self::with_source(Box::new(LauncherSource::start(launcher_image, worker_image)?), options)
+    }
+
+    /// The same with workers from another source.
+    ///
+    /// # Errors
+    /// [`BackendError::Exhausted`] when no thread can be started.
+    pub fn with_source(source: Box<dyn WorkerSource>, options: SandboxOptions) -> Result<Self, BackendError> {
+        let table = Arc::new(Table::new(options.workers_max, options.query_workers));
+        let registry = Arc::new(Registry::default());
+        let pool = Pool::start(
+            source,
+            Arc::clone(&registry),
+            Arc::clone(&table),
+            options.pool,
+            options.step_patience,
+            options.idle_max,
+        )?;
+        Ok(Self { table, pool, registry, options })
+    }
+
+    /// Live workers, counts and layers.
+    #[must_use]
+    pub fn status(&self) -> SandboxStatus {
+        self.registry.status()
+    }
+
+    /// Process ids of the workers that serve a canister.
+    #[must_use]
+    pub fn pids(&self) -> Vec<i32> {
+        let workers = self.registry.status().workers;
+        workers.iter().filter(|worker| worker.canister.is_some()).map(|worker| worker.pid).collect()
+    }
+
+    fn run(&self, role: Role, target: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
+        let start = Instant::now();
+        let patience = self.options.run_patience(invocation.instructions_max);
+        let (lease, warm) = self.table.lease((target.canister, role), patience)?;
+        let warm = warm.filter(|resident| resident.can_follow(target, &invocation.limits));
+        let cold = warm.is_none();
+        let resident = match warm {
+            Some(resident) => resident,
+            None => self.load(role, target, invocation)?,
+        };
+        let prepared = Instant::now();
+        let (answer, resident, run) = resident.execute(target, invocation, patience)?;
+        let answered = Instant::now();
+        let step = resident.take(answer, run)?;
+        let execution = end(step, lease, &self.registry);
+        if let Some(observer) = &self.options.observer {
+            observer(&Phases {
+                canister: target.canister,
+                invocation: invocation.id,
+                cold,
+                prepare: prepared.duration_since(start),
+                worker: answered.duration_since(prepared),
+                pages: answered.elapsed(),
+            });
+        }
+        Ok(execution)
+    }
+
+    fn load(&self, role: Role, target: &Snapshot, invocation: &Invocation) -> Result<Resident, BackendError> {
+        let patience: Duration = self.options.step_patience;
+        Resident::load(self.pool.take()?, role, target, &invocation.limits, patience)
+    }
+
+    fn counted<T>(&self, result: Result<T, BackendError>) -> Result<T, BackendError> {
+        if matches!(result, Err(BackendError::Violation(_))) {
+            self.registry.violation();
+        }
+        result
+    }
+}
+
+/// Puts the worker back, or keeps it with its paused run.
+pub(crate) fn end(step: Step, lease: Lease, registry: &Arc<Registry>) -> Execution {
+    match step {
+        Step::Finished(outcome, resident) => {
+            if let Some(resident) = resident {
+                lease.put_back(resident);
+            }
+            Execution::Finished(outcome)
+        }
+        Step::Paused(resident, run) => {
+            Execution::Paused(Box::new(Paused::new(resident, run, lease, Arc::clone(registry))))
+        }
+    }
+}
+
+impl Backend for Sandboxed {
+    fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
+        self.counted(self.run(Role::Update, snapshot, invocation))
+    }
+
+    fn query(
+        &self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+        overlay: Option<&Snapshot>,
+    ) -> Result<Outcome, BackendError> {
+        let execution = self.run(Role::Query, overlay.unwrap_or(snapshot), invocation);
+        self.counted(execution.and_then(|execution| match execution {
+            Execution::Finished(outcome) => Ok(outcome),
+            Execution::Paused(_) => Err(violation("paused a query")),
+        }))
+    }
+}
+
+impl fmt::Debug for Sandboxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sandboxed").field("options", &self.options).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,146 @@
+//! Where confined processes come from.
+//!
+//! Two traits, so that the conversation can be led with a peer that lies: the product's one implementation is
+//! [`LauncherSource`].
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use execution::BackendError;
+use execution::memory::PAGE_BYTES;
+use rustix::io::Errno;
+use rustix::process::Pid;
+use sandbox_os::pull::PullError;
+use sandbox_os::verify::{self, NotConfined, Phase};
+use sandbox_os::{LaunchError, LaunchedWorker, Launcher, Socket};
+
+use crate::status::lock;
+
+/// Starts worker processes.
+pub trait WorkerSource: Send + Sync {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// [`BackendError::Spawn`] or [`BackendError::Exhausted`].
+    fn launch(&self) -> Result<Box<dyn WorkerProcess>, BackendError>;
+}
+
+/// A worker process as the node sees it. Dropping it must end and reap the process.
+pub trait WorkerProcess: Send + fmt::Debug {
+    /// Its process id.
+    fn pid(&self) -> i32;
+    /// The node's end of its socket.
+    fn socket(&self) -> &Socket;
+    /// Layers of confinement and whether each is in force.
+    fn layers(&self) -> Vec<(&'static str, bool)>;
+    /// Looks at the process from outside: whether it is locked as `phase` calls for.
+    ///
+    /// # Errors
+    /// The first layer that is missing.
+    fn verify(&self, phase: Phase) -> Result<(), NotConfined>;
+    /// Copies the page at each address into the page of the same index.
+    ///
+    /// # Errors
+    /// See [`PullError`].
+    fn pull(&self, addresses: &[u64], into: &mut [&mut [u8; PAGE_BYTES]]) -> Result<(), PullError>;
+    /// Makes it run on a core. Where that isn't permitted it only runs slower.
+    fn place(&self, core: usize);
+    /// Ends and reaps it; says how it ended, which may have been before.
+    fn kill(&mut self) -> String;
+}
+
+/// Workers from the launcher process, which is started again when it dies.
+#[derive(Debug)]
+pub struct LauncherSource {
+    launcher_image: &'static [u8],
+    worker_image: &'static [u8],
+    launcher: Mutex<Arc<Launcher>>,
+}
+
+impl LauncherSource {
+    /// Starts the launcher. Call it early: before the node holds keys.
+    ///
+    /// # Errors
+    /// [`BackendError::Spawn`] or [`BackendError::Exhausted`].
+    pub fn start(launcher_image: &'static [u8], worker_image: &'static [u8]) -> Result<Self, BackendError> {
+        let launcher = Launcher::start(launcher_image, worker_image).map_err(refused)?;
+        Ok(Self { launcher_image, worker_image, launcher: Mutex::new(Arc::new(launcher)) })
+    }
+
+    fn restart(&self, gone: &Arc<Launcher>) -> Result<Arc<Launcher>, BackendError> {
+        let mut launcher = lock(&self.launcher);
+        // Another thread may have been first.
+        if Arc::ptr_eq(&launcher, gone) {
+            *launcher = Arc::new(Launcher::start(self.launcher_image, self.worker_image).map_err(refused)?);
+        }
+        Ok(Arc::clone(&launcher))
+    }
+}
+
+impl WorkerSource for LauncherSource {
+    fn launch(&self) -> Result<Box<dyn WorkerProcess>, BackendError> {
+        let launcher = Arc::clone(&lock(&self.launcher));
+        let launched = match launcher.launch() {
+            Err(LaunchError::Gone(_)) => self.restart(&launcher)?.launch(),
+            other => other,
+        };
+        Ok(Box::new(launched.map_err(refused)?))
+    }
+}
+
+impl WorkerProcess for LaunchedWorker {
+    fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    fn layers(&self) -> Vec<(&'static str, bool)> {
+        self.layers.iter().map(|layer| (layer.name, layer.on)).collect()
+    }
+
+    fn verify(&self, phase: Phase) -> Result<(), NotConfined> {
+        verify::worker(self.pid, self.uid, phase)
+    }
+
+    fn pull(&self, addresses: &[u64], into: &mut [&mut [u8; PAGE_BYTES]]) -> Result<(), PullError> {
+        sandbox_os::pull::pages(self.pid, addresses, into)
+    }
+
+    fn place(&self, core: usize) {
+        // Only speed depends on it, and the status shows layers, not placement.
+        if let Some(pid) = Pid::from_raw(self.pid) {
+            let _not_permitted = sandbox_os::place::pin(pid, core);
+        }
+    }
+
+    fn kill(&mut self) -> String {
+        LaunchedWorker::kill(self)
+    }
+}
+
+fn refused(error: LaunchError) -> BackendError {
+    let source = match &error {
+        LaunchError::Launcher(source) | LaunchError::Step { source, .. } => Some(source),
+        LaunchError::Gone(_) | LaunchError::NoSeparateUser => None,
+    };
+    match source.and_then(limit_met) {
+        Some(limit) => BackendError::Exhausted { limit, detail: error.to_string() },
+        None => BackendError::Spawn(error.to_string()),
+    }
+}
+
+/// The kernel's name of the limit that an error stands for.
+fn limit_met(error: &io::Error) -> Option<&'static str> {
+    match Errno::from_io_error(error)? {
+        Errno::AGAIN => Some("processes (RLIMIT_NPROC, pids.max)"),
+        Errno::NOMEM => Some("memory"),
+        Errno::NFILE => Some("open files of the system (fs.file-max)"),
+        Errno::MFILE => Some("open files (RLIMIT_NOFILE)"),
+        Errno::NOSPC => Some("namespaces (user.max_*_namespaces)"),
+        _ => None,
+    }
+}

@@ -1,0 +1,232 @@
+//! The worker's conversation with the node: one request, one reply, in the order of the phases.
+
+use std::convert::Infallible;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use execution::Limits;
+use execution::memory::{PAGE_BYTES, Window};
+use in_process::{Code, Engine, EngineError, Instance, PageUpdate, Ran, Shape, Update};
+use sandbox_os::lockdown::{Exit, Locks};
+use sandbox_os::{Socket, SocketError};
+use sandbox_protocol::{
+    Assembly, Binding, Bytes, Effects, End, Execute, Finished, Load, Malformed, PACKET_BYTES,
+    PAGES_PER_REPLY, Pages, Sync, ToNode, ToWorker, decode, dirty_runs, encode, packets, pages,
+};
+
+const _: () = assert!(PACKET_BYTES <= sandbox_os::PACKET_BYTES_MAX);
+
+/// Serves until the node closes the socket or something is wrong; says which.
+pub(crate) fn run(socket: &Socket, engine: &Engine, locks: &Locks) -> Exit {
+    match serve(socket, engine, locks) {
+        Ok(never) => match never {},
+        Err(exit) => exit,
+    }
+}
+
+fn serve(socket: &Socket, engine: &Engine, locks: &Locks) -> Result<Infallible, Exit> {
+    let mut node = Node { socket, packet: vec![0; PACKET_BYTES], frame: Vec::new() };
+    let mut request = Assembly::default();
+
+    let (binding, _) = node.receive_with_files(&mut request)?;
+    let ToWorker::Begin = message(&request)? else { return Err(Exit::Request) };
+    node.reply(binding, &ToNode::Ready)?;
+
+    let (binding, files) = node.receive_with_files(&mut request)?;
+    let ToWorker::Load(load) = message(&request)? else { return Err(Exit::Request) };
+    let instance = match load_instance(engine, load, files)? {
+        Ok(instance) => instance,
+        Err(error) => return node.fail(binding, &error, Exit::Load),
+    };
+    node.reply(binding, &ToNode::Loaded)?;
+
+    let binding = node.receive(&mut request)?;
+    let ToWorker::Lock = message(&request)? else { return Err(Exit::Request) };
+    locks.run();
+    node.reply(binding, &ToNode::Locked)?;
+
+    let mut canister = Canister { instance, limits: None, heap: Vec::new(), stable: Vec::new() };
+    loop {
+        let binding = node.receive(&mut request)?;
+        match message(&request)? {
+            ToWorker::Execute(execute) => match canister.execute(*execute)? {
+                Ok(ran) => canister.reply(&ran, &mut node, binding)?,
+                Err(error) => return node.fail(binding, &error, Exit::Engine),
+            },
+            ToWorker::Pages(wanted) => {
+                let bytes = canister.copy(wanted)?;
+                node.reply(binding, &ToNode::Pages(Bytes(&bytes)))?;
+            }
+            // The engine runs a message in one go, so there is never a paused run to go on with.
+            ToWorker::Resume { .. } | ToWorker::Begin | ToWorker::Load(_) | ToWorker::Lock => {
+                return Err(Exit::Request);
+            }
+        }
+    }
+}
+
+fn message(request: &Assembly) -> Result<ToWorker<'_>, Exit> {
+    decode(request.body()).map_err(|_| Exit::Request)
+}
+
+/// Maps code and memory and makes the instance. All descriptors are closed when this returns.
+fn load_instance(
+    engine: &Engine,
+    load: Load,
+    files: Vec<OwnedFd>,
+) -> Result<Result<Instance, EngineError>, Exit> {
+    let Ok([code, arena]) = <[OwnedFd; 2]>::try_from(files) else { return Err(Exit::Request) };
+    let arena_bytes = usize::try_from(load.arena_bytes).map_err(|_| Exit::Request)?;
+    let window = Window::map(&arena, arena_bytes).map_err(|_| Exit::Load)?;
+    drop(arena);
+    let shape = Shape {
+        memory64: load.memory64,
+        has_memory: load.has_memory,
+        heap_pages_max: load.heap_pages_max,
+        globals: load.globals.0.into_iter().map(Into::into).collect(),
+        stable_pages_max: load.stable_pages_max,
+        drops_data: load.drops_data,
+    };
+    Ok(Code::load(engine, code).and_then(|code| Instance::new(&code, shape, window)))
+}
+
+/// The one canister that this process serves.
+struct Canister {
+    instance: Instance,
+    limits: Option<Arc<Limits>>,
+    /// Heap pages that the last run wrote and keeps, ascending.
+    heap: Vec<u64>,
+    /// Stable pages that the last run wrote and keeps, ascending, each with the engine's number for it.
+    stable: Vec<(u64, usize)>,
+}
+
+impl Canister {
+    fn execute(&mut self, execute: Execute<'_>) -> Result<Result<Ran, EngineError>, Exit> {
+        let Execute { sync, mut invocation } = execute;
+        if let Some(limits) = invocation.limits.take() {
+            self.limits = Some(Arc::new(limits.into()));
+        }
+        let limits = self.limits.clone().ok_or(Exit::Request)?;
+        let invocation = invocation.with_limits(limits).map_err(|_| Exit::Request)?;
+        let update = update(sync).map_err(|_| Exit::Request)?;
+        Ok(self.instance.sync(&update).and_then(|()| self.instance.run(&invocation)))
+    }
+
+    fn reply(&mut self, ran: &Ran, node: &mut Node<'_>, binding: Binding) -> Result<(), Exit> {
+        self.heap.clone_from(&ran.heap_dirty);
+        self.stable = ran.stable_dirty.iter().copied().zip(0..).collect();
+        self.stable.sort_unstable();
+        let heap = self.heap.iter().map(|&page| (page, address(self.instance.heap_page(page))));
+        let stable =
+            self.stable.iter().map(|&(page, number)| (page, address(self.instance.stable_page(number))));
+        let finished = Finished {
+            end: End::from(&ran.ending),
+            instructions: ran.instructions,
+            heap_pages_dirty: ran.heap_pages_dirty,
+            stable_pages_dirty: ran.stable_pages_dirty,
+            logs: ran.logs.iter().map(|line| Bytes(&line.text)).collect(),
+            effects: ran.effects.as_ref().map(Effects::from),
+            heap_pages: ran.heap_pages,
+            stable_pages: ran.stable_pages,
+            heap: dirty_runs(heap),
+            stable: dirty_runs(stable),
+            reusable: ran.reusable,
+        };
+        node.reply(binding, &ToNode::Finished(Box::new(finished)))
+    }
+
+    /// Copies pages that the last run wrote, for a node that may not read them itself.
+    fn copy(&self, wanted: Pages) -> Result<Vec<u8>, Exit> {
+        let written = if wanted.stable { self.stable.len() } else { self.heap.len() };
+        let first = wanted.first as usize;
+        let end = first.saturating_add(wanted.count as usize);
+        if wanted.count > PAGES_PER_REPLY || end > written {
+            return Err(Exit::Request);
+        }
+        let mut bytes = vec![0; (end - first) * PAGE_BYTES];
+        for (index, to) in (first..end).zip(bytes.as_chunks_mut::<PAGE_BYTES>().0) {
+            if wanted.stable {
+                self.instance.copy_stable_page(self.stable[index].1, to);
+            } else {
+                self.instance.copy_heap_page(self.heap[index], to);
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+fn address(page: *const u8) -> u64 {
+    page.addr() as u64
+}
+
+fn update(sync: Sync) -> Result<Update, Malformed> {
+    let updates = |runs| -> Result<Vec<PageUpdate>, Malformed> {
+        let pages = pages(runs)?.into_iter();
+        Ok(pages.map(|page| PageUpdate { page: page.page, slot: page.slot, known: page.known }).collect())
+    };
+    Ok(Update {
+        heap_pages: sync.heap_pages,
+        stable_pages: sync.stable_pages,
+        globals: sync.globals.0.into_iter().map(Into::into).collect(),
+        heap: updates(&sync.heap.0)?,
+        stable: updates(&sync.stable.0)?,
+    })
+}
+
+/// The worker's end of the socket, with room for a packet and a frame.
+struct Node<'a> {
+    socket: &'a Socket,
+    packet: Vec<u8>,
+    frame: Vec<u8>,
+}
+
+impl Node<'_> {
+    /// Receives a request. Before the RUN lock, descriptors may come with its first packet.
+    fn receive_with_files(&mut self, request: &mut Assembly) -> Result<(Binding, Vec<OwnedFd>), Exit> {
+        request.restart();
+        let (bytes, files) = self.socket.receive_with_files(&mut self.packet).map_err(exit)?;
+        match self.take(request, bytes)? {
+            Some(binding) => Ok((binding, files)),
+            None => Ok((self.receive_rest(request)?, files)),
+        }
+    }
+
+    fn receive(&mut self, request: &mut Assembly) -> Result<Binding, Exit> {
+        request.restart();
+        self.receive_rest(request)
+    }
+
+    fn receive_rest(&mut self, request: &mut Assembly) -> Result<Binding, Exit> {
+        loop {
+            let bytes = self.socket.receive_blocking(&mut self.packet).map_err(exit)?;
+            if let Some(binding) = self.take(request, bytes)? {
+                return Ok(binding);
+            }
+        }
+    }
+
+    fn take(&self, request: &mut Assembly, bytes: usize) -> Result<Option<Binding>, Exit> {
+        let packet = self.packet.get(..bytes).ok_or(Exit::Request)?;
+        request.push(packet).map_err(|_| Exit::Request)
+    }
+
+    fn reply(&mut self, binding: Binding, message: &ToNode<'_>) -> Result<(), Exit> {
+        encode(binding, message, &mut self.frame).map_err(|_| Exit::Request)?;
+        for packet in packets(&self.frame) {
+            self.socket.send_blocking(packet).map_err(exit)?;
+        }
+        Ok(())
+    }
+
+    fn fail<T>(&mut self, binding: Binding, error: &EngineError, exit: Exit) -> Result<T, Exit> {
+        self.reply(binding, &ToNode::Failed(&error.to_string()))?;
+        Err(exit)
+    }
+}
+
+fn exit(error: SocketError) -> Exit {
+    match error {
+        SocketError::Closed => Exit::Done,
+        SocketError::Deadline(_) | SocketError::TooLong(_) | SocketError::Os(_) => Exit::Request,
+    }
+}
