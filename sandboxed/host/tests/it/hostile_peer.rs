@@ -1,0 +1,275 @@
+//! Whatever a worker says or leaves unsaid, the node gets a `BackendError`, the worker is gone, and nothing
+//! stays staged.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use execution::{Backend, BackendError, Execution};
+use sandbox_os::SocketError;
+use sandbox_os::verify::Phase;
+use sandbox_protocol::{
+    Binding, Bytes, DirtyRun, End, FRAME_BYTES_MAX, Finished, HEADER_BYTES, List, PACKET_BYTES, ToNode,
+    VERSION, encode,
+};
+
+use crate::canister::{snapshot, update};
+use crate::peer::{Peer, Peers, finished};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs a message against peers, and checks what must hold after every failure.
+fn failure(peers: Peers, patience: Duration) -> BackendError {
+    let snapshot = snapshot();
+    let killed = peers.killed.clone();
+    let sandbox = peers.sandbox(patience);
+    let error = sandbox.execute(&snapshot, &update(9, "m")).unwrap_err();
+    assert_eq!(snapshot.arena.bytes_used(), 0, "nothing stays staged");
+    assert_eq!(sandbox.status().workers, [], "the worker is gone");
+    assert_eq!(killed.load(Ordering::SeqCst), 1, "and has been killed");
+    let violations = u64::from(matches!(error, BackendError::Violation(_)));
+    assert_eq!(sandbox.status().violations, violations, "violations are counted");
+    error
+}
+
+/// The violation that a peer commits by its answer to `Execute`.
+fn violation(
+    answer: impl Fn(&mut Peer, Binding) -> Result<(), SocketError> + Send + Sync + 'static,
+) -> String {
+    let peers = Peers::new(move |peer| {
+        let binding = peer.until_execute()?;
+        answer(peer, binding)?;
+        // Wait for the node to hang up: what it says must come from the answer, not from the end.
+        peer.receive().map(drop)
+    });
+    match failure(peers, PATIENCE) {
+        BackendError::Violation(violation) => violation.to_string(),
+        other => panic!("a violation was due, not: {other}"),
+    }
+}
+
+fn claims(change: impl Fn(&mut Finished<'static>) + Send + Sync + 'static) -> String {
+    violation(move |peer, binding| {
+        let mut claim = finished();
+        change(&mut claim);
+        peer.reply(binding, &ToNode::Finished(Box::new(claim)))
+    })
+}
+
+#[test]
+fn a_correct_answer_is_an_outcome() {
+    let peers = Peers::new(|peer| {
+        let binding = peer.until_execute()?;
+        peer.reply(binding, &ToNode::Finished(Box::new(finished())))?;
+        peer.receive().map(drop)
+    });
+    let sandbox = peers.sandbox(PATIENCE);
+    let execution = sandbox.execute(&snapshot(), &update(9, "m")).unwrap();
+    assert!(matches!(execution, Execution::Finished(outcome) if outcome.instructions == 5));
+    assert_eq!(sandbox.pids(), [1]);
+}
+
+#[test]
+fn a_frame_over_the_limit_is_a_violation() {
+    let text = violation(|peer, _| {
+        let mut packet = vec![0; PACKET_BYTES];
+        packet[..4].copy_from_slice(&VERSION.to_le_bytes());
+        packet[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        peer.raw(&packet)
+    });
+    assert_eq!(text, format!("frame of {} bytes, the limit is {FRAME_BYTES_MAX}", u32::MAX));
+}
+
+#[test]
+fn a_packet_over_the_limit_is_a_violation() {
+    let text = violation(|peer, _| peer.raw(&vec![0; PACKET_BYTES + 1]));
+    assert_eq!(text, "a packet was longer than 65536 bytes");
+}
+
+#[test]
+fn a_truncated_frame_is_a_violation() {
+    let text = violation(|peer, binding| {
+        let mut frame = Vec::new();
+        encode(binding, &ToNode::Finished(Box::new(finished())), &mut frame).unwrap();
+        peer.raw(&frame[..frame.len() - 1])
+    });
+    assert!(text.starts_with("packet of "), "{text}");
+    assert!(violation(|peer, _| peer.raw(&[0; HEADER_BYTES - 1])).contains("where a frame starts"));
+}
+
+#[test]
+fn bytes_that_are_no_message_are_a_violation() {
+    let text = violation(|peer, binding| {
+        let mut frame = Vec::new();
+        encode(binding, &Bytes(&[255; 100]), &mut frame).unwrap();
+        peer.raw(&frame)
+    });
+    assert_eq!(text, "bytes that are no message");
+}
+
+#[test]
+fn an_answer_for_another_request_is_a_violation() {
+    let forgeries: [fn(Binding) -> Binding; 3] = [
+        |binding| Binding { nonce: binding.nonce ^ 1, ..binding },
+        |binding| Binding { execution: binding.execution + 1, ..binding },
+        |binding| Binding { worker: binding.worker + 1, ..binding },
+    ];
+    for forge in forgeries {
+        let text = violation(move |peer, binding| {
+            peer.reply(forge(binding), &ToNode::Finished(Box::new(finished())))
+        });
+        assert_eq!(text, "a reply to another request");
+    }
+}
+
+#[test]
+fn an_answer_before_it_was_asked_is_a_violation() {
+    let peers = Peers::new(|peer| {
+        let forged = Binding { worker: 0, execution: 0, nonce: 0 };
+        peer.reply(forged, &ToNode::Ready)?;
+        peer.receive().map(drop)?;
+        peer.receive().map(drop)
+    });
+    assert!(matches!(failure(peers, PATIENCE), BackendError::Violation(_)));
+}
+
+#[test]
+fn a_second_answer_is_a_violation_at_the_next_message() {
+    let peers = Peers::new(|peer| {
+        let binding = peer.until_execute()?;
+        peer.reply(binding, &ToNode::Finished(Box::new(finished())))?;
+        peer.reply(binding, &ToNode::Finished(Box::new(finished())))?;
+        peer.receive().map(drop)?;
+        peer.receive().map(drop)
+    });
+    let (snapshot, killed) = (snapshot(), peers.killed.clone());
+    let sandbox = peers.sandbox(PATIENCE);
+    sandbox.execute(&snapshot, &update(9, "m")).unwrap();
+    let error = sandbox.execute(&snapshot, &update(10, "m")).unwrap_err();
+    assert_eq!(error.to_string(), "violation: a reply to another request");
+    assert_eq!(killed.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn an_answer_of_another_kind_is_a_violation() {
+    let text = violation(|peer, binding| peer.reply(binding, &ToNode::Locked));
+    assert_eq!(text, "answered `locked` where `finished` was due");
+    let text = violation(|peer, binding| peer.reply(binding, &ToNode::Pages(Bytes(&[0; 4096]))));
+    assert_eq!(text, "answered `pages` where `finished` was due");
+    let text = violation(|peer, binding| peer.reply(binding, &ToNode::Paused { instructions: 1 }));
+    assert_eq!(text, "paused a run that has no slices");
+}
+
+#[test]
+fn page_claims_that_no_correct_worker_makes_are_violations() {
+    let run = |page, count| DirtyRun { page, count, address: 4096 };
+    let heap = |counted: u64, runs: Vec<DirtyRun>| {
+        claims(move |claim| {
+            claim.heap_pages_dirty = counted;
+            claim.heap = List(runs.clone());
+        })
+    };
+    assert_eq!(heap(2, vec![run(3, 1), run(2, 1)]), "written pages out of order");
+    assert_eq!(heap(2, vec![run(3, 1), run(3, 1)]), "written pages out of order");
+    assert_eq!(heap(1, vec![run(16, 1)]), "written pages outside of the memory");
+    assert_eq!(heap(1, vec![run(u64::MAX, 1)]), "written pages out of range");
+    assert_eq!(heap(1, vec![run(0, 2)]), "more written pages than were counted");
+    assert_eq!(heap(u64::MAX, vec![run(0, u32::MAX)]), "written pages outside of the memory");
+    assert_eq!(heap(1, vec![run(0, 1)]), "the worker named an address that isn't mapped");
+    let wrapped = DirtyRun { page: 0, count: 1, address: u64::MAX };
+    assert_eq!(heap(1, vec![wrapped]), "addresses of written pages out of range");
+    let stable = claims(|claim| {
+        claim.stable_pages_dirty = 1;
+        claim.stable = List(vec![DirtyRun { page: 0, count: 1, address: 4096 }]);
+    });
+    assert_eq!(stable, "written pages outside of the memory");
+}
+
+#[test]
+fn sizes_that_the_run_cant_have_come_to_are_violations() {
+    for (heap, stable) in [(0, 0), (5, 0), (u64::MAX, 0), (1, u64::MAX)] {
+        let text = claims(move |claim| (claim.heap_pages, claim.stable_pages) = (heap, stable));
+        assert_eq!(text, "a memory size that the run can't have come to", "{heap} {stable}");
+    }
+}
+
+#[test]
+fn effects_of_a_trap_are_a_violation() {
+    let text = claims(|claim| claim.end = End::Trapped { code: 502, text: "trap" });
+    assert_eq!(text, "effects go with a return, and with nothing else");
+    assert_eq!(claims(|claim| claim.effects = None), "effects go with a return, and with nothing else");
+}
+
+#[test]
+fn a_worker_that_dies_at_any_step_is_reported_with_how_it_ended() {
+    for steps in 0..4 {
+        let peers = Peers::new(move |peer| {
+            for reply in [ToNode::Ready, ToNode::Loaded, ToNode::Locked].into_iter().take(steps) {
+                let binding = peer.receive()?;
+                peer.reply(binding, &reply)?;
+            }
+            // Receives the next request and ends without an answer.
+            peer.receive().map(drop)
+        });
+        let error = failure(peers, PATIENCE);
+        assert_eq!(error.to_string(), "the sandbox worker died: exit code 3", "after {steps} answers");
+    }
+}
+
+#[test]
+fn a_worker_that_dies_inside_a_frame_is_reported_as_dead() {
+    let peers = Peers::new(|peer| {
+        let binding = peer.until_execute()?;
+        let mut frame = Vec::new();
+        encode(binding, &Bytes(&[0; 2 * PACKET_BYTES]), &mut frame).unwrap();
+        peer.raw(&frame[..PACKET_BYTES])
+    });
+    assert!(matches!(failure(peers, PATIENCE), BackendError::WorkerDied { .. }));
+}
+
+#[test]
+fn a_silent_worker_meets_its_deadline_at_any_step() {
+    for steps in 0..4 {
+        let peers = Peers::new(move |peer| {
+            for reply in [ToNode::Ready, ToNode::Loaded, ToNode::Locked].into_iter().take(steps) {
+                let binding = peer.receive()?;
+                peer.reply(binding, &reply)?;
+            }
+            peer.receive().map(drop)?;
+            peer.receive().map(drop)
+        });
+        let error = failure(peers, Duration::from_millis(50));
+        assert!(matches!(error, BackendError::Deadline { milliseconds: 50 }), "{error}");
+    }
+}
+
+#[test]
+fn a_worker_that_isnt_confined_gets_no_code_and_no_message() {
+    for (phase, requests) in [(Phase::Load, 1), (Phase::Run, 3)] {
+        let seen = crate::peer::shared(0);
+        let counted = seen.clone();
+        let mut peers = Peers::new(move |peer| {
+            for reply in [ToNode::Ready, ToNode::Loaded, ToNode::Locked] {
+                let binding = peer.receive()?;
+                *counted.lock().unwrap() += 1;
+                peer.reply(binding, &reply)?;
+            }
+            peer.receive()?;
+            *counted.lock().unwrap() += 1;
+            Ok(())
+        });
+        peers.missing = Some(phase);
+        let error = failure(peers, PATIENCE);
+        assert!(error.to_string().contains("not confined: seccomp"), "{error}");
+        assert_eq!(*seen.lock().unwrap(), requests);
+    }
+}
+
+#[test]
+fn a_workers_own_words_reach_no_log_unescaped() {
+    let peers = Peers::new(|peer| {
+        let binding = peer.until_execute()?;
+        peer.reply(binding, &ToNode::Failed("\x1b[2Jone\nline"))?;
+        peer.receive().map(drop)
+    });
+    assert_eq!(failure(peers, PATIENCE).to_string(), "engine failure:  [2Jone line");
+}

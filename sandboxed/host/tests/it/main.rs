@@ -1,0 +1,7 @@
+//! The trusted side against peers that lie, and against the real worker.
+
+mod canister;
+mod hostile_peer;
+mod mirror;
+mod peer;
+mod real_worker;

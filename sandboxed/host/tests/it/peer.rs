@@ -1,0 +1,206 @@
+//! A worker that is a thread of the test and says whatever the test wants.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use execution::BackendError;
+use execution::memory::PAGE_BYTES;
+use sandbox_host::source::{WorkerProcess, WorkerSource};
+use sandbox_host::{SandboxOptions, Sandboxed};
+use sandbox_os::pull::PullError;
+use sandbox_os::verify::{NotConfined, Phase};
+use sandbox_os::{Socket, SocketError};
+use sandbox_protocol::{
+    Assembly, Binding, Effects, End, Finished, List, PACKET_BYTES, ToNode, ToWorker, decode, encode, globals,
+    packets,
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the peer does, from its first packet on. An `Err` is the node's hanging up.
+pub(crate) type Script = Arc<dyn Fn(&mut Peer) -> Result<(), SocketError> + Send + Sync>;
+
+/// Pages that the node can copy out of a peer, by address.
+pub(crate) type PeerMemory = HashMap<u64, [u8; PAGE_BYTES]>;
+
+/// Makes peers.
+pub(crate) struct Peers {
+    pub(crate) script: Script,
+    pub(crate) memory: PeerMemory,
+    /// The layer that verification misses, and when.
+    pub(crate) missing: Option<Phase>,
+    /// Whether the node may read a peer's memory.
+    pub(crate) readable: bool,
+    pub(crate) killed: Arc<AtomicUsize>,
+}
+
+impl Peers {
+    pub(crate) fn new(script: impl Fn(&mut Peer) -> Result<(), SocketError> + Send + Sync + 'static) -> Self {
+        Self {
+            script: Arc::new(script),
+            memory: PeerMemory::new(),
+            missing: None,
+            readable: true,
+            killed: Arc::default(),
+        }
+    }
+
+    /// A backend whose workers are these peers.
+    pub(crate) fn sandbox(self, step_patience: Duration) -> Sandboxed {
+        let options = SandboxOptions { pool: 0, step_patience, workers_max: 4, ..SandboxOptions::default() };
+        Sandboxed::with_source(Box::new(self), options).unwrap()
+    }
+}
+
+impl WorkerSource for Peers {
+    fn launch(&self) -> Result<Box<dyn WorkerProcess>, BackendError> {
+        let (node, worker) = Socket::pair().unwrap();
+        let script = Arc::clone(&self.script);
+        std::thread::spawn(move || {
+            let mut peer =
+                Peer { socket: worker, packet: vec![0; PACKET_BYTES], request: Assembly::default() };
+            let _hung_up = script(&mut peer);
+        });
+        Ok(Box::new(PeerProcess {
+            socket: node,
+            memory: self.memory.clone(),
+            missing: self.missing,
+            readable: self.readable,
+            killed: Arc::clone(&self.killed),
+        }))
+    }
+}
+
+struct PeerProcess {
+    socket: Socket,
+    memory: PeerMemory,
+    missing: Option<Phase>,
+    readable: bool,
+    killed: Arc<AtomicUsize>,
+}
+
+impl fmt::Debug for PeerProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PeerProcess")
+    }
+}
+
+impl WorkerProcess for PeerProcess {
+    fn pid(&self) -> i32 {
+        1
+    }
+
+    fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    fn layers(&self) -> Vec<(&'static str, bool)> {
+        vec![("none", false)]
+    }
+
+    fn verify(&self, phase: Phase) -> Result<(), NotConfined> {
+        if self.missing == Some(phase) {
+            return Err(NotConfined { layer: "seccomp", found: "0".into(), expected: "2".into() });
+        }
+        Ok(())
+    }
+
+    fn pull(&self, addresses: &[u64], into: &mut [&mut [u8; PAGE_BYTES]]) -> Result<(), PullError> {
+        if !self.readable {
+            return Err(PullError::Refused);
+        }
+        for (address, to) in addresses.iter().zip(into) {
+            to.copy_from_slice(self.memory.get(address).ok_or(PullError::Unmapped)?);
+        }
+        Ok(())
+    }
+
+    fn place(&self, _core: usize) {}
+
+    fn kill(&mut self) -> String {
+        "exit code 3".into()
+    }
+}
+
+impl Drop for PeerProcess {
+    fn drop(&mut self) {
+        self.killed.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The far end of a worker's socket.
+pub(crate) struct Peer {
+    pub(crate) socket: Socket,
+    packet: Vec<u8>,
+    request: Assembly,
+}
+
+impl Peer {
+    /// Receives a request, whole.
+    pub(crate) fn receive(&mut self) -> Result<Binding, SocketError> {
+        self.request.restart();
+        loop {
+            let (bytes, _files) = self.socket.receive_with_files(&mut self.packet)?;
+            if let Some(binding) = self.request.push(&self.packet[..bytes]).unwrap() {
+                return Ok(binding);
+            }
+        }
+    }
+
+    /// The request received last.
+    pub(crate) fn request(&self) -> ToWorker<'_> {
+        decode(self.request.body()).unwrap()
+    }
+
+    pub(crate) fn reply(&mut self, binding: Binding, message: &ToNode<'_>) -> Result<(), SocketError> {
+        let mut frame = Vec::new();
+        encode(binding, message, &mut frame).unwrap();
+        packets(&frame).try_for_each(|packet| self.socket.send(packet, PATIENCE))
+    }
+
+    pub(crate) fn raw(&mut self, packet: &[u8]) -> Result<(), SocketError> {
+        self.socket.send(packet, PATIENCE)
+    }
+
+    /// Does what a correct worker does up to its first `Execute`, and receives that.
+    pub(crate) fn until_execute(&mut self) -> Result<Binding, SocketError> {
+        for reply in [ToNode::Ready, ToNode::Loaded, ToNode::Locked] {
+            let binding = self.receive()?;
+            self.reply(binding, &reply)?;
+        }
+        self.receive()
+    }
+}
+
+/// A run that returned and wrote nothing.
+pub(crate) fn finished() -> Finished<'static> {
+    Finished {
+        end: End::Returned,
+        instructions: 5,
+        heap_pages_dirty: 0,
+        stable_pages_dirty: 0,
+        logs: List(vec![]),
+        effects: Some(Effects {
+            globals: globals(&[execution::GlobalValue::I32(0)]),
+            answer: None,
+            calls: List(vec![]),
+            certified_data: None,
+            global_timer: None,
+            cycles_accepted: 0,
+            cycles_burned: 0,
+            accepted: false,
+        }),
+        heap_pages: 1,
+        stable_pages: 0,
+        heap: List(vec![]),
+        stable: List(vec![]),
+        reusable: true,
+    }
+}
+
+pub(crate) fn shared<T>(value: T) -> Arc<Mutex<T>> {
+    Arc::new(Mutex::new(value))
+}
