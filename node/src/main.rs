@@ -1,1 +1,7 @@
-fn main() {}
+//! The `bulkhead` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bulkhead_node::cli::run(std::env::args_os())
+}

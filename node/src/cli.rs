@@ -1,0 +1,225 @@
+//! The command line: what may be asked for, and the way from an answer to an exit code.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+use crate::{demo, drun, policy, version};
+
+/// Runs Internet Computer canisters in the node's process or in a sandbox process each, with equal results.
+#[derive(Debug, Parser)]
+#[command(name = "bulkhead", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Write log lines to standard error, e.g. `info` or `rollout=debug`; spans name message, canister and mode
+    #[arg(long, global = true, value_name = "FILTER", value_parser = log_filter)]
+    log: Option<EnvFilter>,
+}
+
+fn log_filter(text: &str) -> Result<EnvFilter, String> {
+    EnvFilter::builder().parse(text).map_err(|error| error.to_string())
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead demo --quick
+  bulkhead drun --mode sandboxed counter.drun
+  bulkhead config check prod.toml
+  bulkhead explain --config prod.toml --subnet io67a --node cp7d4
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run real canisters under load while the mode is switched, and compare
+    #[command(after_help = "\
+Starts an embedded node with real canisters and sends messages at a fixed rate. Meanwhile its policy
+file is edited (in-process, shadow, sandboxed and back) and a sandbox process is killed. Ends with the
+latencies of the modes side by side, how long each switch took, what was lost (nothing) and the state
+root beside that of a run that never switched.
+
+Examples:
+  bulkhead demo
+  bulkhead demo --quick --json
+  bulkhead demo --rate 500 --hlog latencies.hlog")]
+    Demo(demo::DemoArgs),
+    /// Run a drun script
+    #[command(after_help = "\
+A script has a command a line:
+  create
+  install ID MODULE ARG     (also: reinstall, upgrade)
+  ingress ID METHOD ARG     (also: query)
+ARG is 0xHEX or \"text\" with \\xHH, \\bBBBBBBBB, \\\" and \\\\. MODULE is relative to the script. A line with
+`#` is a comment; `# APPLICATION-SUBNET` chooses an application subnet. The canister of the start is
+rwlgt-iiaaa-aaaaa-aaaaa-cai (22ajg-aqaaa-aaaap-adukq-cai on an application subnet).
+
+Examples:
+  bulkhead drun counter.drun
+  bulkhead drun --mode shadow --report messages.jsonl counter.drun")]
+    Drun(DrunArgs),
+    /// Work with policy files
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Say which mode is in effect for a subnet and node, and which line of the policy decided
+    #[command(after_help = "\
+Examples:
+  bulkhead explain --config prod.toml --subnet io67a --node cp7d4
+  bulkhead explain --config prod.toml --subnet io67a --node cp7d4 --json")]
+    Explain(ExplainArgs),
+    /// Print the version of this program and of what it carries
+    #[command(after_help = "Example:\n  bulkhead version --json")]
+    Version {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check a policy file and list every fault with its line and column
+    #[command(
+        after_help = "Examples:\n  bulkhead config check prod.toml\n  bulkhead config check prod.toml --json"
+    )]
+    Check {
+        /// The policy file
+        file: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct DrunArgs {
+    /// Where canister code runs
+    #[arg(long, value_enum, default_value = "in-process")]
+    mode: ModeArg,
+    /// Write a JSON object a line for each executed message to this file
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// The script
+    script: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct ExplainArgs {
+    /// The policy file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The subnet's id, as in the policy file
+    #[arg(long, value_name = "ID")]
+    subnet: String,
+    /// The node's id, as in the policy file
+    #[arg(long, value_name = "ID")]
+    node: String,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// A mode, as given on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ModeArg {
+    /// In the node's own process
+    InProcess,
+    /// In a sandbox process for each canister
+    Sandboxed,
+    /// In both; the in-process result counts, differences are reported
+    Shadow,
+}
+
+impl From<ModeArg> for rollout::Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::InProcess => Self::InProcess,
+            ModeArg::Sandboxed => Self::Sandboxed,
+            ModeArg::Shadow => Self::Shadow,
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// Said on standard error as it stands.
+    #[error("{0}")]
+    Failed(String),
+    /// The reader of our output went away: nothing is said.
+    #[error("output closed")]
+    OutputClosed,
+    /// Already said on standard output: only the exit code is left.
+    #[error("failed")]
+    Reported,
+}
+
+impl CommandError {
+    /// Writing the answer to standard output failed.
+    #[must_use]
+    pub fn output(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::Failed(format!("could not write to standard output: {error}")),
+        }
+    }
+}
+
+/// Runs the command that `arguments` (program name first) ask for.
+#[must_use]
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed output is no reason to say more.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    if let Some(filter) = cli.log {
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_span_events(FmtSpan::CLOSE)
+            .with_ansi(io::stderr().is_terminal())
+            .with_writer(io::stderr)
+            .init();
+    }
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(CommandError::Failed(what)) => {
+            let _ = writeln!(io::stderr(), "error: {what}");
+            ExitCode::FAILURE
+        }
+        Err(CommandError::OutputClosed | CommandError::Reported) => ExitCode::FAILURE,
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), CommandError> {
+    match command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Drun(arguments) => {
+            drun::run(&arguments.script, arguments.mode.into(), arguments.report.as_deref())
+        }
+        Command::Config(ConfigCommand::Check { file, json }) => policy::check(&file, json),
+        Command::Explain(arguments) => {
+            policy::explain(&arguments.config, &arguments.subnet, &arguments.node, arguments.json)
+        }
+        Command::Version { json } => version::print(json),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

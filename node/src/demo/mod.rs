@@ -1,0 +1,196 @@
+//! `bulkhead demo`: an embedded node with real canisters under load, while its mode is switched.
+
+mod load;
+mod output;
+mod switch;
+mod workload;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use rollout::{Hlog, HlogError, Interval, Mode};
+
+use crate::cli::CommandError;
+use crate::{Node, NodeOptions, PolicySource, Preset};
+use load::Load;
+use output::{Progress, Summary};
+use switch::PolicyFile;
+
+/// Messages of a whole run, and of a quick one.
+const MESSAGES: u64 = 20_000;
+const MESSAGES_QUICK: u64 = 3_000;
+/// Messages a second unless the command line says otherwise.
+const RATE: u32 = 400;
+
+/// What the demo may be told.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Send 3,000 messages instead of 20,000
+    #[arg(long)]
+    quick: bool,
+    /// Messages a second, sent whether or not earlier ones are answered
+    #[arg(long, value_name = "N", default_value_t = RATE, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+    /// Write the latencies as an HdrHistogram log, a tag for each mode
+    #[arg(long, value_name = "FILE")]
+    hlog: Option<PathBuf>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// How long the last comparisons of shadow are waited for.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// The plan: what happens after which share of the messages, in percent.
+const PLAN: [(u64, Step); 5] = [
+    (20, Step::Switch(Mode::Shadow)),
+    (40, Step::Switch(Mode::Sandboxed)),
+    (55, Step::Kill),
+    (65, Step::Kill),
+    (80, Step::Switch(Mode::InProcess)),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Switch(Mode),
+    Kill,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// The node doesn't start, a message was lost or applied twice, a switch didn't take effect, or the state
+/// differs from that of the run that never switched.
+pub fn run(arguments: &DemoArgs) -> Result<(), CommandError> {
+    let stop = stop_flag()?;
+    let messages = if arguments.quick { MESSAGES_QUICK } else { MESSAGES };
+    let progress = Progress::new(messages, arguments.json);
+    let summary = start().and_then(|(policy, node)| {
+        crate::node::on_executor_stack(|| play(arguments, messages, policy, node, &progress, &stop))
+    });
+    progress.clear();
+    let summary = summary.map_err(CommandError::Failed)?;
+    summary.print(arguments.json).map_err(|error| CommandError::output(&error))?;
+    if summary.passed() { Ok(()) } else { Err(CommandError::Reported) }
+}
+
+/// Set by Ctrl-C and by SIGTERM; the second Ctrl-C ends the program at once.
+fn stop_flag() -> Result<Arc<AtomicBool>, CommandError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .map_err(|error| CommandError::Failed(format!("could not watch for Ctrl-C: {error}")))?;
+    }
+    Ok(stop)
+}
+
+fn start() -> Result<(PolicyFile, Node), String> {
+    let policy = PolicyFile::create(Mode::InProcess)?;
+    let node = Node::new(NodeOptions {
+        policy: PolicySource::File {
+            path: policy.path().to_owned(),
+            subnet: switch::SUBNET.to_owned(),
+            node: switch::NODE.to_owned(),
+        },
+        keep_input: true,
+        ..NodeOptions::fixed(Mode::InProcess, Preset::Application)
+    })
+    .map_err(|error| error.to_string())?;
+    Ok((policy, node))
+}
+
+fn play(
+    arguments: &DemoArgs,
+    messages: u64,
+    policy: PolicyFile,
+    mut node: Node,
+    progress: &Progress,
+    stop: &AtomicBool,
+) -> Result<Summary, String> {
+    let began = Instant::now();
+    progress.say(&format!("policy file {}", policy.path().display()));
+    let mut load = Load::set_up(&mut node, arguments.rate, messages, |name| progress.say(name))?;
+    progress.say(&format!(
+        "{} canisters installed in {:.1} s; {messages} messages at {} a second",
+        workload::SHIPPED.len(),
+        began.elapsed().as_secs_f64(),
+        arguments.rate
+    ));
+    let mut plan = PLAN.iter().peekable();
+    let mut switches = switch::Switches::new(policy);
+    load.start();
+    while !load.is_over() && !stop.load(Ordering::Relaxed) {
+        while let Some((_, step)) = plan.next_if(|(percent, _)| load.sent() * 100 >= messages * percent) {
+            match step {
+                Step::Switch(mode) => {
+                    progress.say(&format!("after {} messages: policy file says {mode}", load.sent()));
+                    switches.save(*mode)?;
+                }
+                Step::Kill => progress.say(&switches.kill_a_worker(&node)),
+            }
+        }
+        let report = load.step(&mut node)?;
+        if let Some(line) = switches.observe(&node, &report) {
+            progress.say(&line);
+        }
+        progress.advance(load.answered());
+    }
+    let interrupted = stop.load(Ordering::Relaxed);
+    load.drain(&mut node, if interrupted { Duration::from_secs(2) } else { Duration::from_secs(30) })?;
+    finish(node, &load, switches, arguments, interrupted, progress)
+}
+
+fn finish(
+    mut node: Node,
+    load: &Load,
+    switches: switch::Switches,
+    arguments: &DemoArgs,
+    interrupted: bool,
+    progress: &Progress,
+) -> Result<Summary, String> {
+    let counts = load.counts(&mut node)?;
+    let state_root = node.state_root();
+    // What isn't compared by then is missing from the counts, which say so.
+    let _settled = node.settle_shadow(SETTLE);
+    let shadow = node.shadow_counts();
+    let executions = node.recorder().table();
+    if let Some(path) = &arguments.hlog {
+        write_hlog(path, &node.recorder().rotate())
+            .map_err(|error| format!("could not write {}: {error}", path.display()))?;
+    }
+    let input = node.take_input();
+    drop(node);
+    let never_switched = if interrupted {
+        None
+    } else {
+        progress.say(&format!("the same {} rounds again, in-process throughout", input.rounds()));
+        let options = NodeOptions::fixed(Mode::InProcess, Preset::Application);
+        let mut node = Node::new(options).map_err(|error| error.to_string())?;
+        node.replay(&input).map_err(|error| error.to_string())?;
+        Some(node.state_root())
+    };
+    Ok(Summary {
+        rate: arguments.rate,
+        seconds: load.seconds(),
+        rounds: input.rounds(),
+        counts,
+        answers: load.answers().table(),
+        executions,
+        shadow,
+        records: switches.into_records(),
+        worst_gap: load.worst_gap(),
+        state_root,
+        never_switched,
+        interrupted,
+    })
+}
+
+fn write_hlog(path: &Path, interval: &Interval) -> Result<(), HlogError> {
+    let file = std::io::BufWriter::new(std::fs::File::create(path)?);
+    Hlog::begin(file, interval)?.write(interval)
+}

@@ -1,0 +1,193 @@
+//! What the demo shows: progress while it runs, the comparison at its end.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rollout::ShadowCounts;
+use serde_json::json;
+
+use super::switch::Records;
+use super::workload::Counts;
+
+/// A bar on a terminal, plain lines elsewhere. With JSON on standard output both go to standard error.
+pub(super) struct Progress {
+    bar: Option<ProgressBar>,
+    to_stderr: bool,
+}
+
+impl Progress {
+    pub(super) fn new(messages: u64, to_stderr: bool) -> Self {
+        let terminal = if to_stderr { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
+        let target = if to_stderr { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::stdout() };
+        let bar = terminal.then(|| {
+            let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} answered, {eta} left")
+                .expect("the template is valid");
+            ProgressBar::with_draw_target(Some(messages), target).with_style(style)
+        });
+        Self { bar, to_stderr }
+    }
+
+    /// A line that stays.
+    pub(super) fn say(&self, line: &str) {
+        // Progress is for whoever watches: when nobody does, the run goes on.
+        let _ = match &self.bar {
+            Some(bar) => {
+                bar.println(line);
+                Ok(())
+            }
+            None if self.to_stderr => writeln!(io::stderr(), "{line}"),
+            None => writeln!(io::stdout(), "{line}"),
+        };
+    }
+
+    pub(super) fn advance(&self, answered: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(answered);
+        }
+    }
+
+    pub(super) fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// The end of a demo.
+pub(super) struct Summary {
+    pub(super) rate: u32,
+    pub(super) seconds: f64,
+    pub(super) rounds: usize,
+    pub(super) counts: Counts,
+    /// From intended start to answer.
+    pub(super) answers: rollout::Table,
+    /// In the mode's backend.
+    pub(super) executions: rollout::Table,
+    pub(super) shadow: ShadowCounts,
+    pub(super) records: Records,
+    pub(super) worst_gap: Duration,
+    pub(super) state_root: [u8; 32],
+    /// State root of the same input without a switch; `None`: it wasn't run.
+    pub(super) never_switched: Option<[u8; 32]>,
+    pub(super) interrupted: bool,
+}
+
+impl Summary {
+    /// Whether everything is as it must be.
+    pub(super) fn passed(&self) -> bool {
+        self.faults().is_empty()
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let Counts { rejected, lost, applied_twice, .. } = self.counts;
+        let mut faults = Vec::new();
+        if self.interrupted {
+            faults.push("stopped before the end".to_owned());
+        }
+        for (count, what) in [
+            (rejected, "rejected"),
+            (lost, "lost"),
+            (applied_twice, "applied twice"),
+            (self.shadow.diverged, "different in the two modes"),
+        ] {
+            if count > 0 {
+                faults.push(format!("{count} messages were {what}"));
+            }
+        }
+        for switch in self.records.switches.iter().filter(|switch| switch.took.is_none()) {
+            faults.push(format!("no message was committed in mode {} after the switch to it", switch.to));
+        }
+        if self.never_switched.is_some_and(|root| root != self.state_root) {
+            faults.push("the state differs from that of the run that never switched".to_owned());
+        }
+        if self.records.killed.is_empty() && !self.interrupted {
+            faults.push("no worker was killed".to_owned());
+        }
+        faults
+    }
+
+    /// Writes it to standard output.
+    pub(super) fn print(&self, as_json: bool) -> io::Result<()> {
+        let text = if as_json { format!("{:#}\n", self.json()) } else { self.text() };
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a String takes it");
+        line(format_args!("\nTime of an execution in its backend\n{}", self.executions));
+        line(format_args!("\nTime of an answer, from the message's intended start\n{}", self.answers));
+        line(format_args!(
+            "\nSwitches, from the save of the policy file to the first message committed in the new mode"
+        ));
+        for switch in &self.records.switches {
+            match switch.took {
+                Some(took) => {
+                    line(format_args!("  to {:<12} {:>9.1} ms", switch.to, took.as_secs_f64() * 1e3))
+                }
+                None => line(format_args!("  to {:<12} never took effect", switch.to)),
+            }
+        }
+        let Counts { sent, answered, rejected, lost, applied_twice } = self.counts;
+        line(format_args!("\nworst gap between answers  {:.1} ms", self.worst_gap.as_secs_f64() * 1e3));
+        line(format_args!("workers killed             {}", self.records.killed.len()));
+        line(format_args!(
+            "messages                   sent {sent}, answered {answered}, rejected {rejected}, lost {lost}, applied twice {applied_twice}"
+        ));
+        let ShadowCounts { offered, equal, diverged, dropped, failed, .. } = self.shadow;
+        line(format_args!(
+            "run in shadow              {offered}: equal {equal}, different {diverged}, not compared {}",
+            dropped + failed
+        ));
+        line(format_args!(
+            "load                       {:.1} s at {} a second asked, {:.0} reached, {} rounds",
+            self.seconds,
+            self.rate,
+            answered as f64 / self.seconds.max(1e-9),
+            self.rounds
+        ));
+        line(format_args!("state root                 {}", hex::encode(self.state_root)));
+        match self.never_switched {
+            Some(root) => {
+                let verdict = if root == self.state_root { "equal" } else { "DIFFERENT" };
+                line(format_args!("the same, never switched   {}  {verdict}", hex::encode(root)));
+            }
+            None => line(format_args!("the same, never switched   not run")),
+        }
+        for fault in self.faults() {
+            line(format_args!("FAILED: {fault}"));
+        }
+        text
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let switches: Vec<_> = self
+            .records
+            .switches
+            .iter()
+            .map(|switch| json!({ "to": switch.to.as_str(), "milliseconds": switch.took.map(|took| took.as_secs_f64() * 1e3) }))
+            .collect();
+        json!({
+            "passed": self.passed(),
+            "faults": self.faults(),
+            "rate": self.rate,
+            "seconds": self.seconds,
+            "rounds": self.rounds,
+            "messages": self.counts,
+            "executions_ns": self.executions.to_json(),
+            "answers_ns": self.answers.to_json(),
+            "switches": switches,
+            "workers_killed": self.records.killed.len(),
+            "worst_gap_ms": self.worst_gap.as_secs_f64() * 1e3,
+            "shadow": { "compared": self.shadow.equal + self.shadow.diverged, "diverged": self.shadow.diverged,
+                "dropped": self.shadow.dropped, "failed": self.shadow.failed },
+            "state_root": hex::encode(self.state_root),
+            "state_root_never_switched": self.never_switched.map(hex::encode),
+            "interrupted": self.interrupted,
+        })
+    }
+}

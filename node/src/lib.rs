@@ -1,0 +1,15 @@
+//! The node: puts the engine, the sandbox, the policy and the rounds together, and the `bulkhead` command.
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod demo;
+pub mod drun;
+pub mod image;
+pub mod input;
+pub mod management;
+pub mod node;
+pub mod policy;
+pub mod version;
+
+pub use node::{Node, NodeError, NodeOptions, PolicySource, Preset};

@@ -1,0 +1,323 @@
+//! The composition root: engine, sandbox, policy, selector and rounds, put together from options.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use execution::{
+    Backend, BackendError, Compiler, Cycles, Ingress, IngressStatus, InvalidModule, MessageId, Module,
+    Nanoseconds, Principal, QueryAnswer, RoundReport, SchedulerOptions, Subnet, SubnetConfig, UserError,
+};
+use in_process::compile::ModuleCompiler;
+use in_process::{Engine, InProcess, InProcessOptions};
+use rollout::{
+    Arm, LivePolicy, Mode, Observed, Observer, Recorder, Sandbox, Selector, ShadowCounts, ShadowOptions,
+};
+use rustix::process::{Pid, Signal};
+use sandbox_host::{LiveWorker, SandboxOptions, SandboxStatus, Sandboxed};
+
+use crate::image;
+use crate::input::Input;
+
+/// What a node is made of.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Where the mode comes from.
+    pub policy: PolicySource,
+    /// Replicated limits and canister ids.
+    pub preset: Preset,
+    /// Executor threads; `None`: one for each core.
+    pub threads: Option<usize>,
+    /// Whether each executed message carries its canister's state root.
+    pub message_roots: bool,
+    /// Whether the ordered input is kept, for [`Node::replay`].
+    pub keep_input: bool,
+}
+
+/// Where the mode comes from.
+#[derive(Clone, Debug)]
+pub enum PolicySource {
+    /// Always the same.
+    Fixed(Mode),
+    /// A file, read again whenever it changes.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The subnet that the node belongs to, as the file calls it.
+        subnet: String,
+        /// The node, as the file calls it.
+        node: String,
+    },
+}
+
+/// A named set of replicated limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// A system subnet: nothing is charged.
+    System,
+    /// An application subnet of 13 nodes.
+    Application,
+}
+
+impl NodeOptions {
+    /// A node that stays in one mode.
+    #[must_use]
+    pub fn fixed(mode: Mode, preset: Preset) -> Self {
+        Self {
+            policy: PolicySource::Fixed(mode),
+            preset,
+            threads: None,
+            message_roots: false,
+            keep_input: false,
+        }
+    }
+}
+
+/// Why a node doesn't start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The engine refused its profile.
+    #[error("could not start the engine: {0}")]
+    Engine(String),
+    /// The sandbox's launcher didn't start.
+    #[error("{0}")]
+    Sandbox(BackendError),
+    /// The policy file is missing or bad.
+    #[error("{0}")]
+    Policy(String),
+    /// A recorded message isn't taken again.
+    #[error("recorded message {message:?} was refused: {cause}")]
+    Replay {
+        /// The message.
+        message: MessageId,
+        /// Why.
+        cause: UserError,
+    },
+}
+
+/// A node: a subnet, the backends that run it and the policy that chooses between them.
+pub struct Node {
+    subnet: Subnet,
+    compiler: Arc<dyn Compiler>,
+    selector: Arc<Selector>,
+    observations: Arc<Observations>,
+    sandbox: Option<Arc<Sandboxed>>,
+    input: Option<Input>,
+    /// Taken in since the last round; only where the input is kept.
+    taken: Vec<Ingress>,
+}
+
+/// What the node measured of an execution, beside its deterministic result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// The mode that it ran in.
+    pub mode: Mode,
+    /// Time in the backend.
+    pub duration: Duration,
+}
+
+/// The committed executions since the last round began, by invocation.
+#[derive(Debug, Default)]
+struct Observations(Mutex<HashMap<u64, Measured>>);
+
+impl Observations {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Measured>> {
+        // An insert or a clear leaves the map whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer for Observations {
+    fn on_executed(&self, observed: &Observed) {
+        if observed.arm != Arm::ShadowCandidate {
+            let measured = Measured { mode: observed.mode, duration: observed.duration };
+            self.lock().insert(observed.invocation, measured);
+        }
+    }
+}
+
+impl Node {
+    /// Puts a node together. The launcher is started first, before the node holds anything.
+    ///
+    /// # Errors
+    /// The engine, the sandbox or the policy file.
+    pub fn new(options: NodeOptions) -> Result<Self, NodeError> {
+        let sandbox = match options.policy {
+            PolicySource::Fixed(Mode::InProcess) => None,
+            PolicySource::Fixed(Mode::Sandboxed | Mode::Shadow) | PolicySource::File { .. } => {
+                Some(start_sandbox()?)
+            }
+        };
+        let live = match &options.policy {
+            PolicySource::Fixed(mode) => LivePolicy::fixed(*mode),
+            PolicySource::File { path, subnet, node } => {
+                LivePolicy::watch(path, subnet, node).map_err(|error| NodeError::Policy(error.to_string()))?
+            }
+        };
+        let config = match options.preset {
+            Preset::System => SubnetConfig::system(),
+            Preset::Application => SubnetConfig::application(),
+        };
+        let engine = Engine::new().map_err(|error| NodeError::Engine(error.to_string()))?;
+        let compiler: Arc<dyn Compiler> =
+            Arc::new(ModuleCompiler::new(engine.clone(), Arc::clone(&config.limits)));
+        let observations = Arc::new(Observations::default());
+        let selector = Arc::new(Selector::with(
+            live,
+            Arc::new(InProcess::new(engine, &InProcessOptions::default())),
+            Sandbox::from(sandbox.clone().map(|sandbox| sandbox as Arc<dyn Backend>)),
+            Arc::new(Recorder::new()),
+            Some(Arc::clone(&observations) as Arc<dyn Observer>),
+            ShadowOptions::default(),
+        ));
+        let defaults = SchedulerOptions::default();
+        let scheduler = SchedulerOptions {
+            threads: options.threads.unwrap_or(defaults.threads),
+            message_roots: options.message_roots,
+            ..defaults
+        };
+        let backend = Arc::clone(&selector) as Arc<dyn Backend>;
+        let subnet = Subnet::new(config, backend, Arc::clone(&compiler), scheduler);
+        let input = options.keep_input.then(Input::default);
+        Ok(Self { subnet, compiler, selector, observations, sandbox, input, taken: Vec::new() })
+    }
+
+    /// Runs a round with the messages taken in before.
+    pub fn round(&mut self, time: Nanoseconds, seed: [u8; 32]) -> RoundReport {
+        self.observations.lock().clear();
+        if let Some(input) = &mut self.input {
+            input.push(time, seed, std::mem::take(&mut self.taken));
+        }
+        self.subnet.round(time, seed)
+    }
+
+    /// Takes a message in for the next round.
+    ///
+    /// # Errors
+    /// The canister or the system refuses it; nothing is changed then.
+    pub fn submit(&mut self, message: Ingress) -> Result<MessageId, UserError> {
+        let kept = self.input.is_some().then(|| message.clone());
+        let id = self.subnet.submit(message)?;
+        self.taken.extend(kept);
+        Ok(id)
+    }
+
+    /// How far a message is.
+    #[must_use]
+    pub fn status(&self, id: &MessageId) -> IngressStatus {
+        self.subnet.status(id)
+    }
+
+    /// Asks a canister on the committed state.
+    #[must_use]
+    pub fn query(&self, sender: Principal, canister: Principal, method: &str, arg: &[u8]) -> QueryAnswer {
+        self.subnet.query(sender, canister, method, arg)
+    }
+
+    /// The state root after the last round.
+    pub fn state_root(&mut self) -> [u8; 32] {
+        self.subnet.state_root()
+    }
+
+    /// What was measured of an execution; `None` for executions before the last round.
+    #[must_use]
+    pub fn measured(&self, invocation: u64) -> Option<Measured> {
+        self.observations.lock().get(&invocation).copied()
+    }
+
+    /// The latencies of all executions so far.
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        self.selector.recorder()
+    }
+
+    /// Waits at most `patience` until shadow has compared all that ran in it. False: it has not.
+    pub fn settle_shadow(&self, patience: Duration) -> bool {
+        self.selector.settle(patience)
+    }
+
+    /// What shadow has compared so far.
+    #[must_use]
+    pub fn shadow_counts(&self) -> ShadowCounts {
+        self.selector.shadow_counts()
+    }
+
+    /// The differences that shadow found.
+    #[must_use]
+    pub fn divergences(&self) -> Vec<rollout::DivergenceRecord> {
+        self.selector.divergences()
+    }
+
+    /// The sandbox's workers, counts and layers; `None` without a sandbox.
+    #[must_use]
+    pub fn sandbox(&self) -> Option<SandboxStatus> {
+        self.sandbox.as_ref().map(|sandbox| sandbox.status())
+    }
+
+    /// Kills a worker as the kernel or an operator might; nothing but a retry may come of it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn kill_worker(&self, worker: &LiveWorker) -> std::io::Result<()> {
+        let pid = Pid::from_raw(worker.pid).ok_or(std::io::ErrorKind::InvalidInput)?;
+        Ok(rustix::process::kill_process(pid, Signal::KILL)?)
+    }
+
+    /// Makes an empty canister as an operator does, with `creator` and itself as controllers.
+    ///
+    /// # Errors
+    /// The subnet has no ids left.
+    pub fn create_canister(&mut self, creator: Principal, cycles: Cycles) -> Result<Principal, UserError> {
+        self.subnet.create_canister(creator, None, cycles)
+    }
+
+    /// Compiles a module, or finds it compiled.
+    ///
+    /// # Errors
+    /// What failed around the module; the inner error is the module's own.
+    pub fn compile(&self, wasm: &[u8]) -> Result<Result<Arc<Module>, InvalidModule>, BackendError> {
+        self.compiler.compile(wasm)
+    }
+
+    /// Runs recorded input, round by round.
+    ///
+    /// # Errors
+    /// A recorded message isn't taken.
+    pub fn replay(&mut self, input: &Input) -> Result<(), NodeError> {
+        for round in &input.0 {
+            for message in &round.messages {
+                self.submit(message.clone())
+                    .map_err(|cause| NodeError::Replay { message: message.id(), cause })?;
+            }
+            self.round(round.time, round.seed);
+        }
+        Ok(())
+    }
+
+    /// The recorded input, without messages that no round has run yet. Recording starts anew.
+    pub fn take_input(&mut self) -> Input {
+        self.input.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+}
+
+fn start_sandbox() -> Result<Arc<Sandboxed>, NodeError> {
+    Sandboxed::start(image::LAUNCHER, image::WORKER, SandboxOptions::default())
+        .map(Arc::new)
+        .map_err(NodeError::Sandbox)
+}
+
+/// Runs `work` on a thread whose stack canister code fits on.
+///
+/// # Panics
+/// If `work` does.
+pub fn on_executor_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("rounds".to_owned())
+            .stack_size(execution::EXECUTOR_STACK_BYTES)
+            .spawn_scoped(scope, work)
+            .expect("a thread can be started");
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}

@@ -1,0 +1,122 @@
+use std::process::Stdio;
+
+use crate::program::{bulkhead, folder_with, run, run_in};
+
+#[test]
+fn help_names_every_command_and_gives_examples() {
+    let ran = run(bulkhead().arg("--help"));
+    assert_eq!(ran.code, Some(0));
+    for word in ["demo", "drun", "config", "explain", "version", "Examples:", "Exit codes:"] {
+        assert!(ran.stdout.contains(word), "{word} is missing in: {}", ran.stdout);
+    }
+    for command in [&["demo"][..], &["drun"], &["config", "check"], &["explain"], &["version"]] {
+        let ran = run(bulkhead().args(command).arg("--help"));
+        assert_eq!(ran.code, Some(0), "{command:?}");
+        assert!(ran.stdout.contains("Example"), "{command:?} has no example: {}", ran.stdout);
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    for arguments in [
+        &[][..],
+        &["dmeo"],
+        &["drun"],
+        &["drun", "--mode", "sandbox", "x.drun"],
+        &["demo", "--rate", "0"],
+        &["config"],
+        &["explain", "--config", "x.toml"],
+    ] {
+        let ran = run(bulkhead().args(arguments));
+        assert_eq!(ran.code, Some(2), "{arguments:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn version_is_data_when_asked() {
+    let text = run(bulkhead().arg("version"));
+    assert_eq!(text.code, Some(0));
+    assert!(text.stdout.starts_with("bulkhead "), "{}", text.stdout);
+    let json = run(bulkhead().args(["version", "--json"]));
+    let value: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(value["version"], env!("CARGO_PKG_VERSION"));
+    assert!(value["worker_bytes"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_closed_output_is_no_reason_to_talk() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child =
+        bulkhead().args(["version", "--json"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    child.wait().unwrap();
+    let stderr = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
+    assert_eq!(stderr, "");
+}
+
+#[test]
+fn a_good_policy_is_said_to_be_good() {
+    let folder = folder_with(&[("good.toml", b"schema = 1\n[default]\nmode = \"sandboxed\"\n")]);
+    let ran = run_in(folder.path(), &["config", "check", "good.toml"]);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    let ran = run_in(folder.path(), &["config", "check", "good.toml", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((ran.code, &value["ok"]), (Some(0), &true.into()));
+}
+
+#[test]
+fn a_bad_policy_is_refused_where_it_is_bad() {
+    let text = b"schema = 1\n\n[default]\nmode = \"sandboxd\"\n";
+    let folder = folder_with(&[("bad.toml", text)]);
+    let ran = run_in(folder.path(), &["config", "check", "bad.toml"]);
+    assert_eq!(ran.code, Some(1));
+    for part in ["bad.toml:4:8", "sandboxd", "^", "did you mean `sandboxed`?"] {
+        assert!(ran.stderr.contains(part), "{part} is missing in: {}", ran.stderr);
+    }
+    let ran = run_in(folder.path(), &["config", "check", "bad.toml", "--json"]);
+    assert_eq!(ran.code, Some(1));
+    let value: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&value["ok"], &value["errors"][0]["line"]), (&false.into(), &4.into()));
+}
+
+#[test]
+fn the_four_faults_of_a_policy_are_found() {
+    for (name, text) in [
+        ("an unknown key", "schema = 1\n[default]\nmode = \"shadow\"\nmood = 1\n"),
+        ("a subnet twice", "schema = 1\n[subnets.a]\nmode = \"shadow\"\n[subnets.a]\nmode = \"shadow\"\n"),
+        ("an unknown mode", "schema = 1\n[default]\nmode = \"fast\"\n"),
+        ("a mode below its floor", "schema = 1\n[default]\nmode = \"shadow\"\nfloor = \"sandboxed\"\n"),
+    ] {
+        let folder = folder_with(&[("p.toml", text.as_bytes())]);
+        let ran = run_in(folder.path(), &["config", "check", "p.toml"]);
+        assert_eq!(ran.code, Some(1), "{name}: {}", ran.stdout);
+        assert!(ran.stderr.contains("p.toml:"), "{name}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_missing_policy_is_named() {
+    let folder = folder_with(&[]);
+    for arguments in [
+        &["config", "check", "no.toml"][..],
+        &["explain", "--config", "no.toml", "--subnet", "s", "--node", "n"],
+    ] {
+        let ran = run_in(folder.path(), arguments);
+        assert_eq!(ran.code, Some(1));
+        assert!(ran.stderr.contains("no.toml"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn explain_says_which_layer_decided_and_where_it_stands() {
+    let text = b"schema = 1\n[default]\nmode = \"in-process\"\n[subnets.io67a]\nmode = \"sandboxed\"\n";
+    let folder = folder_with(&[("p.toml", text)]);
+    let arguments = ["explain", "--config", "p.toml", "--subnet", "io67a", "--node", "cp7d4"];
+    let ran = run_in(folder.path(), &arguments);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.to_lowercase().contains("sandboxed"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("p.toml:5"), "{}", ran.stdout);
+    let ran = run_in(folder.path(), &[&arguments[..], &["--json"]].concat());
+    let value: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(value["mode"], "sandboxed");
+}
