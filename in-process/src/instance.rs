@@ -132,8 +132,10 @@ enum State {
     Ready,
     /// Has run and keeps what it wrote until the next update names each page.
     Written { heap: Vec<u64>, stable: Vec<u64> },
-    /// Never brought up to date, or beyond that.
-    Stale,
+    /// Never brought up to date.
+    New,
+    /// Something failed, or its run can't be undone in place.
+    Dead,
 }
 
 /// What the store holds for the System API.
@@ -198,7 +200,7 @@ impl Instance {
         // Entering once makes the thread's signal stack and other state, before a worker is locked.
         Func::wrap(&mut store, || {}).call(&mut store, &[], &mut []).map_err(failed)?;
         store.data_mut().host_growth = false;
-        Ok(Self { store, raw, state: State::Stale, heap_slots: BTreeMap::new(), globals: Arc::default() })
+        Ok(Self { store, raw, state: State::New, heap_slots: BTreeMap::new(), globals: Arc::default() })
     }
 
     /// Brings the instance up to date: sizes, globals, pages. Every page that the last run wrote and kept
@@ -207,10 +209,13 @@ impl Instance {
     /// # Errors
     /// [`EngineError::Sync`]: the instance is of no use any more.
     pub fn sync(&mut self, update: &Update) -> Result<(), EngineError> {
-        let before = std::mem::replace(&mut self.state, State::Stale);
-        if let State::Written { heap, stable } = &before {
-            require_named("heap", heap, &update.heap)?;
-            require_named("stable memory", stable, &update.stable)?;
+        match std::mem::replace(&mut self.state, State::Dead) {
+            State::New | State::Ready => {}
+            State::Written { heap, stable } => {
+                require_named("heap", &heap, &update.heap)?;
+                require_named("stable memory", &stable, &update.stable)?;
+            }
+            State::Dead => return Err(EngineError::Sync("it is of no use any more".into())),
         }
         self.grow_heap(update.heap_pages)?;
         self.set_globals(&update.globals)?;
@@ -246,7 +251,7 @@ impl Instance {
         if !matches!(self.state, State::Ready) {
             return Err(EngineError::Run("the instance was not brought up to date".into()));
         }
-        self.state = State::Stale;
+        self.state = State::Dead;
         let heap_before = self.heap_pages();
         let stable_before = self.store.data().stable.wasm_pages;
         let limit = i64::try_from(invocation.instructions_max).unwrap_or(i64::MAX);
@@ -277,7 +282,7 @@ impl Instance {
                 Some(run.into_effects(Arc::clone(&self.globals)))
             }
         };
-        if kept {
+        if kept && reusable {
             self.state = State::Written { heap: heap_dirty.clone(), stable: stable_dirty.clone() };
         } else if reusable {
             self.state = State::Ready;

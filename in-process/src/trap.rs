@@ -60,14 +60,14 @@ impl Stop {
             ErrorCode::CYCLES_MEMORY_GROW,
             format!(
                 "Canister cannot grow memory by {bytes} bytes due to insufficient cycles. At least {missing} \
-                 additional cycles are required"
+                 additional cycles are required."
             ),
         )
     }
 
     /// Growing the heap when the subnet has no memory left: IC0507.
     pub(crate) fn subnet_memory() -> Self {
-        Self::guest(ErrorCode::OUT_OF_MEMORY, "Canister exceeded its allowed memory allocation".into())
+        Self::guest(ErrorCode::OUT_OF_MEMORY, "Canister cannot grow its memory usage.".into())
     }
 
     /// IC0539.
@@ -80,7 +80,7 @@ impl Stop {
                  unrecoverable. Please reach out to the canister owner to investigate the reason for the \
                  increased memory usage. It might be necessary to move data from the Wasm memory to the stable \
                  memory. If such high Wasm memory usage is expected and safe, then the developer can increase \
-                 the Wasm memory limit in the canister settings"
+                 the Wasm memory limit in the canister settings."
             ),
         )
     }
@@ -112,7 +112,7 @@ pub(crate) fn contract(what: impl std::fmt::Display) -> Trap {
 pub(crate) fn out_of_instructions(limit: Instructions) -> Trap {
     Trap {
         code: ErrorCode::INSTRUCTION_LIMIT,
-        text: format!("Canister exceeded the limit of {limit} instructions for single message execution"),
+        text: format!("Canister exceeded the limit of {limit} instructions for single message execution."),
     }
 }
 

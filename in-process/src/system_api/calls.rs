@@ -58,7 +58,7 @@ fn preparing<'g>(guest: &'g mut Guest<'_>) -> Result<&'g mut OutgoingCall, Stop>
         .run_mut()
         .preparing
         .as_mut()
-        .ok_or_else(|| Stop::contract(format_args!("ic0.{name} called when no call is under construction")))
+        .ok_or_else(|| Stop::contract(format_args!("ic0.{name} called when no call is under construction.")))
 }
 
 pub(super) fn on_cleanup(

@@ -62,15 +62,7 @@ impl Canister {
 
     /// The same with a number of instructions.
     pub(crate) fn run_with(&self, entry: EntryPoint, instructions_max: u64) -> Outcome {
-        let invocation = Invocation {
-            id: 1,
-            entry,
-            caller: Principal::anonymous(),
-            instructions_max,
-            slice: instructions_max,
-            system: self.system.clone(),
-            limits: Arc::clone(&self.limits),
-        };
+        let invocation = invocation(self, entry, instructions_max);
         let [warm, fresh] = [&self.warm, &self.fresh]
             .map(|backend| on_large_stack(|| execute(backend, &self.snapshot, &invocation)));
         assert_same(&warm, &fresh);
@@ -100,6 +92,19 @@ impl Canister {
     /// Sends a query that must answer, and gives the answer.
     pub(crate) fn query(&self, method: &str) -> Vec<u8> {
         reply_of(&self.run(EntryPoint::Query { method: method.into(), arg: Arc::default() }))
+    }
+}
+
+/// A message for the canister.
+pub(crate) fn invocation(canister: &Canister, entry: EntryPoint, instructions_max: u64) -> Invocation {
+    Invocation {
+        id: 1,
+        entry,
+        caller: Principal::anonymous(),
+        instructions_max,
+        slice: instructions_max,
+        system: canister.system.clone(),
+        limits: Arc::clone(&canister.limits),
     }
 }
 

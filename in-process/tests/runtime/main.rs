@@ -8,6 +8,7 @@ mod canister;
 mod contexts;
 mod copying;
 mod cycles;
+mod instance;
 mod memory;
 mod metering;
 mod stable;

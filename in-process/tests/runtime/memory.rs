@@ -124,7 +124,7 @@ fn limits_on_growth_trap_with_their_codes() {
 
     let mut full = fresh();
     full.system.subnet_memory_available = 65_535;
-    assert_trap(&full.update("m", &[]), ErrorCode::OUT_OF_MEMORY, "allowed memory allocation");
+    assert_trap(&full.update("m", &[]), ErrorCode::OUT_OF_MEMORY, "cannot grow its memory usage");
 
     let mut poor = fresh();
     poor.system.freezing.threshold_seconds = 1 << 30;

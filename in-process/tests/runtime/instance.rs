@@ -1,0 +1,140 @@
+//! What the owner of an instance (the backend here, a sandbox worker there) may rely on.
+
+use std::sync::Arc;
+
+use execution::memory::{PAGE_BYTES, Window};
+use execution::{Ending, GlobalValue, Invocation};
+use in_process::{Code, Engine, EngineError, Instance, PageUpdate, Ran, Shape, Update};
+
+use crate::canister::{Canister, import, invocation, on_large_stack, update};
+
+const MODULE: &str = "(memory 1) (global $g (mut i32) (i32.const 4))
+    (func (export \"canister_update write\")
+      (global.set $g (i32.const 5))
+      (drop (call $stable64_grow (i64.const 1)))
+      (i32.store8 (i32.const 9000) (i32.const 7))
+      (call $stable64_write (i64.const 5000) (i64.const 9000) (i64.const 1)))
+    (func (export \"canister_update nothing\"))
+    (func (export \"canister_update grow_trap\") (drop (memory.grow (i32.const 1))) unreachable)";
+
+fn canister() -> Canister {
+    let imports = [import("stable64_grow", "i32"), import("stable64_write", "i32")].concat();
+    Canister::new(&format!("(module {imports} {MODULE})"))
+}
+
+/// An instance of the canister at its state.
+fn instance(canister: &Canister) -> Instance {
+    let snapshot = &canister.snapshot;
+    let code = snapshot.module.code.file().try_clone_to_owned().unwrap();
+    let code = Code::load(&Engine::new().unwrap(), code).unwrap();
+    let window = Window::map(snapshot.arena.file(), snapshot.arena.bytes_max()).unwrap();
+    Instance::new(&code, Shape::new(&snapshot.module.interface, 100), window).unwrap()
+}
+
+fn start() -> Update {
+    Update { heap_pages: 1, globals: Arc::from([GlobalValue::I32(4)]), ..Update::default() }
+}
+
+fn write(canister: &Canister, instance: &mut Instance) -> Ran {
+    run(canister, instance, "write").unwrap()
+}
+
+fn run(canister: &Canister, instance: &mut Instance, method: &str) -> Result<Ran, EngineError> {
+    let invocation: Invocation = invocation(canister, update(method, &[]), 1_000_000_000);
+    on_large_stack(|| instance.run(&invocation))
+}
+
+#[test]
+fn a_run_leaves_its_pages_to_be_pulled() {
+    let canister = canister();
+    let mut instance = instance(&canister);
+    instance.sync(&start()).unwrap();
+    let ran = write(&canister, &mut instance);
+    assert_eq!(
+        (ran.heap_dirty, ran.stable_dirty, ran.heap_pages, ran.stable_pages),
+        (vec![2], vec![1], 1, 1)
+    );
+    assert_eq!(ran.effects.unwrap().globals[..], [GlobalValue::I32(5)]);
+    let mut page = [0; PAGE_BYTES];
+    instance.copy_heap_page(2, &mut page);
+    assert_eq!(page[9000 - 2 * PAGE_BYTES], 7);
+    instance.copy_stable_page(0, &mut page);
+    assert_eq!(page[5000 - PAGE_BYTES], 7);
+    assert!(!instance.heap_page(2).is_null() && !instance.stable_page(0).is_null());
+}
+
+#[test]
+fn it_does_not_run_before_it_is_brought_up_to_date() {
+    let canister = canister();
+    let mut instance = instance(&canister);
+    assert!(matches!(run(&canister, &mut instance, "nothing"), Err(EngineError::Run(_))));
+    instance.sync(&start()).unwrap();
+    write(&canister, &mut instance);
+    assert!(matches!(run(&canister, &mut instance, "nothing"), Err(EngineError::Run(_))));
+}
+
+#[test]
+fn each_written_page_must_be_named_before_it_runs_again() {
+    let canister = canister();
+    let mut instance = instance(&canister);
+    instance.sync(&start()).unwrap();
+    write(&canister, &mut instance);
+    let forgotten = Update { stable_pages: 1, ..start() };
+    let refused = instance.sync(&forgotten).unwrap_err();
+    assert!(refused.to_string().contains("heap page 2 was written and isn't named"), "{refused}");
+    assert!(instance.sync(&forgotten).is_err(), "it is of no use any more");
+}
+
+#[test]
+fn a_page_that_was_not_committed_is_taken_back() {
+    let canister = canister();
+    let mut instance = instance(&canister);
+    instance.sync(&start()).unwrap();
+    write(&canister, &mut instance);
+    let zero = |page| PageUpdate { page, slot: None, known: false };
+    // The size stays: a memory can't shrink.
+    let undone = Update { stable_pages: 1, heap: vec![zero(2)], stable: vec![zero(1)], ..start() };
+    instance.sync(&undone).unwrap();
+    let mut page = [1; PAGE_BYTES];
+    instance.copy_heap_page(2, &mut page);
+    assert_eq!(page, [0; PAGE_BYTES]);
+    assert_eq!(run(&canister, &mut instance, "nothing").unwrap().heap_pages_dirty, 0);
+}
+
+#[test]
+fn growth_that_is_undone_ends_the_instance() {
+    let canister = canister();
+    let mut instance = instance(&canister);
+    instance.sync(&start()).unwrap();
+    let ran = run(&canister, &mut instance, "grow_trap").unwrap();
+    assert!(matches!(ran.ending, Ending::Trapped(_)));
+    assert_eq!((ran.reusable, ran.heap_pages), (false, 1));
+    assert!(instance.sync(&start()).is_err(), "it can't shrink");
+}
+
+#[test]
+fn updates_that_do_not_fit_are_refused() {
+    let canister = canister();
+    let page = |page, slot| PageUpdate { page, slot, known: false };
+    for (wrong, words) in [
+        (Update { heap_pages: 0, ..start() }, "can't shrink"),
+        (Update { heap_pages: 70_000, ..start() }, "heap from 1 to 70000"),
+        (Update { stable_pages: 101, ..start() }, "stable memory of 101"),
+        (Update { globals: Arc::default(), ..start() }, "0 globals for 1"),
+        (Update { globals: Arc::from([GlobalValue::I64(4)]), ..start() }, "global"),
+        (Update { heap: vec![page(16, None)], ..start() }, "heap page 16 is outside"),
+        (Update { heap: vec![page(u64::MAX, None)], ..start() }, "is outside"),
+        (Update { heap: vec![page(0, Some(u32::MAX))], ..start() }, "is outside"),
+        (Update { stable: vec![page(0, None)], ..start() }, "stable page 0 is outside"),
+    ] {
+        let refused = instance(&canister).sync(&wrong).unwrap_err().to_string();
+        assert!(refused.contains(words), "{refused}");
+    }
+}
+
+#[test]
+fn code_of_another_kind_is_refused() {
+    let file = execution::memory::Blob::new(b"not code").unwrap();
+    let file = file.file().try_clone_to_owned().unwrap();
+    assert!(matches!(Code::load(&Engine::new().unwrap(), file), Err(EngineError::Code(_))));
+}
