@@ -37,8 +37,8 @@ pub enum Test {
     Is(u64),
     /// None of these bits set.
     Without(u64),
-    /// At least.
-    AtLeast(u64),
+    /// Not equal.
+    Not(u64),
     /// The bits of the mask (first) have the value (second).
     Masked(u64, u64),
 }
@@ -130,7 +130,8 @@ pub const LOAD: &[Rule] = &[
     rule(
         "close",
         libc::SYS_close,
-        &[Argument { index: 0, test: Test::AtLeast(SOCKET + 1) }],
+        // Received descriptors get the lowest free numbers, and 0 to 2 are closed.
+        &[Argument { index: 0, test: Test::Not(SOCKET) }],
         "descriptors once mapped",
     ),
     rule("fstat", libc::SYS_fstat, &[], "size of the code file"),
@@ -217,7 +218,7 @@ fn condition(argument: &Argument) -> SeccompCondition {
         Test::Is(value) => (SeccompCmpOp::Eq, value),
         Test::Without(bits) => (SeccompCmpOp::MaskedEq(bits), 0),
         Test::Masked(mask, value) => (SeccompCmpOp::MaskedEq(mask), value),
-        Test::AtLeast(value) => (SeccompCmpOp::Ge, value),
+        Test::Not(value) => (SeccompCmpOp::Ne, value),
     };
     SeccompCondition::new(argument.index, SeccompCmpArgLen::Qword, operator, value)
         .expect("argument indices are below 6")

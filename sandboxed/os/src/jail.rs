@@ -346,7 +346,7 @@ fn limits() -> Result<(), Failed> {
         (libc::RLIMIT_NICE, 0),
         (libc::RLIMIT_RTPRIO, 0),
         // The socket, the image until exec, three copies for start-up, code and arena.
-        (libc::RLIMIT_NOFILE, 16),
+        (libc::RLIMIT_NOFILE, crate::lockdown::DESCRIPTORS_MAX as u64),
         // The guest's 5 MiB, the engine's own frames, and slack.
         (libc::RLIMIT_STACK, 16 << 20),
     ] {

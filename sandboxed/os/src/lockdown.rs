@@ -23,6 +23,9 @@ pub enum Exit {
     Load = 14,
 }
 
+/// Descriptor numbers a worker can have: its RLIMIT_NOFILE.
+pub(crate) const DESCRIPTORS_MAX: libc::c_int = 16;
+
 /// Ends the process at once: no destructors, no output.
 pub fn exit(how: Exit) -> ! {
     // SAFETY: ends the process; nothing runs after it.
@@ -109,9 +112,15 @@ impl Locks {
         }
     }
 
-    /// Installs RUN: nothing becomes executable any more, no mapping changes, five calls are left.
-    /// Ends the process if that fails.
+    /// Installs RUN: the socket is the only descriptor, nothing becomes executable any more, no mapping
+    /// changes, five calls are left. Ends the process if that fails.
     pub fn run(&self) {
+        // The engine keeps the code file open beside its mapping, which is all that it uses.
+        for number in (0..DESCRIPTORS_MAX).filter(|&number| number != SOCKET as libc::c_int) {
+            // SAFETY: whoever owned the number never uses or closes it again: RUN has no call on a
+            // descriptor but the socket's, and the process ends without destructors.
+            unsafe { libc::close(number) };
+        }
         // SAFETY: prctl with constant arguments. Older kernels (before 6.3) refuse it; the filter stands.
         unsafe {
             libc::prctl(libc::PR_SET_MDWE, libc::PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0);
