@@ -1,1 +1,48 @@
-fn main() {}
+//! Benchmarks: each measures the product beside its physical limit or its peer in the same run,
+//! interleaved, and judges the ratio of medians. `cargo run --release -p perf -- [--json FILE] [--only ID]`.
+//!
+//! The process exits 0 whenever every benchmark ran, whatever the verdicts: machines are noisy, and a
+//! verdict is for a person to read.
+
+#![forbid(unsafe_code)]
+
+mod benchmarks;
+mod canister;
+mod echo;
+mod report;
+mod sample;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Measures Bulkhead against its limits.
+#[derive(Parser)]
+#[command(
+    name = "perf",
+    after_help = "Example: cargo run --release -p perf -- --only empty-update --json out.json"
+)]
+struct Arguments {
+    /// Also write the results as JSON to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Run only the benchmark with this id.
+    #[arg(long, value_name = "ID")]
+    only: Option<String>,
+}
+
+fn main() -> ExitCode {
+    // The peer of the bare round trip is this same program, started with one word.
+    if std::env::args_os().nth(1).is_some_and(|word| word == echo::ROLE) {
+        return echo::serve();
+    }
+    let arguments = Arguments::parse();
+    match report::run(arguments.only.as_deref(), arguments.json.as_deref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("perf: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
