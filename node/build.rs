@@ -1,0 +1,68 @@
+//! Builds the two programs that `bulkhead` carries inside itself: the worker and the launcher.
+//!
+//! A nested cargo, because a workspace member built plainly would be unified with the node's features, and
+//! the worker must link no compiler. Static, so that they need no file at exec (design decision 1).
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The only target: seccomp lists, clone3 and the worker's image are for it.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const PROGRAMS: [(&str, &str, &str); 2] = [
+    ("sandbox-worker", "sandbox-worker", "WORKER_IMAGE"),
+    ("sandbox-launcher", "bulkhead-launcher", "LAUNCHER_IMAGE"),
+];
+/// What goes into them.
+const SOURCES: [&str; 7] = [
+    "Cargo.lock",
+    "execution",
+    "in-process",
+    "sandboxed/os",
+    "sandboxed/protocol",
+    "sandboxed/worker",
+    "sandboxed/launcher",
+];
+
+fn main() {
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"))
+        .parent()
+        .expect("node/ lies in the workspace root")
+        .to_path_buf();
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={}", root.join(source).display());
+    }
+    // OUT_DIR is <target>/<profile>/build/<package>/out. A directory of its own: the outer cargo holds the
+    // lock of the other.
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let target = out.ancestors().nth(4).expect("OUT_DIR is five levels deep").join("images");
+    build(&root, &target);
+    for (_, program, variable) in PROGRAMS {
+        let image = target.join(TARGET).join("release").join(program);
+        assert!(image.is_file(), "the nested build left no {}", image.display());
+        println!("cargo::rustc-env={variable}={}", image.display());
+    }
+}
+
+fn build(root: &Path, target: &Path) {
+    let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets it"));
+    cargo
+        .current_dir(root)
+        .args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"])
+        .arg(target);
+    for (package, ..) in PROGRAMS {
+        cargo.args(["--package", package]);
+    }
+    // What the outer build set for itself (clippy's wrapper, flags, coverage) is not meant for the images.
+    for inherited in ["RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET"] {
+        cargo.env_remove(inherited);
+    }
+    // The explicit target keeps these flags away from procedural macros.
+    cargo
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
+    let status = cargo.status().expect("cargo runs");
+    assert!(status.success(), "building the worker and launcher images failed; see the messages above");
+}
