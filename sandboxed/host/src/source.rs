@@ -103,7 +103,7 @@ impl WorkerProcess for LaunchedWorker {
     }
 
     fn verify(&self, phase: Phase) -> Result<(), NotConfined> {
-        verify::worker(self.pid, self.uid, phase)
+        verify::launched(self, phase)
     }
 
     fn pull(&self, addresses: &[u64], into: &mut [&mut [u8; PAGE_BYTES]]) -> Result<(), PullError> {
