@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -99,7 +100,9 @@ pub enum NodeError {
 /// A node: a subnet, the backends that run it and the policy that chooses between them.
 pub struct Node {
     subnet: Subnet,
-    compiler: Arc<dyn Compiler>,
+    preset: Preset,
+    engine: Engine,
+    compiler: Arc<ModuleCompiler>,
     selector: Arc<Selector>,
     observations: Arc<Observations>,
     sandbox: Option<Arc<Sandboxed>>,
@@ -143,6 +146,23 @@ impl Node {
     /// # Errors
     /// The engine, the sandbox or the policy file.
     pub fn new(options: NodeOptions) -> Result<Self, NodeError> {
+        Self::with(options, None)
+    }
+
+    /// Another node without canisters, of the same kind of subnet and with the modules that are compiled
+    /// here, in `mode` for ever.
+    ///
+    /// # Errors
+    /// As for [`Node::new`].
+    pub fn twin(&self, mode: Mode) -> Result<Self, NodeError> {
+        let compiled = (self.engine.clone(), Arc::clone(&self.compiler));
+        Self::with(NodeOptions::fixed(mode, self.preset), Some(compiled))
+    }
+
+    fn with(
+        options: NodeOptions,
+        compiled: Option<(Engine, Arc<ModuleCompiler>)>,
+    ) -> Result<Self, NodeError> {
         let sandbox = match options.policy {
             PolicySource::Fixed(Mode::InProcess) => None,
             PolicySource::Fixed(Mode::Sandboxed | Mode::Shadow) | PolicySource::File { .. } => {
@@ -159,13 +179,18 @@ impl Node {
             Preset::System => SubnetConfig::system(),
             Preset::Application => SubnetConfig::application(),
         };
-        let engine = Engine::new().map_err(|error| NodeError::Engine(error.to_string()))?;
-        let compiler: Arc<dyn Compiler> =
-            Arc::new(ModuleCompiler::new(engine.clone(), Arc::clone(&config.limits)));
+        let (engine, compiler) = match compiled {
+            Some(compiled) => compiled,
+            None => {
+                let engine = Engine::new().map_err(|error| NodeError::Engine(error.to_string()))?;
+                let compiler = ModuleCompiler::new(engine.clone(), Arc::clone(&config.limits));
+                (engine, Arc::new(compiler))
+            }
+        };
         let observations = Arc::new(Observations::default());
         let selector = Arc::new(Selector::with(
             live,
-            Arc::new(InProcess::new(engine, &InProcessOptions::default())),
+            Arc::new(InProcess::new(engine.clone(), &InProcessOptions::default())),
             Sandbox::from(sandbox.clone().map(|sandbox| sandbox as Arc<dyn Backend>)),
             Arc::new(Recorder::new()),
             Some(Arc::clone(&observations) as Arc<dyn Observer>),
@@ -178,9 +203,20 @@ impl Node {
             ..defaults
         };
         let backend = Arc::clone(&selector) as Arc<dyn Backend>;
-        let subnet = Subnet::new(config, backend, Arc::clone(&compiler), scheduler);
+        let subnet = Subnet::new(config, backend, Arc::clone(&compiler) as Arc<dyn Compiler>, scheduler);
         let input = options.keep_input.then(Input::default);
-        Ok(Self { subnet, compiler, selector, observations, sandbox, input, taken: Vec::new() })
+        let preset = options.preset;
+        Ok(Self {
+            subnet,
+            preset,
+            engine,
+            compiler,
+            selector,
+            observations,
+            sandbox,
+            input,
+            taken: Vec::new(),
+        })
     }
 
     /// Runs a round with the messages taken in before.
@@ -278,6 +314,22 @@ impl Node {
     /// What failed around the module; the inner error is the module's own.
     pub fn compile(&self, wasm: &[u8]) -> Result<Result<Arc<Module>, InvalidModule>, BackendError> {
         self.compiler.compile(wasm)
+    }
+
+    /// Compiles modules on all cores, so that installing them finds them compiled. What is wrong with a
+    /// module is told when it is installed.
+    pub fn compile_ahead(&self, modules: &[&[u8]]) {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..threads.min(modules.len()) {
+                scope.spawn(|| {
+                    while let Some(module) = modules.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let _told_at_install = self.compile(module);
+                    }
+                });
+            }
+        });
     }
 
     /// Runs recorded input, round by round.

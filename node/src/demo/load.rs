@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use execution::{Ingress, IngressStatus, MessageId, Nanoseconds, Principal, RoundReport};
+use execution::{Failure, Ingress, IngressStatus, MessageId, Nanoseconds, Principal, RoundReport};
 use rollout::{Arm, Mode, Recorder};
 
 use super::workload::{Counts, SHIPPED, Workload};
@@ -12,6 +12,8 @@ use crate::{Node, management};
 
 /// Messages that one round takes at most.
 const MESSAGES_PER_ROUND_MAX: u64 = 256;
+/// Rounds in a row in which the node may fail to run a canister before the demo is given up.
+const FAILED_ROUNDS_MAX: u32 = 3;
 /// Rounds that creating or installing a canister takes at most.
 const SET_UP_ROUNDS_MAX: u32 = 100;
 
@@ -61,6 +63,7 @@ impl Load {
         messages: u64,
         mut say: impl FnMut(&str),
     ) -> Result<Self, String> {
+        node.compile_ahead(&SHIPPED.map(|shipped| shipped.module));
         let mut clock = Clock { last: 0 };
         let mut canisters = Vec::with_capacity(SHIPPED.len());
         for (index, shipped) in SHIPPED.iter().enumerate() {
@@ -138,14 +141,14 @@ impl Load {
                 break;
             }
         }
-        Ok(self.round(node))
+        self.round(node)
     }
 
     /// Runs rounds until all that was sent is answered, or the time is up.
     pub(super) fn drain(&mut self, node: &mut Node, patience: Duration) -> Result<(), String> {
         let deadline = Instant::now() + patience;
         while !self.waiting.is_empty() && Instant::now() < deadline {
-            self.round(node);
+            self.round(node)?;
         }
         self.ended = Some(self.last_answer);
         Ok(())
@@ -178,9 +181,12 @@ impl Load {
         }
     }
 
-    fn round(&mut self, node: &mut Node) -> RoundReport {
+    fn round(&mut self, node: &mut Node) -> Result<RoundReport, String> {
         let (time, seed) = self.clock.next();
         let report = node.round(time, seed);
+        if let Some(failure) = report.failures.iter().find(|failure| failure.rounds >= FAILED_ROUNDS_MAX) {
+            return Err(cannot_run(failure));
+        }
         self.more = report.more;
         for executed in &report.executed {
             if let Some(waiting) = executed.ingress.as_ref().and_then(|id| self.waiting.get_mut(id)) {
@@ -189,7 +195,7 @@ impl Load {
             }
         }
         self.collect(node);
-        report
+        Ok(report)
     }
 
     /// Takes the answers that the round brought.
@@ -262,10 +268,14 @@ fn manage(
             IngressStatus::Unknown | IngressStatus::Received | IngressStatus::Processing => {}
         }
         if let Some(failure) = report.failures.first() {
-            return Err(format!("the node could not run canister {}: {}", failure.canister, failure.error));
+            return Err(cannot_run(failure));
         }
     }
     Err(format!("`{method}` was not answered within {SET_UP_ROUNDS_MAX} rounds"))
+}
+
+fn cannot_run(failure: &Failure) -> String {
+    format!("the node could not run canister {}: {}", failure.canister, failure.error)
 }
 
 /// Asks a canister for a number.

@@ -164,15 +164,15 @@ fn finish(
             .map_err(|error| format!("could not write {}: {error}", path.display()))?;
     }
     let input = node.take_input();
+    let mut twin = node.twin(Mode::InProcess).map_err(|error| error.to_string())?;
+    // Its sandbox ends before the comparison takes the cores.
     drop(node);
     let never_switched = if interrupted {
         None
     } else {
         progress.say(&format!("the same {} rounds again, in-process throughout", input.rounds()));
-        let options = NodeOptions::fixed(Mode::InProcess, Preset::Application);
-        let mut node = Node::new(options).map_err(|error| error.to_string())?;
-        node.replay(&input).map_err(|error| error.to_string())?;
-        Some(node.state_root())
+        twin.replay(&input).map_err(|error| error.to_string())?;
+        Some(twin.state_root())
     };
     Ok(Summary {
         rate: arguments.rate,

@@ -300,44 +300,29 @@ fn read_count(counter: Principal, flow: &Flow, read: ReadCount<'_>) -> Result<u6
 mod tests {
     use super::*;
 
-    fn books(counts: &[u64; FLOWS.len()]) -> (Workload, impl Fn(Principal, &str) -> Result<Vec<u8>, String>) {
-        let canisters: Vec<_> =
-            (0..SHIPPED.len()).map(|index| Principal::from_slice(&[index as u8; 10])).collect();
-        let counts = *counts;
-        let order = canisters.clone();
-        let read = move |canister: Principal, _method: &str| {
-            let flow = FLOWS.iter().position(|flow| order[flow.counter] == canister).unwrap();
-            Ok(match FLOWS[flow].work {
-                Work::Add | Work::Transfer | Work::FanOut => Encode!(&Nat::from(counts[flow])).unwrap(),
-                Work::Add64 | Work::TransferRust | Work::Put | Work::Ping => Encode!(&counts[flow]).unwrap(),
-            })
-        };
-        let zero = |_: Principal, method: &str| {
-            Ok(match method {
-                "get" | "height" => Encode!(&Nat::from(0_u8)).unwrap(),
-                _ => Encode!(&0_u64).unwrap(),
-            })
-        };
-        // Flow 0's `get` is a nat64.
-        let zero = move |canister: Principal, method: &str| {
-            if canister == Principal::from_slice(&[0; 10]) {
-                Ok(Encode!(&0_u64).unwrap())
-            } else {
-                zero(canister, method)
-            }
-        };
-        (Workload::new(canisters, &zero).unwrap(), read)
+    fn canister(index: usize) -> Principal {
+        Principal::from_slice(&[u8::try_from(index).unwrap(); 10])
     }
 
-    fn counts_with(total: u64) -> [u64; FLOWS.len()] {
-        let mut counts = [0; FLOWS.len()];
-        counts[0] = total;
-        counts
+    /// What the canisters answer when the first flow's one counted `total` and the others nothing.
+    fn counted(total: u64) -> impl Fn(Principal, &str) -> Result<Vec<u8>, String> {
+        move |asked, _method| {
+            let flow = FLOWS.iter().find(|flow| canister(flow.counter) == asked).unwrap();
+            Ok(match flow.work {
+                Work::Add | Work::Transfer | Work::FanOut => Encode!(&Nat::from(0_u8)).unwrap(),
+                Work::TransferRust | Work::Put | Work::Ping => Encode!(&0_u64).unwrap(),
+                Work::Add64 => Encode!(&total).unwrap(),
+            })
+        }
+    }
+
+    fn books() -> Workload {
+        Workload::new((0..SHIPPED.len()).map(canister).collect(), &counted(0)).unwrap()
     }
 
     #[test]
     fn a_message_without_an_answer_is_lost() {
-        let (mut books, read) = books(&counts_with(0));
+        let (mut books, read) = (books(), counted(0));
         books.sent(0);
         let counts = books.close(&read).unwrap();
         assert_eq!((counts.sent, counts.answered, counts.lost, counts.applied_twice), (1, 0, 1, 0));
@@ -345,7 +330,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_the_state_forgot_is_lost() {
-        let (mut books, read) = books(&counts_with(0));
+        let (mut books, read) = (books(), counted(0));
         books.sent(0);
         books.answered(0, Ok(&Encode!(&1_u64).unwrap()));
         assert_eq!(books.close(&read).unwrap().lost, 1);
@@ -353,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_count_above_the_answers_is_applied_twice() {
-        let (mut books, read) = books(&counts_with(2));
+        let (mut books, read) = (books(), counted(2));
         books.sent(0);
         books.answered(0, Ok(&Encode!(&2_u64).unwrap()));
         let counts = books.close(&read).unwrap();
@@ -362,7 +347,7 @@ mod tests {
 
     #[test]
     fn equal_answers_to_two_messages_are_told() {
-        let (mut books, read) = books(&counts_with(2));
+        let (mut books, read) = (books(), counted(2));
         for index in [0, FLOWS.len() as u64] {
             books.sent(index);
             books.answered(index, Ok(&Encode!(&1_u64).unwrap()));
@@ -372,7 +357,7 @@ mod tests {
 
     #[test]
     fn messages_differ_by_their_number_alone() {
-        let (books, _) = books(&counts_with(0));
+        let books = books();
         let put = 6;
         assert_eq!(books.message(put), books.message(put));
         assert_ne!(books.message(put).arg, books.message(put + FLOWS.len() as u64).arg);
