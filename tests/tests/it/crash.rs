@@ -33,7 +33,7 @@ fn a_worker_killed_in_the_middle_of_a_message_costs_a_retry_and_nothing_else() {
     let mut running = script.start("sandboxed");
     for (before, _) in &long {
         running.wait_for(*before);
-        kill(wait_for_busy_worker(running.process()));
+        assert!(kill(wait_for_busy_worker(running.process())), "it was busy");
     }
     let disturbed = running.finish();
     undisturbed.assert_same(&disturbed);
@@ -68,7 +68,7 @@ fn a_worker_killed_between_messages_is_replaced_and_the_others_keep_theirs() {
     assert!(!counters.contains(&worker), "a worker serves one canister");
     // The counter's worker sleeps while the other canister's message runs.
     for idle in counters {
-        kill(idle);
+        assert!(kill(idle), "it slept");
     }
     running.wait_for(long);
     running.wait_for(after);
@@ -99,8 +99,7 @@ fn all_workers_killed_at_once_during_calls_between_canisters_change_nothing() {
     for step in &steps {
         running.wait_for(*step);
         for pid in serving_workers(running.process()) {
-            kill(pid);
-            killed += 1;
+            killed += usize::from(kill(pid));
         }
     }
     let disturbed = running.finish();

@@ -83,12 +83,19 @@ pub(crate) fn wait_for_busy_worker(root: u32) -> u32 {
     })
 }
 
-/// Kills a process with SIGKILL, and waits until it is gone or only its parent's to bury.
+/// Kills a process with SIGKILL, and waits until it is gone or only its parent's to bury. Whether it was
+/// still there to be killed.
 #[track_caller]
-pub(crate) fn kill(pid: u32) {
-    let pid_of_kernel = rustix::process::Pid::from_raw(pid.cast_signed()).expect("not 0");
-    rustix::process::kill_process(pid_of_kernel, rustix::process::Signal::KILL).expect("it may be killed");
-    wait_until_gone(pid);
+pub(crate) fn kill(pid: u32) -> bool {
+    let process = rustix::process::Pid::from_raw(pid.cast_signed()).expect("not 0");
+    match rustix::process::kill_process(process, rustix::process::Signal::KILL) {
+        Ok(()) => {
+            wait_until_gone(pid);
+            true
+        }
+        Err(rustix::io::Errno::SRCH) => false,
+        Err(error) => panic!("process {pid} can't be killed: {error}"),
+    }
 }
 
 /// Waits until a process is gone or only its parent's to bury.
