@@ -56,12 +56,12 @@ impl Clock {
 }
 
 impl Load {
-    /// Creates and installs the canisters, and opens the books.
+    /// Creates and installs the canisters, and opens the books. Tells `goes_on` of each; false ends it.
     pub(super) fn set_up(
         node: &mut Node,
         rate: u32,
         messages: u64,
-        mut say: impl FnMut(&str),
+        mut goes_on: impl FnMut(&str) -> bool,
     ) -> Result<Self, String> {
         node.compile_ahead(&SHIPPED.map(|shipped| shipped.module));
         let mut clock = Clock { last: 0 };
@@ -86,7 +86,9 @@ impl Load {
             );
             manage(node, &mut clock, nonce, "install_code", arg)
                 .map_err(|error| format!("{}: {error}", shipped.name))?;
-            say(&format!("{canister}  {}", shipped.name));
+            if !goes_on(&format!("{canister}  {}", shipped.name)) {
+                return Err("stopped before the first message".to_owned());
+            }
             canisters.push(canister);
         }
         let workload = Workload::new(canisters, &|canister, method| read(node, canister, method))?;

@@ -23,7 +23,7 @@ use switch::PolicyFile;
 const MESSAGES: u64 = 20_000;
 const MESSAGES_QUICK: u64 = 3_000;
 /// Messages a second unless the command line says otherwise.
-const RATE: u32 = 400;
+const RATE: u32 = 500;
 
 /// What the demo may be told.
 #[derive(Debug, Args)]
@@ -70,9 +70,12 @@ pub fn run(arguments: &DemoArgs) -> Result<(), CommandError> {
     let messages = if arguments.quick { MESSAGES_QUICK } else { MESSAGES };
     let progress = Progress::new(messages, arguments.json);
     let summary = start().and_then(|(policy, node)| {
-        crate::node::on_executor_stack(|| play(arguments, messages, policy, node, &progress, &stop))
+        crate::node::on_executor_stack(move || {
+            let summary = play(arguments, messages, policy, node, &progress, &stop);
+            progress.clear();
+            summary
+        })
     });
-    progress.clear();
     let summary = summary.map_err(CommandError::Failed)?;
     summary.print(arguments.json).map_err(|error| CommandError::output(&error))?;
     if summary.passed() { Ok(()) } else { Err(CommandError::Reported) }
@@ -114,7 +117,10 @@ fn play(
 ) -> Result<Summary, String> {
     let began = Instant::now();
     progress.say(&format!("policy file {}", policy.path().display()));
-    let mut load = Load::set_up(&mut node, arguments.rate, messages, |name| progress.say(name))?;
+    let mut load = Load::set_up(&mut node, arguments.rate, messages, |name| {
+        progress.say(name);
+        !stop.load(Ordering::Relaxed)
+    })?;
     progress.say(&format!(
         "{} canisters installed in {:.1} s; {messages} messages at {} a second",
         workload::SHIPPED.len(),

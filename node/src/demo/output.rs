@@ -1,5 +1,6 @@
 //! What the demo shows: progress while it runs, the comparison at its end.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -14,6 +15,9 @@ use super::workload::Counts;
 /// A bar on a terminal, plain lines elsewhere. With JSON on standard output both go to standard error.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
+    messages: u64,
+    /// Tenths of the messages that a plain line has told of.
+    tenths_told: Cell<u64>,
     to_stderr: bool,
 }
 
@@ -26,7 +30,7 @@ impl Progress {
                 .expect("the template is valid");
             ProgressBar::with_draw_target(Some(messages), target).with_style(style)
         });
-        Self { bar, to_stderr }
+        Self { bar, messages, tenths_told: Cell::new(0), to_stderr }
     }
 
     /// A line that stays.
@@ -43,8 +47,14 @@ impl Progress {
     }
 
     pub(super) fn advance(&self, answered: u64) {
-        if let Some(bar) = &self.bar {
-            bar.set_position(answered);
+        let Some(bar) = &self.bar else { return self.tell_tenths(answered) };
+        bar.set_position(answered);
+    }
+
+    fn tell_tenths(&self, answered: u64) {
+        let tenths = answered * 10 / self.messages;
+        if tenths > self.tenths_told.replace(tenths) {
+            self.say(&format!("{answered} of {} answered", self.messages));
         }
     }
 
