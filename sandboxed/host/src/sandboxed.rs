@@ -81,7 +81,12 @@ impl Sandboxed {
         let prepared = Instant::now();
         let (answer, resident, run) = resident.execute(target, invocation, patience)?;
         let answered = Instant::now();
-        let step = resident.take(answer, run)?;
+        let step = resident.take(answer, run).inspect_err(|error| {
+            // The message runs again; old versions that idle workers keep are not to be in its way then.
+            if matches!(error, BackendError::Exhausted { limit: "arena_bytes", .. }) {
+                self.table.evict_canister(target.canister);
+            }
+        })?;
         let execution = end(step, lease, &self.registry);
         if let Some(observer) = &self.options.observer {
             observer(&Phases {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use execution::BackendError;
+use execution::{BackendError, Principal};
 
 use crate::resident::{Key, Resident};
 use crate::status::{Role, lock};
@@ -23,6 +23,8 @@ struct Entries {
     by_key: HashMap<Key, Entry>,
     /// Workers with a canister, idle and busy, and those about to get one.
     workers: usize,
+    /// Threads that wait for a worker: waking costs a call, also where nobody waits.
+    waiting: usize,
 }
 
 #[derive(Debug, Default)]
@@ -88,8 +90,26 @@ impl Table {
                 let milliseconds = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
                 return Err(BackendError::Deadline { milliseconds });
             }
+            entries.waiting += 1;
             entries = self.returned.wait_timeout(entries, left).unwrap_or_else(PoisonError::into_inner).0;
+            entries.waiting -= 1;
         }
+    }
+
+    /// Ends the idle workers of a canister. Their mirrors keep old page versions, which an arena that is full
+    /// needs back.
+    pub(crate) fn evict_canister(&self, canister: Principal) {
+        let mut entries = lock(&self.entries);
+        let mut evicted = Vec::new();
+        for role in [Role::Update, Role::Query] {
+            if let Some(entry) = entries.by_key.get_mut(&(canister, role)) {
+                evicted.append(&mut entry.idle);
+            }
+        }
+        entries.workers = entries.workers.saturating_sub(evicted.len());
+        entries.forget_empty();
+        drop(entries);
+        drop(evicted);
     }
 
     fn full(&self) -> BackendError {
@@ -159,7 +179,10 @@ impl Drop for Lease {
             entries.workers = entries.workers.saturating_sub(1);
             entries.forget_empty();
         }
+        let waiting = entries.waiting > 0;
         drop(entries);
-        self.table.returned.notify_all();
+        if waiting {
+            self.table.returned.notify_all();
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod canister;
 mod hostile_peer;
+mod leases;
 mod mirror;
 mod peer;
 mod real_worker;

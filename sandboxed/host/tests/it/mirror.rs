@@ -1,5 +1,6 @@
 //! What the node tells a warm worker, and what it makes of the pages that the worker wrote.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use execution::memory::PAGE_BYTES;
@@ -19,8 +20,11 @@ fn run(sandbox: &Sandboxed, snapshot: &Snapshot, id: u64) -> Outcome {
     }
 }
 
+/// Heap runs of a request, and whether it brought limits.
+type Sent = (Vec<PageRun>, bool);
+
 /// A peer whose every message writes heap pages 2 and 3; records the heap runs and limits it is sent.
-fn writer(readable: bool) -> (Sandboxed, std::sync::Arc<std::sync::Mutex<Vec<(Vec<PageRun>, bool)>>>) {
+fn writer(readable: bool) -> (Sandboxed, Arc<Mutex<Vec<Sent>>>) {
     let sent = shared(Vec::new());
     let record = sent.clone();
     let mut peers = Peers::new(move |peer| {

@@ -198,7 +198,6 @@ fn both_backends_give_the_same_outcomes() {
             "spin",
             "inc",
             "none",
-            "recurse",
             "divide",
             "outside",
             "nop",
@@ -216,6 +215,28 @@ fn both_backends_give_the_same_outcomes() {
         let [sandboxed, direct] = ids.map(Result::unwrap);
         assert_eq!(content(&sandboxed), content(&direct));
         assert_eq!(reply(&direct)[..4], 4_u32.to_le_bytes());
+    });
+}
+
+#[test]
+fn a_stack_overflow_is_the_same_trap_in_both_and_the_worker_serves_on() {
+    // Instructions are not compared: the depth at overflow depends on the engine's own frames, which differ
+    // by some bytes between the two programs.
+    on_large_stack(|| {
+        let module = compile(COUNTER);
+        let in_process = InProcess::new(Engine::new().unwrap(), &InProcessOptions::default());
+        let sandbox = sandbox();
+        let start = || of_module(Arc::clone(&module), 64 << 20);
+        let states = [init(&sandbox, &start()), init(&in_process, &start())];
+        let sandboxed = execute(&sandbox, &states[0], &update(2, "recurse"));
+        let direct = execute(&in_process, &states[1], &update(2, "recurse"));
+        assert_eq!((&sandboxed.ending, &sandboxed.logs), (&direct.ending, &direct.logs));
+        assert!(
+            matches!(&direct.ending, execution::Ending::Trapped(trap) if trap.text.contains("stack overflow"))
+        );
+        let pids = sandbox.pids();
+        assert_eq!(reply(&execute(&sandbox, &states[0], &update(3, "inc"))), 1_u32.to_le_bytes());
+        assert_eq!(sandbox.pids(), pids);
     });
 }
 
@@ -238,6 +259,27 @@ fn a_killed_worker_costs_a_retry_and_nothing_else() {
     let outcome = execute(&sandbox, &state, &update(4, "inc"));
     assert_eq!(reply(&outcome), 2_u32.to_le_bytes());
     assert_ne!(sandbox.pids(), [pid]);
+}
+
+#[test]
+fn an_arena_that_old_versions_fill_is_free_again_for_the_retry() {
+    let sandbox = sandbox();
+    let full = of_module(compile(COUNTER), 6 * 4096);
+    // One page of data, then two heap pages and one stable page for each count.
+    let first = init(&sandbox, &full);
+    let second = commit(&first, &execute(&sandbox, &first, &update(2, "inc")));
+    // The query worker keeps the versions of the second state while the third and fourth are made.
+    sandbox.query(&second, &query(3), None).unwrap();
+    drop((full, first));
+    let third = match sandbox.execute(&second, &update(4, "inc")) {
+        Ok(Execution::Finished(outcome)) => commit(&second, &outcome),
+        other => panic!("{other:?}"),
+    };
+    drop(second);
+    let error = sandbox.execute(&third, &update(5, "inc")).unwrap_err();
+    assert!(matches!(error, BackendError::Exhausted { limit: "arena_bytes", .. }), "{error}");
+    let outcome = execute(&sandbox, &third, &update(6, "inc"));
+    assert_eq!(reply(&outcome), 3_u32.to_le_bytes());
 }
 
 #[test]
