@@ -57,10 +57,11 @@ fn build(root: &Path, target: &Path) {
     for inherited in ["RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET"] {
         cargo.env_remove(inherited);
     }
-    // The explicit target keeps these flags away from procedural macros.
+    // The explicit target keeps these flags away from procedural macros. The panic strategy stays the node's:
+    // wasmtime takes the guest's stack limit from its own frame, so both programs have to have the same
+    // frames for a stack overflow to come at the same depth in both modes (docs/decisions/0002).
     cargo
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
-        .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
     let status = cargo.status().expect("cargo runs");

@@ -31,7 +31,6 @@ fn images() -> [&'static [u8]; 2] {
         }
         cargo
             .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
-            .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
             .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
             .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
         assert!(cargo.status().unwrap().success(), "the images can be built");
