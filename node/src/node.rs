@@ -291,6 +291,13 @@ impl Node {
         self.sandbox.as_ref().map(|sandbox| sandbox.status())
     }
 
+    /// Layers of confinement that this kernel or user can't give the workers; empty without a worker.
+    #[must_use]
+    pub fn layers_off(&self) -> Vec<&'static str> {
+        let layers = self.sandbox().map(|status| status.layers).unwrap_or_default();
+        layers.into_iter().filter(|(_, is_on)| !is_on).map(|(name, _)| name).collect()
+    }
+
     /// Kills a worker as the kernel or an operator might; nothing but a retry may come of it.
     ///
     /// # Errors

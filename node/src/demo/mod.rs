@@ -69,14 +69,16 @@ pub fn run(arguments: &DemoArgs) -> Result<(), CommandError> {
     let stop = stop_flag()?;
     let messages = if arguments.quick { MESSAGES_QUICK } else { MESSAGES };
     let progress = Progress::new(messages, arguments.json);
-    let summary = start().and_then(|(policy, node)| {
+    let summary = start().map_err(CommandError::Failed).and_then(|(policy, node)| {
         crate::node::on_executor_stack(move || {
             let summary = play(arguments, messages, policy, node, &progress, &stop);
             progress.clear();
-            summary
+            let closed = progress.is_closed();
+            summary.map_err(
+                |error| if closed { CommandError::OutputClosed } else { CommandError::Failed(error) },
+            )
         })
-    });
-    let summary = summary.map_err(CommandError::Failed)?;
+    })?;
     summary.print(arguments.json).map_err(|error| CommandError::output(&error))?;
     if summary.passed() { Ok(()) } else { Err(CommandError::Reported) }
 }
@@ -119,7 +121,7 @@ fn play(
     progress.say(&format!("policy file {}", policy.path().display()));
     let mut load = Load::set_up(&mut node, arguments.rate, messages, |name| {
         progress.say(name);
-        !stop.load(Ordering::Relaxed)
+        !stop.load(Ordering::Relaxed) && !progress.is_closed()
     })?;
     progress.say(&format!(
         "{} canisters installed in {:.1} s; {messages} messages at {} a second",
@@ -130,7 +132,7 @@ fn play(
     let mut plan = PLAN.iter().peekable();
     let mut switches = switch::Switches::new(policy);
     load.start();
-    while !load.is_over() && !stop.load(Ordering::Relaxed) {
+    while !load.is_over() && !stop.load(Ordering::Relaxed) && !progress.is_closed() {
         while let Some((_, step)) = plan.next_if(|(percent, _)| load.sent() * 100 >= messages * percent) {
             match step {
                 Step::Switch(mode) => {
@@ -146,7 +148,7 @@ fn play(
         }
         progress.advance(load.answered());
     }
-    let interrupted = stop.load(Ordering::Relaxed);
+    let interrupted = !load.is_over();
     load.drain(&mut node, if interrupted { Duration::from_secs(2) } else { Duration::from_secs(30) })?;
     finish(node, &load, switches, arguments, interrupted, progress)
 }
@@ -169,6 +171,7 @@ fn finish(
         write_hlog(path, &node.recorder().rotate())
             .map_err(|error| format!("could not write {}: {error}", path.display()))?;
     }
+    let layers_off = node.layers_off();
     let input = node.take_input();
     let mut twin = node.twin(Mode::InProcess).map_err(|error| error.to_string())?;
     // Its sandbox ends before the comparison takes the cores.
@@ -189,6 +192,7 @@ fn finish(
         executions,
         shadow,
         records: switches.into_records(),
+        layers_off,
         worst_gap: load.worst_gap(),
         state_root,
         never_switched,

@@ -18,6 +18,7 @@ pub(super) struct Progress {
     messages: u64,
     /// Tenths of the messages that a plain line has told of.
     tenths_told: Cell<u64>,
+    closed: Cell<bool>,
     to_stderr: bool,
 }
 
@@ -30,13 +31,12 @@ impl Progress {
                 .expect("the template is valid");
             ProgressBar::with_draw_target(Some(messages), target).with_style(style)
         });
-        Self { bar, messages, tenths_told: Cell::new(0), to_stderr }
+        Self { bar, messages, tenths_told: Cell::new(0), closed: Cell::new(false), to_stderr }
     }
 
     /// A line that stays.
     pub(super) fn say(&self, line: &str) {
-        // Progress is for whoever watches: when nobody does, the run goes on.
-        let _ = match &self.bar {
+        let written = match &self.bar {
             Some(bar) => {
                 bar.println(line);
                 Ok(())
@@ -44,6 +44,14 @@ impl Progress {
             None if self.to_stderr => writeln!(io::stderr(), "{line}"),
             None => writeln!(io::stdout(), "{line}"),
         };
+        if written.is_err() {
+            self.closed.set(true);
+        }
+    }
+
+    /// Whether whoever watched has gone away.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
     }
 
     pub(super) fn advance(&self, answered: u64) {
@@ -77,6 +85,8 @@ pub(super) struct Summary {
     pub(super) executions: rollout::Table,
     pub(super) shadow: ShadowCounts,
     pub(super) records: Records,
+    /// Layers of confinement that workers lack here.
+    pub(super) layers_off: Vec<&'static str>,
     pub(super) worst_gap: Duration,
     pub(super) state_root: [u8; 32],
     /// State root of the same input without a switch; `None`: it wasn't run.
@@ -160,6 +170,8 @@ impl Summary {
             answered as f64 / self.seconds.max(1e-9),
             self.rounds
         ));
+        let layers = if self.layers_off.is_empty() { "none".to_owned() } else { self.layers_off.join(", ") };
+        line(format_args!("sandbox layers off         {layers}"));
         line(format_args!("state root                 {}", hex::encode(self.state_root)));
         match self.never_switched {
             Some(root) => {
@@ -192,6 +204,7 @@ impl Summary {
             "answers_ns": self.answers.to_json(),
             "switches": switches,
             "workers_killed": self.records.killed.len(),
+            "sandbox_layers_off": self.layers_off,
             "worst_gap_ms": self.worst_gap.as_secs_f64() * 1e3,
             "shadow": { "compared": self.shadow.equal + self.shadow.diverged, "diverged": self.shadow.diverged,
                 "dropped": self.shadow.dropped, "failed": self.shadow.failed },

@@ -45,15 +45,20 @@ pub fn run(path: &Path, mode: rollout::Mode, report: Option<&Path>) -> Result<()
         error @ DriverError::Stuck { .. } => CommandError::Failed(format!("{name}: {error}")),
         error @ (DriverError::Report(_) | DriverError::Start(_)) => CommandError::Failed(error.to_string()),
     })?;
-    if mode == rollout::Mode::Shadow {
-        // The script's own output is complete; there is nobody to tell when standard error is closed.
-        let _ = write_comparison(io::stderr(), &node);
-    }
+    // The script's own output is complete; there is nobody to tell when standard error is closed.
+    let _ = write_notes(io::stderr(), &node, mode);
     Ok(())
 }
 
-/// What running everything in both modes showed.
-fn write_comparison(mut out: impl Write, node: &Node) -> io::Result<()> {
+/// What else there is to know: layers that are missing, and what running everything in both modes showed.
+fn write_notes(mut out: impl Write, node: &Node, mode: rollout::Mode) -> io::Result<()> {
+    let layers = node.layers_off();
+    if !layers.is_empty() {
+        writeln!(out, "sandbox: layers off here: {}", layers.join(", "))?;
+    }
+    if mode != rollout::Mode::Shadow {
+        return Ok(());
+    }
     for record in node.divergences() {
         writeln!(out, "different ({} times): {}", record.count, record.first)?;
     }

@@ -27,8 +27,12 @@ fn the_quick_demo_loses_nothing_and_ends_in_the_state_of_a_run_that_never_switch
 
 #[test]
 fn ctrl_c_ends_the_demo_with_a_summary_and_no_process_left() {
-    let mut demo =
-        bulkhead().arg("demo").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let mut demo = bulkhead()
+        .arg("demo")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
     let mut lines = BufReader::new(demo.stdout.take().unwrap());
     wait_for(&mut lines, "first message committed in mode shadow");
     let children = children_of(demo.id());
@@ -60,7 +64,9 @@ fn children_of(parent: u32) -> Vec<OwnedFd> {
     let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).unwrap();
     let pids: Vec<Pid> = tasks
         .map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default())
-        .flat_map(|children| children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>())
+        .flat_map(|children| {
+            children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
+        })
         .filter_map(Pid::from_raw)
         .collect();
     pids.into_iter().filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).collect()
