@@ -224,6 +224,27 @@ fn decode_nothing(method: &str, arg: &[u8]) -> Result<(), UserError> {
     if arg == crate::run::CANDID_EMPTY { Ok(()) } else { candid_io::decode_unit(method, arg) }
 }
 
+/// A call in which a canister at `version` gives another version as its own.
+pub(crate) fn wrong_sender_version(method: &str, arg: &[u8], version: u64) -> Option<UserError> {
+    let has_version = [
+        "create_canister",
+        "provisional_create_canister_with_cycles",
+        "update_settings",
+        "install_code",
+        "uninstall_code",
+    ];
+    if !has_version.contains(&method) {
+        return None;
+    }
+    // What can't be decoded is refused when its turn comes.
+    let arg: types::SenderVersion = candid_io::decode_or_default(method, arg).ok()?;
+    let given = arg.sender_canister_version.filter(|&given| given != version)?;
+    let text = format!(
+        "Management canister call payload includes sender canister version {given} that does not match the actual sender canister version {version}."
+    );
+    Some(UserError::new(ErrorCode::CONTRACT_VIOLATION, text))
+}
+
 pub(crate) fn only_canisters(method: &str) -> UserError {
     let text = format!("{method} can only be called by a canister");
     UserError::new(ErrorCode::CANISTER_REJECTED, text)

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::answer::{self, Output, Verdict};
 use crate::apply::{self, Applied};
 use crate::check::{self, Checked, check};
+use crate::management::wrong_sender_version;
 use crate::report::{Ended, Executed};
 use crate::state::{
     CanisterMessage, CanisterState, Input, MessageId, Origin, PendingCall, Request, Status, SubnetConfig,
@@ -246,7 +247,7 @@ impl<'a> Staged<'a> {
         }
     }
 
-    /// Sends the calls of a committed run.
+    /// Sends the calls of a committed run, which moved the version on by one.
     fn send(&mut self, context: u64, calls: Vec<OutgoingCall>) {
         let limits = Arc::clone(&self.env.config.limits);
         let execution_prepaid = self.price(limits.update_instructions);
@@ -267,6 +268,14 @@ impl<'a> Staged<'a> {
                 transmission_prepaid: limits.response_reservation(),
                 deadline,
             });
+            if callee == Principal::management_canister()
+                && let Some(error) =
+                    wrong_sender_version(&call.method, &call.arg, self.canister.version.saturating_sub(1))
+            {
+                let origin = Origin::Canister { sender: self.canister.id, callback, deadline };
+                self.outputs.extend(answer::answer(callee, &origin, Verdict::Error(error), call.cycles));
+                continue;
+            }
             self.outputs.push(Output::Request(Arc::new(Request {
                 sender: self.canister.id,
                 callback,

@@ -41,6 +41,12 @@ pub(super) struct Settings {
     pub(super) minimum_incoming_canister_call_cycles: Option<Nat>,
 }
 
+/// What every argument with this field has.
+#[derive(CandidType, Deserialize, Default)]
+pub(super) struct SenderVersion {
+    pub(super) sender_canister_version: Option<u64>,
+}
+
 #[derive(CandidType, Deserialize, Default)]
 pub(super) struct Create {
     pub(super) settings: Option<Settings>,
