@@ -40,6 +40,12 @@ impl Checked {
     pub fn outcome(&self) -> &Outcome {
         &self.outcome
     }
+
+    /// The same, taken out: a claim again, to whoever gets it.
+    #[must_use]
+    pub fn into_outcome(self) -> Outcome {
+        self.outcome
+    }
 }
 
 /// What an entry point may do besides computing (`canister-execution.md` section 2).
@@ -173,18 +179,11 @@ fn max_pages(snapshot: &Snapshot) -> u64 {
     if interface.has_memory { interface.heap_pages_max } else { 0 }
 }
 
-fn check_dirty(
-    invocation: &Invocation,
-    outcome: &Outcome,
-    heap_wasm_pages: u64,
-    stable_bytes: u64,
-) -> Result<(), Violation> {
-    let heap_pages = heap_wasm_pages.saturating_mul(PAGES_PER_WASM_PAGE);
-    require(outcome.heap_pages_dirty <= heap_pages, || {
-        format!("{} dirty heap pages of {heap_pages}", outcome.heap_pages_dirty)
-    })?;
-    let [short, long, query] = invocation.limits.stable_access_pages;
-    let access = match invocation.entry {
+/// Most pages of stable memory that one run may touch.
+#[must_use]
+pub fn stable_pages_accessible(entry: &EntryPoint, limits: &Limits) -> u64 {
+    let [short, long, query] = limits.stable_access_pages;
+    match *entry {
         EntryPoint::Init { .. } | EntryPoint::PreUpgrade | EntryPoint::PostUpgrade { .. } => long,
         EntryPoint::Start
         | EntryPoint::Heartbeat
@@ -202,7 +201,20 @@ fn check_dirty(
         | EntryPoint::Reply { .. }
         | EntryPoint::Reject { .. }
         | EntryPoint::Cleanup { .. } => query,
-    };
+    }
+}
+
+fn check_dirty(
+    invocation: &Invocation,
+    outcome: &Outcome,
+    heap_wasm_pages: u64,
+    stable_bytes: u64,
+) -> Result<(), Violation> {
+    let heap_pages = heap_wasm_pages.saturating_mul(PAGES_PER_WASM_PAGE);
+    require(outcome.heap_pages_dirty <= heap_pages, || {
+        format!("{} dirty heap pages of {heap_pages}", outcome.heap_pages_dirty)
+    })?;
+    let access = stable_pages_accessible(&invocation.entry, &invocation.limits);
     let stable_pages = access.min(stable_bytes / PAGE_BYTES as u64);
     require(outcome.stable_pages_dirty <= stable_pages, || {
         format!("{} dirty stable pages of {stable_pages}", outcome.stable_pages_dirty)

@@ -3,7 +3,7 @@
 //! `execution::check` decides later whether the effects are ones that this canister could have had. Here it is
 //! made sure that sizes, counts and page lists can be worked with.
 
-use execution::check::returns_memory;
+use execution::check::{returns_memory, stable_pages_accessible};
 use execution::memory::{PAGE_BYTES, WASM_PAGE_BYTES};
 use execution::outcome::LogLine;
 use execution::{BackendError, Effects, Ending, Instructions, Invocation, Outcome, Snapshot};
@@ -25,6 +25,8 @@ pub(crate) struct Bounds {
     /// Sizes before the run, and the largest after it, in 64 KiB pages.
     heap: (u64, u64),
     stable: (u64, u64),
+    /// Stable pages of 4 KiB that the run may touch.
+    stable_accessible: u64,
 }
 
 impl Bounds {
@@ -41,6 +43,7 @@ impl Bounds {
             slice: invocation.slice,
             heap: (heap, heap_max.max(heap)),
             stable: (stable, (limits.stable_bytes / WASM_PAGE_BYTES).max(stable)),
+            stable_accessible: stable_pages_accessible(&invocation.entry, limits),
         }
     }
 }
@@ -106,7 +109,11 @@ impl Claims {
         };
         Ok(Self {
             heap: dirty(&finished.heap.0, finished.heap_pages, finished.heap_pages_dirty)?,
-            stable: dirty(&finished.stable.0, finished.stable_pages, finished.stable_pages_dirty)?,
+            stable: dirty(
+                &finished.stable.0,
+                finished.stable_pages,
+                finished.stable_pages_dirty.min(bounds.stable_accessible),
+            )?,
             heap_pages: finished.heap_pages,
             stable_pages: finished.stable_pages,
             reusable: finished.reusable,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use execution::{BackendError, Execution, Instructions, PausedRun};
+use execution::{BackendError, Execution, Instructions, Invocation, PausedRun};
 
 use crate::resident::{Resident, Run};
 use crate::sandboxed::end;
@@ -10,27 +10,25 @@ use crate::status::Registry;
 use crate::table::Lease;
 
 pub(crate) struct Paused {
-    resident: Resident,
-    run: Run,
-    lease: Lease,
-    registry: Arc<Registry>,
-}
-
-impl Paused {
-    pub(crate) fn new(resident: Resident, run: Run, lease: Lease, registry: Arc<Registry>) -> Self {
-        Self { resident, run, lease, registry }
-    }
+    pub(crate) resident: Resident,
+    pub(crate) run: Run,
+    pub(crate) invocation: Invocation,
+    pub(crate) lease: Lease,
+    pub(crate) registry: Arc<Registry>,
 }
 
 impl PausedRun for Paused {
     fn resume(self: Box<Self>, slice: Instructions) -> Result<Execution, BackendError> {
-        let Self { resident, run, lease, registry } = *self;
+        let Self { resident, run, invocation, lease, registry } = *self;
+        let target = run.target.clone();
         let answer = resident.resume(run, slice);
-        let step = answer.and_then(|(answer, resident, run)| resident.take(answer, run));
+        let step = answer
+            .and_then(|(answer, resident, run)| resident.take(answer, run))
+            .and_then(|step| step.judged(&target, &invocation));
         if matches!(step, Err(BackendError::Violation(_))) {
             registry.violation();
         }
-        Ok(end(step?, lease, &registry))
+        Ok(end(step?, &invocation, lease, &registry))
     }
 
     fn abort(self: Box<Self>) {}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use execution::check::check;
 use execution::memory::{Arena, Memory, PAGE_BYTES, PageVersion, StagedPages, WASM_PAGE_BYTES};
 use execution::{BackendError, Invocation, Limits, MemoryDelta, Module, Outcome, Principal, Snapshot};
 use sandbox_os::pull::PullError;
@@ -51,6 +52,19 @@ pub(crate) struct Run {
 pub(crate) enum Step {
     Finished(Outcome, Option<Resident>),
     Paused(Resident, Run),
+}
+
+impl Step {
+    /// Comes to the judgement that `commit` will come to, now that the worker can still be ended for it:
+    /// the message is run again, and must not meet the same worker.
+    pub(crate) fn judged(self, target: &Snapshot, invocation: &Invocation) -> Result<Self, BackendError> {
+        Ok(match self {
+            Self::Finished(outcome, resident) => {
+                Self::Finished(check(invocation, target, outcome)?.into_outcome(), resident)
+            }
+            paused @ Self::Paused(..) => paused,
+        })
+    }
 }
 
 impl Resident {

@@ -87,7 +87,8 @@ impl Sandboxed {
                 self.table.evict_canister(target.canister);
             }
         })?;
-        let execution = end(step, lease, &self.registry);
+        let step = step.judged(target, invocation)?;
+        let execution = end(step, invocation, lease, &self.registry);
         if let Some(observer) = &self.options.observer {
             observer(&Phases {
                 canister: target.canister,
@@ -115,7 +116,7 @@ impl Sandboxed {
 }
 
 /// Puts the worker back, or keeps it with its paused run.
-pub(crate) fn end(step: Step, lease: Lease, registry: &Arc<Registry>) -> Execution {
+pub(crate) fn end(step: Step, invocation: &Invocation, lease: Lease, registry: &Arc<Registry>) -> Execution {
     match step {
         Step::Finished(outcome, resident) => {
             if let Some(resident) = resident {
@@ -124,7 +125,14 @@ pub(crate) fn end(step: Step, lease: Lease, registry: &Arc<Registry>) -> Executi
             Execution::Finished(outcome)
         }
         Step::Paused(resident, run) => {
-            Execution::Paused(Box::new(Paused::new(resident, run, lease, Arc::clone(registry))))
+            let invocation = invocation.clone();
+            Execution::Paused(Box::new(Paused {
+                resident,
+                run,
+                invocation,
+                lease,
+                registry: Arc::clone(registry),
+            }))
         }
     }
 }

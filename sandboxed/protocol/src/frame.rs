@@ -10,6 +10,8 @@ pub const PACKET_BYTES: usize = 64 * 1024;
 pub const HEADER_BYTES: usize = 40;
 /// Longest frame in bytes, header included.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Memory in bytes that an [`Assembly`] keeps from one frame to the next.
+pub const FRAME_BYTES_KEPT: usize = 256 * 1024;
 
 /// What a reply must repeat of its request. The nonce is random for each request, so a worker can't answer
 /// before it is asked, twice, or for another.
@@ -107,9 +109,11 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Forgets what came so far and waits for a first packet.
+    /// Forgets what came so far and waits for a first packet. Of the memory, no more than
+    /// [`FRAME_BYTES_KEPT`] stays: a peer that sent one long frame doesn't hold it for good.
     pub fn restart(&mut self) {
         self.frame.clear();
+        self.frame.shrink_to(FRAME_BYTES_KEPT);
         self.length = 0;
     }
 
@@ -139,6 +143,12 @@ impl Assembly {
             execution: u64::from_le_bytes(field(&self.frame, 16)?),
             nonce: u128::from_le_bytes(field(&self.frame, 24)?),
         })
+    }
+
+    /// Memory held for frames, in bytes.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.frame.capacity()
     }
 
     /// The message's bytes; empty before the frame is complete.

@@ -19,7 +19,8 @@ mod message;
 mod outcome;
 
 pub use frame::{
-    Assembly, Binding, FRAME_BYTES_MAX, FrameError, HEADER_BYTES, PACKET_BYTES, decode, encode, packets,
+    Assembly, Binding, FRAME_BYTES_KEPT, FRAME_BYTES_MAX, FrameError, HEADER_BYTES, PACKET_BYTES, decode,
+    encode, packets,
 };
 pub use invocation::{Entry, Invocation, System};
 pub use limits::{Limits, Prices};

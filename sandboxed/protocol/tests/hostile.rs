@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use sandbox_protocol::{
-    Assembly, Binding, Bytes, DirtyPages, DirtyRun, End, FRAME_BYTES_MAX, Finished, FrameError, HEADER_BYTES,
-    List, PACKET_BYTES, PAGES_MAX, PageRun, ToNode, ToWorker, VERSION, decode, encode, packets, pages,
+    Assembly, Binding, Bytes, DirtyPages, DirtyRun, End, FRAME_BYTES_KEPT, FRAME_BYTES_MAX, Finished,
+    FrameError, HEADER_BYTES, List, PACKET_BYTES, PAGES_MAX, PageRun, ToNode, ToWorker, VERSION, decode,
+    encode, packets, pages,
 };
 
 const BINDING: Binding = Binding { worker: 1, execution: 2, nonce: 3 };
@@ -181,4 +182,17 @@ proptest! {
             prop_assert!(dirty.pages.iter().all(|&page| page < end));
         }
     }
+}
+
+#[test]
+fn one_long_frame_does_not_hold_memory_for_good() {
+    let mut frame = Vec::new();
+    encode(BINDING, &ToNode::Pages(Bytes(&vec![7; 8 << 20])), &mut frame).unwrap();
+    let mut assembly = Assembly::default();
+    for packet in packets(&frame) {
+        assembly.push(packet).unwrap();
+    }
+    assert!(assembly.capacity() >= 8 << 20);
+    assembly.restart();
+    assert!(assembly.capacity() <= FRAME_BYTES_KEPT, "{} bytes", assembly.capacity());
 }

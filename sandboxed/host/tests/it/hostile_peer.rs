@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use execution::{Backend, BackendError, Execution};
+use execution::{Backend, BackendError, Execution, Limits};
 use sandbox_os::SocketError;
 use sandbox_os::verify::Phase;
 use sandbox_protocol::{
@@ -272,4 +272,22 @@ fn a_workers_own_words_reach_no_log_unescaped() {
         peer.receive().map(drop)
     });
     assert_eq!(failure(peers, PATIENCE).to_string(), "engine failure:  [2Jone line");
+}
+
+#[test]
+fn a_worker_whose_effects_break_a_rule_is_ended_and_serves_no_further_message() {
+    // Right in form; only the commit's check sees that no cycles came with the call.
+    let text = claims(|claim| claim.effects.as_mut().unwrap().cycles_accepted = 1);
+    assert_eq!(text, "1 cycles accepted of 0");
+}
+
+#[test]
+fn stable_pages_beyond_what_a_message_may_touch_are_refused_before_one_is_copied() {
+    let may = Limits::system().stable_access_pages[0];
+    let text = claims(move |claim| {
+        claim.stable_pages = may;
+        claim.stable_pages_dirty = may + 1;
+        claim.stable = List(vec![DirtyRun { page: 0, count: may as u32 + 1, address: 4096 }]);
+    });
+    assert_eq!(text, "more written pages than were counted");
 }
