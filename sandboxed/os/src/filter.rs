@@ -66,11 +66,16 @@ const fn rule(
 
 /// The descriptor of a worker's socket.
 pub const SOCKET: u64 = 3;
+/// Numbers that the descriptors of the load request get: the lowest free ones, and 0 to 2 are closed.
+const CODE: u64 = 0;
+const ARENA: u64 = 1;
 const PROT_WRITE: u64 = libc::PROT_WRITE as u64;
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 const NOSIGNAL: u64 = libc::MSG_NOSIGNAL as u64;
 const TRUNC: u64 = libc::MSG_TRUNC as u64;
 const MAP_TYPE: u64 = libc::MAP_TYPE as u64;
+const PRIVATE: u64 = libc::MAP_PRIVATE as u64;
+const ANONYMOUS: u64 = libc::MAP_ANONYMOUS as u64;
 
 /// Denied from before exec on: nothing in a worker's start-up needs them, and each would undo a layer.
 pub const SETUP: &[Rule] = &[
@@ -102,7 +107,12 @@ pub const SETUP: &[Rule] = &[
 
 /// LOAD: from before the first byte is read until code and memory are mapped.
 pub const LOAD: &[Rule] = &[
-    rule("recvmsg", libc::SYS_recvmsg, &[is(0, SOCKET)], "the load request with its descriptors"),
+    rule(
+        "recvmsg",
+        libc::SYS_recvmsg,
+        &[is(0, SOCKET), is(2, libc::MSG_CMSG_CLOEXEC as u64)],
+        "the load request with its descriptors",
+    ),
     rule(
         "recvfrom",
         libc::SYS_recvfrom,
@@ -113,20 +123,28 @@ pub const LOAD: &[Rule] = &[
     rule(
         "mmap",
         libc::SYS_mmap,
-        &[without(2, PROT_EXEC), masked(3, MAP_TYPE, libc::MAP_PRIVATE as u64)],
-        "code file, heap, stable memory",
+        &[without(2, PROT_EXEC), masked(3, MAP_TYPE | ANONYMOUS, PRIVATE | ANONYMOUS)],
+        "heap, stable memory, signal stack",
     ),
     rule(
         "mmap",
         libc::SYS_mmap,
-        &[without(2, PROT_EXEC | PROT_WRITE), masked(3, MAP_TYPE, libc::MAP_SHARED as u64)],
+        &[without(2, PROT_EXEC), masked(3, MAP_TYPE | ANONYMOUS, PRIVATE), is(4, CODE)],
+        "code file",
+    ),
+    rule(
+        "mmap",
+        libc::SYS_mmap,
+        &[
+            without(2, PROT_EXEC | PROT_WRITE),
+            masked(3, MAP_TYPE | ANONYMOUS, libc::MAP_SHARED as u64),
+            is(4, ARENA),
+        ],
         "arena window: shared is never writable",
     ),
     rule("mprotect", libc::SYS_mprotect, &[without(2, PROT_EXEC)], "opens reserved memory"),
     rule("mprotect", libc::SYS_mprotect, &[without(2, PROT_WRITE)], "makes the code file executable"),
-    rule("munmap", libc::SYS_munmap, &[], "gives memory back"),
-    rule("madvise", libc::SYS_madvise, &[], "engine set-up"),
-    rule("brk", libc::SYS_brk, &[], "heap"),
+    rule("munmap", libc::SYS_munmap, &[], "gives memory back when a load fails"),
     rule(
         "close",
         libc::SYS_close,
@@ -134,21 +152,27 @@ pub const LOAD: &[Rule] = &[
         &[Argument { index: 0, test: Test::Not(SOCKET) }],
         "descriptors once mapped",
     ),
-    rule("fstat", libc::SYS_fstat, &[], "size of the code file"),
-    rule("statx", libc::SYS_statx, &[], "size of the code file"),
-    rule("newfstatat", libc::SYS_newfstatat, &[], "size of the code file (empty path)"),
-    rule("lseek", libc::SYS_lseek, &[], "size of the code file"),
-    rule("getrandom", libc::SYS_getrandom, &[], "hash seeds"),
+    rule(
+        "statx",
+        libc::SYS_statx,
+        &[is(0, CODE), is(2, libc::AT_EMPTY_PATH as u64)],
+        "size of the code file",
+    ),
     rule("sigaltstack", libc::SYS_sigaltstack, &[], "stack for trap signals"),
     rule("rt_sigreturn", libc::SYS_rt_sigreturn, &[], "return from trap signals"),
     rule(
         "prctl",
         libc::SYS_prctl,
-        &[is(0, libc::PR_SET_MDWE as u64)],
+        &[is(0, libc::PR_SET_MDWE as u64), is(1, libc::PR_MDWE_REFUSE_EXEC_GAIN as u64)],
         "no memory becomes executable after this",
     ),
     rule("prctl", libc::SYS_prctl, &[is(0, libc::PR_SET_NO_NEW_PRIVS as u64)], "installing RUN repeats it"),
-    rule("seccomp", libc::SYS_seccomp, &[is(0, 1)], "installs RUN (SECCOMP_SET_MODE_FILTER)"),
+    rule(
+        "seccomp",
+        libc::SYS_seccomp,
+        &[is(0, libc::SECCOMP_SET_MODE_FILTER as u64), is(1, 0)],
+        "installs RUN; no flags, so no listener",
+    ),
     rule("exit_group", libc::SYS_exit_group, &[], "the end"),
 ];
 

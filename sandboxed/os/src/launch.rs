@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::jail::{self, NAMESPACES, User};
 use crate::socket::{Socket, SocketError};
@@ -132,6 +132,7 @@ impl Launcher {
     /// # Errors
     /// [`LaunchError::Launcher`].
     pub fn start(launcher: &[u8], worker: &[u8]) -> Result<Self, LaunchError> {
+        reap_ourselves();
         let program = crate::image::sealed(launcher).map_err(LaunchError::Launcher)?;
         let image = crate::image::sealed(worker).map_err(LaunchError::Launcher)?;
         let (ours, theirs) = Socket::pair().map_err(LaunchError::Gone)?;
@@ -155,12 +156,23 @@ impl Launcher {
         socket.send(&[LAUNCH], PATIENCE).map_err(LaunchError::Gone)?;
         socket.set_receive_patience(PATIENCE).map_err(LaunchError::Gone)?;
         let mut reply = [0u8; REPLY_BYTES];
-        let (length, files) = socket.receive_with_files(&mut reply).map_err(LaunchError::Gone)?;
+        let received = socket.receive_with_files(&mut reply);
+        let word = |at: usize| u32::from_le_bytes([reply[at], reply[at + 1], reply[at + 2], reply[at + 3]]);
+        if let Err(SocketError::Os(Errno::MFILE)) = received {
+            // The worker that they belong to would be nobody's. It is our child: until it is reaped, its number
+            // is not another's.
+            if let Some(pid) = Pid::from_raw(word(4) as i32) {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+                let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
+            }
+            let step = "receiving a worker's descriptors (limit: RLIMIT_NOFILE)";
+            return Err(LaunchError::Step { step, source: Errno::MFILE.into() });
+        }
+        let (length, files) = received.map_err(LaunchError::Gone)?;
         let malformed = || LaunchError::Gone(SocketError::TooLong(REPLY_BYTES));
         if length != REPLY_BYTES {
             return Err(malformed());
         }
-        let word = |at: usize| u32::from_le_bytes([reply[at], reply[at + 1], reply[at + 2], reply[at + 3]]);
         if reply[0] != 0 {
             // A child that failed on its way to exec is ours to reap all the same.
             for pidfd in files {
@@ -190,6 +202,20 @@ impl Drop for Launcher {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Takes back an ignored SIGCHLD, which exec hands on: with it the kernel reaps children by itself (wait(2)), and
+/// the number of a dead worker could be another process's while the node still uses it.
+fn reap_ourselves() {
+    // SAFETY: sigaction with valid or null structures; nothing but an inherited "ignore" is changed.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGCHLD, std::ptr::null(), &raw mut action);
+        if action.sa_sigaction == libc::SIG_IGN {
+            action.sa_sigaction = libc::SIG_DFL;
+            libc::sigaction(libc::SIGCHLD, &raw const action, std::ptr::null_mut());
+        }
     }
 }
 

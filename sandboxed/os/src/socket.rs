@@ -186,7 +186,7 @@ impl Socket {
     /// Receives one packet and the descriptors that came with it, waiting for ever.
     ///
     /// # Errors
-    /// As [`Socket::receive`].
+    /// As [`Socket::receive`]; `EMFILE` when descriptors were lost, with the packet in `buffer` all the same.
     pub fn receive_with_files(&self, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), SocketError> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_FILES_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -214,8 +214,12 @@ impl Socket {
         if received.bytes == 0 {
             return Err(SocketError::Closed);
         }
-        if received.flags.intersects(rustix::net::ReturnFlags::TRUNC | rustix::net::ReturnFlags::CTRUNC) {
+        if received.flags.contains(rustix::net::ReturnFlags::TRUNC) {
             return Err(SocketError::TooLong(length));
+        }
+        if received.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
+            // This process has no number left for them (RLIMIT_NOFILE), or they were more than fit.
+            return Err(SocketError::Os(Errno::MFILE));
         }
         Ok((received.bytes, files))
     }

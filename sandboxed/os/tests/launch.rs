@@ -203,10 +203,16 @@ fn calls_that_are_listed_with_arguments_kill_with_other_arguments() {
         dies_of_sigsys(in_run(&launcher), &[b'S', low, high]);
         dies_of_sigsys(in_load(&launcher), &[b'S', low, high]);
     }
+    for number in [libc::SYS_recvmsg, libc::SYS_statx, libc::SYS_prctl, libc::SYS_seccomp] {
+        let [low, high, ..] = number.to_le_bytes();
+        dies_of_sigsys(in_load(&launcher), &[b'S', low, high]);
+    }
     let execute = [(libc::PROT_READ | libc::PROT_EXEC) as u8, libc::MAP_PRIVATE as u8];
     dies_of_sigsys(in_load(&launcher), &[b'M', execute[0], execute[1]]);
     let [read_write, shared] = [(libc::PROT_READ | libc::PROT_WRITE) as u8, libc::MAP_SHARED as u8];
     dies_of_sigsys(in_load(&launcher), &[b'M', read_write, shared]);
+    // Shared memory is the arena's, which came as descriptor 1.
+    dies_of_sigsys(in_load(&launcher), &[b'M', libc::PROT_READ as u8, shared]);
     let private = libc::MAP_PRIVATE as u8;
     assert_eq!(ask(&in_load(&launcher), &[b'M', read_write, private]), Some(vec![4]), "LOAD may map memory");
     dies_of_sigsys(in_run(&launcher), &[b'M', read_write, private]);
@@ -326,6 +332,51 @@ fn an_image_that_is_no_program_is_an_error_and_leaves_no_zombie() {
         children().into_iter().filter(|pid| *pid != launcher).collect::<Vec<_>>(),
         Vec::<String>::new()
     );
+}
+
+#[test]
+fn a_launch_without_room_for_its_descriptors_names_the_limit_and_leaves_no_process() {
+    let _turn = turn();
+    let launcher = launcher();
+    drop(in_load(&launcher));
+    let before = children();
+    let (soft, hard) = limit_of_descriptors();
+    // Room for none, then for one of the two.
+    for room in 0..2 {
+        let next = std::fs::File::open("/dev/null").expect("there is one");
+        let free = std::os::fd::AsRawFd::as_raw_fd(&next) as u64;
+        drop(next);
+        set_limit_of_descriptors(free + room, hard);
+        let refused = launcher.launch();
+        set_limit_of_descriptors(soft, hard);
+        let refused = refused.expect_err("nowhere to put the descriptors");
+        assert!(refused.to_string().contains("RLIMIT_NOFILE"), "{refused}");
+        let left: Vec<_> = children().difference(&before).cloned().collect();
+        assert_eq!(left, Vec::<String>::new(), "children left, zombies or not");
+    }
+    in_load(&launcher);
+}
+
+#[test]
+fn a_node_that_was_started_with_sigchld_ignored_reaps_its_workers_all_the_same() {
+    let _turn = turn();
+    // SAFETY: no handler is involved; starting the launcher has to undo it.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    let launcher = launcher();
+    assert_eq!(in_load(&launcher).kill(), "killed by SIGKILL");
+}
+
+fn limit_of_descriptors() -> (u64, u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a valid rlimit structure.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    (limit.rlim_cur, limit.rlim_max)
+}
+
+fn set_limit_of_descriptors(soft: u64, hard: u64) {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: a valid rlimit structure.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
 }
 
 /// The two tests that matter most once more, by this program again, as user 65534.
