@@ -267,4 +267,29 @@ mod tests {
         }
         let _ = (Program::setup(), Program::load(), Program::run());
     }
+
+    /// The rows of `SECURITY.md`'s table of one list.
+    fn rows(rules: &[Rule]) -> String {
+        let condition = |argument: &Argument| match argument.test {
+            Test::Is(value) => format!("{} = {value:#x}", argument.index),
+            Test::Without(bits) => format!("{} without {bits:#x}", argument.index),
+            Test::Not(value) => format!("{} not {value:#x}", argument.index),
+            Test::Masked(mask, value) => format!("{} & {mask:#x} = {value:#x}", argument.index),
+        };
+        rules.iter().fold(String::new(), |rows, rule| {
+            let arguments: Vec<String> = rule.arguments.iter().map(condition).collect();
+            let arguments = if arguments.is_empty() { "any".to_owned() } else { arguments.join(", ") };
+            rows + &format!("| {} | {arguments} | {} |\n", rule.name, rule.reason)
+        })
+    }
+
+    #[test]
+    fn the_security_document_lists_the_filters_as_they_are() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../SECURITY.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        for (name, rules) in [("RUN", RUN), ("LOAD", LOAD), ("SETUP", SETUP)] {
+            let rows = rows(rules);
+            assert!(document.contains(&rows), "SECURITY.md should have for {name}:\n{rows}");
+        }
+    }
 }

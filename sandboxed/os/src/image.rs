@@ -17,6 +17,9 @@ pub fn sealed(program: &[u8]) -> std::io::Result<OwnedFd> {
     let mut file = std::fs::File::from(file);
     file.write_all(program)?;
     rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o555))?;
-    rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
+    rustix::fs::fcntl_add_seals(
+        &file,
+        SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL,
+    )?;
     Ok(file.into())
 }

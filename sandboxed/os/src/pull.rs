@@ -38,10 +38,13 @@ pub fn pages(pid: i32, addresses: &[u64], into: &mut [&mut [u8; PAGE_BYTES]]) ->
         let remote: Vec<RemoteIoVec> = addresses
             .iter()
             .map(|&address| {
-                usize::try_from(address).map(|base| RemoteIoVec { base, len: PAGE_BYTES }).map_err(|_| PullError::Unmapped)
+                usize::try_from(address)
+                    .map(|base| RemoteIoVec { base, len: PAGE_BYTES })
+                    .map_err(|_| PullError::Unmapped)
             })
             .collect::<Result<_, _>>()?;
-        let mut local: Vec<IoSliceMut<'_>> = into.iter_mut().map(|page| IoSliceMut::new(&mut page[..])).collect();
+        let mut local: Vec<IoSliceMut<'_>> =
+            into.iter_mut().map(|page| IoSliceMut::new(&mut page[..])).collect();
         match process_vm_readv(Pid::from_raw(pid), &mut local, &remote) {
             Ok(count) if count == remote.len() * PAGE_BYTES => {}
             // A short copy stops at the first range that can't be read (process_vm_readv(2)).
