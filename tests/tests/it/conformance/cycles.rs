@@ -27,6 +27,10 @@ const TEN: u64 = 10_000_000_000;
 pub(super) fn checks() -> Vec<Check> {
     let [y11_before, y11_after] = spent(1, 5_000_000 + 1_510);
     let [y12_before, y12_after] = spent(0, 5_000_000 + 1_200_000 + 2_000 * 10 + 506);
+    // Two messages of 7,306 and 2,543 instructions, an ingress message of 10 bytes, a call of 9 bytes with an
+    // empty reply.
+    let execution = 2 * 5_000_000 + 7_306 + 2_543;
+    let [y13_before, y13_after] = spent(0, execution + 1_200_000 + 2_000 * 10 + 260_000 + 1_000 * 9);
     let [y16_before, y16_after] = spent(1, -5_000_000_000);
     let deposit = |ids: &super::check::Ids| management::canister(ids[1]);
     vec![
@@ -67,6 +71,11 @@ pub(super) fn checks() -> Vec<Check> {
             [y11_before, update("go").numbers(&[10_000_000_000, 0]), y11_after],
         ),
         check("Y12", [r#"(update "go" (call $reply))"#], [y12_before, update("go").reply(""), y12_after]),
+        check(
+            "Y13",
+            [r#"(update "go" (call $peer (lit "echo")) (call $data (lit "hello")) (call $sent))"#, B],
+            [y13_before, update("go").reply(""), y13_after],
+        ),
         check(
             "Y14",
             [

@@ -12,6 +12,7 @@ const BOTH: &str = r#"
     (query "certify" (call $certified_data_set (i32.const 0) (i32.const 1)))
     (query "call" (call $peer (lit "ask")))
     (query "key" (call $say32 (call $root_key_size)))
+    (query "certificate" (call $say32 (call $certificate_present)))
     (query "spin" (loop $l (br $l)))
     (query "caller" (call $caller_copy (i32.const 0) (i32.const 0) (call $caller_size)) (call $say (i32.const 0) (call $caller_size)))
     (query "answer" (call $say (lit "leaf")))
@@ -98,6 +99,7 @@ pub(super) fn checks() -> Vec<Check> {
         check("A07", [BOTH], [query("certify").error("IC0504", ""), update("certify").error("IC0504", "")]),
         check("A12", [BOTH], [query("timer").error("IC0504", ""), update("timer").error("IC0504", "")]),
         check("A15", [BOTH], [query("key").error("IC0504", ""), update("key").replies_bytes(8)]),
+        one("A14 replicated", BOTH, update("certificate").numbers(&[0])),
         check(
             "R13 query",
             [BOTH],
