@@ -334,11 +334,14 @@ fn check_calls(invocation: &Invocation, calls: &[OutgoingCall]) -> Result<(), Vi
         format!("{} calls with {callbacks_free} callback slots", calls.len())
     })?;
     let mut taken: BTreeMap<Principal, usize> = queue_taken.iter().copied().collect();
+    let mut bytes_all = 0_u64;
     for call in calls {
         let name = call.method.len() as u64;
         require(name <= limits.method_name_bytes, || format!("method name of {name} bytes"))?;
         let bytes = name.saturating_add(call.arg.len() as u64);
         require(bytes <= limits.call_payload_bytes, || format!("call of {bytes} bytes"))?;
+        bytes_all = bytes_all.saturating_add(bytes);
+        require(bytes_all <= limits.calls_bytes, || format!("calls of {bytes_all} bytes"))?;
         let timeout = call.timeout_seconds.unwrap_or(0);
         require(timeout <= TIMEOUT_SECONDS_MAX, || format!("timeout of {timeout} s"))?;
         require(invocation.entry.is_replicated() || call.cycles == 0, || "cycles in a query's call".into())?;

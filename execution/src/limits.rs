@@ -51,6 +51,9 @@ pub struct Limits {
     pub log_bytes: usize,
     /// Outgoing calls that one message may make, over all callees.
     pub calls_per_message: usize,
+    /// Method names and arguments of all calls of one message, bytes: `call_perform` refuses more. Keeps
+    /// every outcome within one frame of a sandbox worker (64 MiB).
+    pub calls_bytes: u64,
     /// Stable pages (4 KiB) touched or dirtied: update/task/callback/start; init and upgrade hooks; queries.
     pub stable_access_pages: [u64; 3],
     /// Nodes of the subnet: fees are on a 13-node base.
@@ -110,6 +113,7 @@ impl Limits {
             callbacks_per_canister: 1_000_000,
             log_bytes: 4096,
             calls_per_message: 100_000,
+            calls_bytes: 48 * MIB,
             stable_access_pages: [2 * GIB / 4096, 8 * GIB / 4096, GIB / 4096],
             nodes: 13,
             prices: Prices {

@@ -152,7 +152,11 @@ fn fee(run: &Run, call: &OutgoingCall, memory64: bool) -> Option<Cycles> {
     let key = queue_key(run, call.callee);
     let taken = system.queue_taken.iter().find(|(callee, _)| *callee == key).map_or(0, |(_, taken)| *taken);
     let queued = run.queued.get(&key).copied().unwrap_or(0).saturating_add(taken);
-    if run.calls.len() >= system.callbacks_free.min(limits.calls_per_message) || queued >= limits.queue_length
+    let bytes = (call.method.len() + call.arg.len()) as u64;
+    let sent = run.calls.iter().map(|sent| (sent.method.len() + sent.arg.len()) as u64).sum::<u64>();
+    if run.calls.len() >= system.callbacks_free.min(limits.calls_per_message)
+        || queued >= limits.queue_length
+        || sent.saturating_add(bytes) > limits.calls_bytes
     {
         return None;
     }
@@ -160,7 +164,7 @@ fn fee(run: &Run, call: &OutgoingCall, memory64: bool) -> Option<Cycles> {
         return Some(0);
     }
     let fee = limits
-        .call_fee((call.method.len() + call.arg.len()) as u64)
+        .call_fee(bytes)
         .saturating_add(limits.response_reservation())
         .saturating_add(limits.execution_price(memory64, limits.update_instructions));
     (fee <= run.liquid()).then_some(fee)

@@ -51,6 +51,7 @@ mirror! {
         callbacks_per_canister: usize,
         log_bytes: usize,
         calls_per_message: usize,
+        calls_bytes: u64,
         stable_access_pages: [u64; 3],
         nodes: u32,
         prices: Prices,

@@ -18,17 +18,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("sandbox-host", &["execution", "execution-memory", "sandbox-os", "sandbox-protocol"]),
     ("sandbox-worker", &["execution", "execution-memory", "in-process", "sandbox-os", "sandbox-protocol"]),
     ("rollout", &["execution", "execution-memory"]),
-    (
-        "node",
-        &[
-            "execution",
-            "execution-memory",
-            "in-process",
-            "rollout",
-            "sandbox-host",
-            "sandbox-os",
-        ],
-    ),
+    ("node", &["execution", "execution-memory", "in-process", "rollout", "sandbox-host", "sandbox-os"]),
 ];
 
 /// Packages that may ask for in-process's `compile` feature: the worker links no compiler.
@@ -75,7 +65,9 @@ fn every_dependency_between_packages_is_an_arrow_of_the_design() {
         };
         for dependency in &package.dependencies {
             let normal = dependency.kind == DependencyKind::Normal;
-            if normal && members.contains(dependency.name.as_str()) && !allowed.contains(&dependency.name.as_str())
+            if normal
+                && members.contains(dependency.name.as_str())
+                && !allowed.contains(&dependency.name.as_str())
             {
                 wrong.push(format!("{} -> {}", package.name, dependency.name));
             }

@@ -223,6 +223,22 @@ pub(super) fn checks() -> Vec<Check> {
             [update("go").numbers(&[10_485_756]), update("no").error("IC0504", "")],
         ),
         check(
+            // Four of 10 MiB are below 48 MiB, the fifth is not.
+            "C21 all calls of a message",
+            [
+                r#"(memory 170) (elem (i32.const 2) $none) (func $none (param i32))
+            (update "go" (local $n i32) (local $failed i64)
+              (loop $again
+                (call $peer_to (lit "size") (i32.const 2) (i32.const 2)) (call $data (i32.const 0) (i32.const 10485756))
+                (local.set $failed (i64.add (i64.mul (local.get $failed) (i64.const 10)) (i64.extend_i32_u (call $perform))))
+                (local.set $n (i32.add (local.get $n) (i32.const 1)))
+                (br_if $again (i32.lt_u (local.get $n) (i32.const 7))))
+              (call $say64 (local.get $failed)))"#,
+                ECHO,
+            ],
+            [update("go").numbers(&[222])],
+        ),
+        check(
             "C23",
             [
                 r#"(elem (i32.const 2) $none) (func $none (param i32))

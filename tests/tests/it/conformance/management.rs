@@ -20,6 +20,7 @@ pub(super) struct Upgrade {
 }
 
 #[derive(Clone, Copy, CandidType, Serialize)]
+#[expect(clippy::enum_variant_names, reason = "the interface's own words")]
 pub(super) enum Install {
     #[serde(rename = "install")]
     Install,

@@ -145,7 +145,9 @@ pub(super) fn checks() -> Vec<Check> {
     checks.extend(GOOD.iter().map(|(id, text)| check(id, [""], [installs(module(text))])));
     checks.extend(BAD.iter().map(|(id, text, part)| check(id, [""], refused(module(text), part))));
     let valid = wat::parse_str(r#"(module (func (export "canister_update x")))"#).expect("a module");
-    let limits: [(&str, fn(usize) -> String, usize); 5] = [
+    /// A check's id, the module with so many of something, and how many are allowed.
+    type Limit = (&'static str, fn(usize) -> String, usize);
+    let limits: [Limit; 5] = [
         (
             "V17",
             |n| {
