@@ -212,8 +212,13 @@ fn certified_data_over_32_bytes_is_refused() {
 
 #[test]
 fn calls_over_their_bounds_are_refused() {
-    fn large() -> OutgoingCall {
-        OutgoingCall { arg: vec![0; 10_000_000], ..outgoing() }
+    fn large(calls: u8) -> Vec<OutgoingCall> {
+        let call = |callee| OutgoingCall {
+            callee: Principal::from_slice(&[callee]),
+            arg: vec![0; 10_000_000],
+            ..outgoing()
+        };
+        (0..calls).map(call).collect()
     }
     fn with(outcome: &mut Outcome, change: fn(&mut OutgoingCall)) {
         let mut call = outgoing();
@@ -224,8 +229,8 @@ fn calls_over_their_bounds_are_refused() {
     assert!(lied(|outcome| with(outcome, |call| call.arg = vec![0; 10 << 20])).is_some());
     assert!(lied(|outcome| with(outcome, |call| call.timeout_seconds = Some(301))).is_some());
     assert!(lied(|outcome| effects(outcome).calls = vec![outgoing(); 501]).is_some());
-    assert_eq!(lied(|outcome| effects(outcome).calls = vec![large(); 5]), None);
-    assert!(lied(|outcome| effects(outcome).calls = vec![large(); 6]).is_some());
+    assert_eq!(lied(|outcome| effects(outcome).calls = large(5)), None);
+    assert!(lied(|outcome| effects(outcome).calls = large(6)).is_some());
     assert!(lied(|outcome| effects(outcome).calls = vec![outgoing(); 100_001]).is_some());
     assert_eq!(lied(|outcome| with(outcome, |call| call.timeout_seconds = Some(300))), None);
 }

@@ -360,6 +360,8 @@ fn a_launch_without_room_for_its_descriptors_names_the_limit_and_leaves_no_proce
 #[test]
 fn a_node_that_was_started_with_sigchld_ignored_reaps_its_workers_all_the_same() {
     let _turn = turn();
+    // Built first: cargo itself can't wait for its children without SIGCHLD.
+    images();
     // SAFETY: no handler is involved; starting the launcher has to undo it.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     let launcher = launcher();
