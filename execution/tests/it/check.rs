@@ -229,7 +229,9 @@ fn calls_over_their_bounds_are_refused() {
     assert!(lied(|outcome| with(outcome, |call| call.arg = vec![0; 10 << 20])).is_some());
     assert!(lied(|outcome| with(outcome, |call| call.timeout_seconds = Some(301))).is_some());
     assert!(lied(|outcome| effects(outcome).calls = vec![outgoing(); 501]).is_some());
-    assert!(lied(|outcome| effects(outcome).calls = large(6)).is_some());
+    assert!(
+        lied(|outcome| effects(outcome).calls = large(6)).is_some_and(|said| said.contains("calls of 60"))
+    );
     assert!(lied(|outcome| effects(outcome).calls = vec![outgoing(); 100_001]).is_some());
     assert_eq!(lied(|outcome| with(outcome, |call| call.timeout_seconds = Some(300))), None);
 }
