@@ -25,6 +25,8 @@ pub(crate) struct Run {
     /// The call under construction.
     pub(crate) preparing: Option<OutgoingCall>,
     pub(crate) calls: Vec<OutgoingCall>,
+    /// Bytes of method names and arguments in `calls`.
+    pub(crate) calls_bytes: u64,
     /// Slots that this message took in the queue to each callee.
     pub(crate) queued: BTreeMap<Principal, usize>,
     pub(crate) certified_data: Option<Vec<u8>>,
@@ -56,6 +58,7 @@ impl Run {
             answer: None,
             preparing: None,
             calls: Vec::new(),
+            calls_bytes: 0,
             queued: BTreeMap::new(),
             certified_data: None,
             global_timer: None,

@@ -135,6 +135,7 @@ pub(super) fn perform(guest: &mut Guest<'_>, _: &Arguments) -> Result<u64, Stop>
         Some(fee) => {
             run.cycles.balance -= fee;
             *run.queued.entry(queue_key(run, call.callee)).or_insert(0) += 1;
+            run.calls_bytes += (call.method.len() + call.arg.len()) as u64;
             run.calls.push(call);
             Ok(0)
         }
@@ -153,10 +154,9 @@ fn fee(run: &Run, call: &OutgoingCall, memory64: bool) -> Option<Cycles> {
     let taken = system.queue_taken.iter().find(|(callee, _)| *callee == key).map_or(0, |(_, taken)| *taken);
     let queued = run.queued.get(&key).copied().unwrap_or(0).saturating_add(taken);
     let bytes = (call.method.len() + call.arg.len()) as u64;
-    let sent = run.calls.iter().map(|sent| (sent.method.len() + sent.arg.len()) as u64).sum::<u64>();
     if run.calls.len() >= system.callbacks_free.min(limits.calls_per_message)
         || queued >= limits.queue_length
-        || sent.saturating_add(bytes) > limits.calls_bytes
+        || run.calls_bytes.saturating_add(bytes) > limits.calls_bytes
     {
         return None;
     }
