@@ -137,13 +137,9 @@ pub enum BackendError {
 
 impl From<execution_memory::MemoryError> for BackendError {
     fn from(error: execution_memory::MemoryError) -> Self {
-        match error {
-            execution_memory::MemoryError::ArenaFull { .. } => {
-                Self::Exhausted { limit: "arena_bytes", detail: error.to_string() }
-            }
-            execution_memory::MemoryError::Os { .. } => {
-                Self::Exhausted { limit: "memory files", detail: error.to_string() }
-            }
+        match error.limit() {
+            Some(limit) => Self::Exhausted { limit, detail: error.to_string() },
+            None => Self::Engine(error.to_string()),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use crate::Principal;
+use crate::memory::Budget;
 
 /// Stack of a thread that runs canister code, bytes: 5 MiB of it are the canister's.
 pub const EXECUTOR_STACK_BYTES: usize = 16 << 20;
@@ -24,6 +25,24 @@ pub struct SchedulerOptions {
     pub on_thread_start: Option<OnThreadStart>,
     /// Whether each [`crate::report::Executed`] carries its canister's part of the state root.
     pub message_roots: bool,
+    /// How much memory canisters may hold.
+    pub memory: MemoryOptions,
+}
+
+/// How much memory canisters may hold on this node. Where one of these is met, the message waits.
+#[derive(Clone, Debug)]
+pub struct MemoryOptions {
+    /// Bytes of page versions of one canister, those of older snapshots included; at most 1 TiB.
+    pub arena_bytes: u64,
+    /// Bytes of page versions of all canisters (limit `memory_bytes`).
+    pub budget: Arc<Budget>,
+}
+
+impl Default for MemoryOptions {
+    /// As much as an arena can hold, and all canisters together as much as the kernel gives.
+    fn default() -> Self {
+        Self { arena_bytes: 1 << 40, budget: Budget::unbounded() }
+    }
 }
 
 impl fmt::Debug for SchedulerOptions {
@@ -31,6 +50,7 @@ impl fmt::Debug for SchedulerOptions {
         f.debug_struct("SchedulerOptions")
             .field("threads", &self.threads)
             .field("message_roots", &self.message_roots)
+            .field("memory", &self.memory)
             .finish_non_exhaustive()
     }
 }
@@ -39,7 +59,7 @@ impl Default for SchedulerOptions {
     /// One executor for each core.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, on_thread_start: None, message_roots: false }
+        Self { threads, on_thread_start: None, message_roots: false, memory: MemoryOptions::default() }
     }
 }
 

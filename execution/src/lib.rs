@@ -31,7 +31,7 @@ pub use backend::{Backend, BackendError, Compiler, Execution, InvalidModule, Pau
 pub use check::{Checked, check};
 pub use error::{ErrorCode, UserError};
 pub use execution_memory as memory;
-pub use executors::{EXECUTOR_STACK_BYTES, SchedulerOptions};
+pub use executors::{EXECUTOR_STACK_BYTES, MemoryOptions, SchedulerOptions};
 pub use ic_principal::Principal;
 pub use limits::{Limits, Prices};
 pub use message::{Callback, EntryPoint, Freezing, Invocation, RunStatus, SystemView};

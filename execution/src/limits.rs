@@ -60,8 +60,6 @@ pub struct Limits {
     pub nodes: u32,
     /// Prices.
     pub prices: Prices,
-    /// Bytes of page versions that a canister's arena holds (physical; meets it = the message waits).
-    pub arena_bytes: u64,
 }
 
 /// Prices for 13 nodes, in cycles.
@@ -127,7 +125,6 @@ impl Limits {
                 compute_percent_second: 10_000_000,
                 create: 500_000_000_000,
             },
-            arena_bytes: 8 * GIB,
         }
     }
 

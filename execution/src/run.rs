@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::answer::{self, Output, Verdict};
 use crate::apply::{self, Applied};
 use crate::check::{self, Checked, check};
+use crate::executors::MemoryOptions;
 use crate::management::wrong_sender_version;
 use crate::report::{Ended, Executed};
 use crate::state::{
@@ -40,6 +41,7 @@ pub(crate) struct Env {
     /// Bytes of subnet memory that one canister may still take.
     pub(crate) memory_available: u64,
     pub(crate) message_roots: bool,
+    pub(crate) memory: MemoryOptions,
 }
 
 /// What differs from entry point to entry point.

@@ -172,6 +172,7 @@ impl Subnet {
             // Divided, so that canisters that run in parallel can't take more than there is.
             memory_available: available / (active.max(1) as u64),
             message_roots: self.options.message_roots,
+            memory: self.options.memory.clone(),
         }
     }
 

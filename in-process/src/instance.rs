@@ -1,9 +1,10 @@
 //! An instance of a canister's code that stays warm: brought up to date, run, brought up to date, ...
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use execution::memory::{PAGE_BYTES, Slot, WASM_PAGE_BYTES, Window};
+use execution::memory::{MemoryError, PAGE_BYTES, PageUpdate, WASM_PAGE_BYTES, Window};
 use execution::module::Interface;
 use execution::outcome::{Effects, Ending, LogLine};
 use execution::{EntryPoint, GlobalValue, Instructions, Invocation, Trap};
@@ -13,12 +14,17 @@ use wasmtime::{
 };
 
 use crate::context::Context;
+use crate::dirty::{self, DirtyMap};
 use crate::engine::{Code, EngineError};
-use crate::entry;
+use crate::pages::PageTable;
 use crate::run::Run;
 use crate::stable::{self, Page, Stable};
 use crate::trap::{self, Stop};
+use crate::{entry, native};
 
+/// Shorter runs of pages are copied into a new instance: a mapping costs about two microseconds and a
+/// fault, a page copied half of one (`performance.md` section 3).
+const RUN_PAGES_MIN: u32 = 8;
 const PAGES_PER_WASM_PAGE: u64 = WASM_PAGE_BYTES / PAGE_BYTES as u64;
 
 /// What the owner of an instance knows of its module.
@@ -62,21 +68,24 @@ pub struct Update {
     pub stable_pages: u64,
     /// Mutable globals in index order.
     pub globals: Arc<[GlobalValue]>,
-    /// Heap pages that differ from what the instance has, or lie in another slot now.
+    /// Heap pages that differ from what the instance has, or lie in another slot now; ascending.
     pub heap: Vec<PageUpdate>,
     /// The same for stable memory.
     pub stable: Vec<PageUpdate>,
 }
 
-/// Where a page lies now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageUpdate {
-    /// Index of the 4 KiB page.
-    pub page: u64,
-    /// Its slot in the window; `None`: all zero.
-    pub slot: Option<Slot>,
-    /// Whether the instance has the content already (it wrote it in its last run) and only the slot is new.
-    pub known: bool,
+/// The arena that an instance's memory lies in.
+#[derive(Debug)]
+pub struct Base<'a> {
+    /// Where pages are read from as long as the instance lives.
+    pub window: Window,
+    /// The arena's segments. The heap of the start is mapped copy-on-write from them; they may be closed
+    /// afterwards.
+    pub files: Vec<BorrowedFd<'a>>,
+    /// The arena's [`execution::memory::Arena::bytes_max`].
+    pub bytes_max: u64,
+    /// Most mappings that the heap may consist of; runs of pages beyond are copied.
+    pub mappings_max: usize,
 }
 
 /// What came of a run.
@@ -122,18 +131,16 @@ pub struct Instance {
     pub(crate) store: Store<Data>,
     pub(crate) raw: RawInstance,
     state: State,
-    /// Heap pages of record; absent: zero.
-    heap_slots: BTreeMap<u64, Slot>,
+    /// Heap pages of record.
+    heap: PageTable,
     globals: Arc<[GlobalValue]>,
 }
 
 enum State {
-    /// Equal to what the last update said.
+    /// Equal to what the last update, or the start, said.
     Ready,
-    /// Has run and keeps what it wrote until the next update names each page.
+    /// Has run and keeps what it wrote until the next update names each page; both ascending.
     Written { heap: Vec<u64>, stable: Vec<u64> },
-    /// Never brought up to date.
-    New,
     /// Something failed, or its run can't be undone in place.
     Dead,
 }
@@ -184,12 +191,18 @@ pub(crate) fn set_counter(store: &mut StoreContextMut<'_, Data>, instructions: i
 }
 
 impl Instance {
-    /// Makes an instance on the pages that `window` shows. It must be brought up to date before it runs.
+    /// Makes an instance with the memory of `start`, whose pages lie in `base`. It costs the number of runs
+    /// of pages, not of pages.
+    ///
+    /// The owner keeps the versions in the slots that it names here and in [`Instance::sync`] alive until an
+    /// update replaces them: the instance reads them when it likes.
     ///
     /// # Errors
     /// [`EngineError::Instance`] when the kernel refuses memory, or code and shape don't fit together.
-    pub fn new(code: &Code, shape: Shape, window: Window) -> Result<Self, EngineError> {
+    /// [`EngineError::Sync`] when `start` is not of that shape.
+    pub fn new(code: &Code, shape: Shape, base: Base<'_>, start: &Update) -> Result<Self, EngineError> {
         let failed = |error: wasmtime::Error| EngineError::Instance(format!("{error:#}"));
+        let Base { window, files, bytes_max, mappings_max } = base;
         let data = Data { shape, stable: Stable::new(window), host_growth: true, handles: None, run: None };
         let mut store = Store::new(code.engine.raw(), data);
         store.limiter(|data| data);
@@ -200,7 +213,27 @@ impl Instance {
         // Entering once makes the thread's signal stack and other state, before a worker is locked.
         Func::wrap(&mut store, || {}).call(&mut store, &[], &mut []).map_err(failed)?;
         store.data_mut().host_growth = false;
-        Ok(Self { store, raw, state: State::New, heap_slots: BTreeMap::new(), globals: Arc::default() })
+        let mut instance =
+            Self { store, raw, state: State::Dead, heap: PageTable::default(), globals: Arc::default() };
+        instance.grow_heap(start.heap_pages)?;
+        instance.set_globals(&start.globals)?;
+        instance.set_stable_size(start.stable_pages)?;
+        require_ascending("heap", &start.heap, start.heap_pages)?;
+        require_ascending("stable memory", &start.stable, start.stable_pages)?;
+        instance.heap = PageTable::new(&start.heap);
+        instance.store.data_mut().stable.table = PageTable::new(&start.stable);
+        let (mapped, copied) = mapped_and_copied(&start.heap, mappings_max);
+        for run in mapped {
+            // Where the kernel has no mapping left, the pages are copied like all others.
+            if !instance.map_heap(&files, bytes_max, run)? {
+                instance.load_heap_run(run)?;
+            }
+        }
+        for run in copied {
+            instance.load_heap_run(run)?;
+        }
+        instance.state = State::Ready;
+        Ok(instance)
     }
 
     /// Brings the instance up to date: sizes, globals, pages. Every page that the last run wrote and kept
@@ -210,7 +243,7 @@ impl Instance {
     /// [`EngineError::Sync`]: the instance is of no use any more.
     pub fn sync(&mut self, update: &Update) -> Result<(), EngineError> {
         match std::mem::replace(&mut self.state, State::Dead) {
-            State::New | State::Ready => {}
+            State::Ready => {}
             State::Written { heap, stable } => {
                 require_named("heap", &heap, &update.heap)?;
                 require_named("stable memory", &stable, &update.stable)?;
@@ -219,20 +252,20 @@ impl Instance {
         }
         self.grow_heap(update.heap_pages)?;
         self.set_globals(&update.globals)?;
-        let stable = &mut self.store.data_mut().stable;
-        if update.stable_pages < stable.wasm_pages || update.stable_pages > self.shape().stable_pages_max {
-            return Err(EngineError::Sync(format!("stable memory of {} pages", update.stable_pages)));
-        }
-        for page in &update.heap {
-            self.place_heap_page(page)?;
-        }
-        let stable = &mut self.store.data_mut().stable;
-        stable.wasm_pages = update.stable_pages;
-        for page in &update.stable {
-            if page.page >= update.stable_pages * PAGES_PER_WASM_PAGE {
-                return Err(EngineError::Sync(format!("stable page {} is outside", page.page)));
+        self.set_stable_size(update.stable_pages)?;
+        require_ascending("heap", &update.heap, update.heap_pages)?;
+        for run in &update.heap {
+            for (page, slot) in run.pages() {
+                self.heap.set(page, slot);
+                if !run.known {
+                    self.load_heap_page(page).map_err(EngineError::Sync)?;
+                }
             }
-            place(&mut stable.slots, page);
+        }
+        require_ascending("stable memory", &update.stable, update.stable_pages)?;
+        let stable = &mut self.store.data_mut().stable;
+        for (page, slot) in update.stable.iter().flat_map(|run| run.pages()) {
+            stable.table.set(page, slot);
         }
         stable.forget();
         self.state = State::Ready;
@@ -283,7 +316,9 @@ impl Instance {
             }
         };
         if kept && reusable {
-            self.state = State::Written { heap: heap_dirty.clone(), stable: stable_dirty.clone() };
+            let mut stable = stable_dirty.clone();
+            stable.sort_unstable();
+            self.state = State::Written { heap: heap_dirty.clone(), stable };
         } else if reusable {
             self.state = State::Ready;
         }
@@ -302,22 +337,17 @@ impl Instance {
         })
     }
 
-    /// Address of heap page `page` in this process; valid until the instance is used again.
-    ///
-    /// # Panics
-    /// If the page is outside the heap.
+    /// Where the heap begins in this process, null if there is none; the same for the instance's life.
     #[must_use]
-    pub fn heap_page(&self, page: u64) -> *const u8 {
-        self.heap_bytes(page).as_ptr()
+    pub fn heap_start(&self) -> *const u8 {
+        let memory = self.store.data().handles().memory;
+        memory.map_or(std::ptr::null(), |memory| memory.data(&self.store).as_ptr())
     }
 
-    /// Address of the `index`-th page of [`Ran::stable_dirty`]; valid until the instance is used again.
-    ///
-    /// # Panics
-    /// If no such page was written.
+    /// Where the pages of [`Ran::stable_dirty`] lie one after another; the same for the instance's life.
     #[must_use]
-    pub fn stable_page(&self, index: usize) -> *const u8 {
-        self.stable_bytes(index).as_ptr()
+    pub fn stable_start(&self) -> *const u8 {
+        self.store.data().stable.overlay().data(&self.store).as_ptr()
     }
 
     /// Copies heap page `page`.
@@ -370,12 +400,38 @@ impl Instance {
         grown.map(drop).map_err(|error| failed(format!("{error:#}")))
     }
 
-    fn place_heap_page(&mut self, update: &PageUpdate) -> Result<(), EngineError> {
-        if update.page >= self.heap_pages().saturating_mul(PAGES_PER_WASM_PAGE) {
-            return Err(EngineError::Sync(format!("heap page {} is outside", update.page)));
+    fn set_stable_size(&mut self, pages: u64) -> Result<(), EngineError> {
+        let pages_max = self.shape().stable_pages_max;
+        let stable = &mut self.store.data_mut().stable;
+        if pages < stable.wasm_pages || pages > pages_max {
+            let now = stable.wasm_pages;
+            return Err(EngineError::Sync(format!(
+                "stable memory from {now} to {pages} of {pages_max} pages"
+            )));
         }
-        place(&mut self.heap_slots, update);
-        if update.known { Ok(()) } else { self.load_heap_page(update.page).map_err(EngineError::Sync) }
+        stable.wasm_pages = pages;
+        Ok(())
+    }
+
+    /// Maps heap pages copy-on-write; false, and nothing changed, where the kernel refuses that.
+    fn map_heap(
+        &mut self,
+        files: &[BorrowedFd<'_>],
+        bytes_max: u64,
+        run: PageUpdate,
+    ) -> Result<bool, EngineError> {
+        let memory = self.store.data().handles().memory;
+        let memory = memory.ok_or_else(|| EngineError::Sync("there is no heap".into()))?;
+        let mapped = native::map_heap(&mut self.store, memory, files, bytes_max, run);
+        match mapped {
+            Ok(()) => Ok(true),
+            Err(MemoryError::Os { .. }) => Ok(false),
+            Err(error) => Err(EngineError::Sync(error.to_string())),
+        }
+    }
+
+    fn load_heap_run(&mut self, run: PageUpdate) -> Result<(), EngineError> {
+        run.pages().try_for_each(|(page, _)| self.load_heap_page(page)).map_err(EngineError::Sync)
     }
 
     /// Copies a heap page of record into place.
@@ -384,8 +440,8 @@ impl Instance {
         let (heap, data) = memory.data_and_store_mut(&mut self.store);
         let at = usize::try_from(page).map_err(|_| "page outside the heap")? * PAGE_BYTES;
         let to: &mut Page = (&mut heap[at..at + PAGE_BYTES]).try_into().expect("one page");
-        match self.heap_slots.get(&page) {
-            Some(&slot) => data.stable.window.read(slot, to).ok_or_else(|| format!("slot {slot} is outside")),
+        match self.heap.get(page) {
+            Some(slot) => data.stable.window.read(slot, to).ok_or_else(|| format!("slot {slot} is outside")),
             None => {
                 to.fill(0);
                 Ok(())
@@ -421,21 +477,9 @@ impl Instance {
 
     /// Heap pages written since the last call, ascending; the map is clear afterwards.
     fn take_dirty(&mut self) -> Vec<u64> {
-        let pages = usize::try_from(self.heap_pages() * PAGES_PER_WASM_PAGE).expect("fits the address space");
+        let heap_pages_max = self.shape().heap_pages_max;
         let Some(map) = self.store.data().handles().dirty else { return Vec::new() };
-        let map = &mut map.data_mut(&mut self.store)[..pages];
-        let mut dirty = Vec::new();
-        // Eight pages at a time: a heap has 16 pages to each 64 KiB, so nothing is left over.
-        for (index, eight) in map.chunks_exact_mut(8).enumerate() {
-            if u64::from_ne_bytes((&*eight).try_into().expect("eight bytes")) != 0 {
-                for (within, byte) in eight.iter_mut().enumerate() {
-                    if std::mem::take(byte) != 0 {
-                        dirty.push((index * 8 + within) as u64);
-                    }
-                }
-            }
-        }
-        dirty
+        DirtyMap::new(map.data_mut(&mut self.store), heap_pages_max).take()
     }
 
     /// Brings pages, globals and stable memory back to what the last update said.
@@ -465,19 +509,37 @@ fn logs(run: &mut Run, trap: Option<&(Trap, String)>) -> Vec<LogLine> {
     run.logs.take()
 }
 
-fn place(slots: &mut BTreeMap<u64, Slot>, update: &PageUpdate) {
-    match update.slot {
-        Some(slot) => slots.insert(update.page, slot),
-        None => slots.remove(&update.page),
-    };
+/// The runs that are mapped, at most `count_max`, and those that are copied. A new heap is zero already.
+fn mapped_and_copied(start: &[PageUpdate], count_max: usize) -> (Vec<PageUpdate>, Vec<PageUpdate>) {
+    let mut runs: Vec<PageUpdate> = start.iter().copied().filter(|run| run.slot.is_some()).collect();
+    runs.sort_unstable_by_key(|run| Reverse(run.count));
+    let long = runs.partition_point(|run| run.count >= RUN_PAGES_MIN);
+    let copied = runs.split_off(long.min(count_max));
+    (runs, copied)
 }
 
-fn require_named(what: &str, written: &[u64], updates: &[PageUpdate]) -> Result<(), EngineError> {
-    let named: std::collections::BTreeSet<u64> = updates.iter().map(|update| update.page).collect();
-    match written.iter().find(|page| !named.contains(page)) {
-        None => Ok(()),
-        Some(page) => Err(EngineError::Sync(format!("{what} page {page} was written and isn't named"))),
+fn require_ascending(what: &str, updates: &[PageUpdate], wasm_pages: u64) -> Result<(), EngineError> {
+    let mut next = 0;
+    for update in updates {
+        let end = update.end().filter(|end| *end <= wasm_pages.saturating_mul(PAGES_PER_WASM_PAGE));
+        let Some(end) = end.filter(|_| update.page >= next) else {
+            return Err(EngineError::Sync(format!("{what} page {} is outside or out of order", update.page)));
+        };
+        next = end;
     }
+    Ok(())
+}
+
+/// Both lists are ascending.
+fn require_named(what: &str, written: &[u64], updates: &[PageUpdate]) -> Result<(), EngineError> {
+    let mut updates = updates.iter().peekable();
+    for page in written {
+        while updates.next_if(|update| update.end().is_some_and(|end| end <= *page)).is_some() {}
+        if updates.peek().is_none_or(|update| update.page > *page) {
+            return Err(EngineError::Sync(format!("{what} page {page} was written and isn't named")));
+        }
+    }
+    Ok(())
 }
 
 fn handles(store: &mut Store<Data>, raw: &RawInstance) -> Result<Handles, EngineError> {
@@ -492,7 +554,7 @@ fn handles(store: &mut Store<Data>, raw: &RawInstance) -> Result<Handles, Engine
     let dirty = raw.get_memory(&mut *store, "canister dirty_heap");
     let shape = store.data().shape.clone();
     let map_bytes = dirty.map_or(0, |map| map.data_size(store.as_context()) as u64);
-    let map_enough = map_bytes >= shape.heap_pages_max.saturating_mul(PAGES_PER_WASM_PAGE);
+    let map_enough = map_bytes >= dirty::bytes(shape.heap_pages_max);
     if memory.is_some() != shape.has_memory || (shape.has_memory && !map_enough) {
         return Err(missing("heap of the stated shape"));
     }

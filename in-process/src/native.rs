@@ -1,8 +1,11 @@
-//! All unsafe code of this crate: loading native code, linking untyped functions, processor flags.
+//! All unsafe code of this crate: loading native code, mapping heaps, linking untyped functions, processor
+//! flags.
 
 use std::fs::File;
+use std::os::fd::BorrowedFd;
 
-use wasmtime::{AsContextMut, Caller, Engine, FuncType, Linker, Module, ValRaw, ValType};
+use execution::memory::{MemoryError, PAGE_BYTES, PageUpdate, map_privately};
+use wasmtime::{AsContextMut, Caller, Engine, FuncType, Linker, Memory, Module, Store, ValRaw, ValType};
 
 use crate::api::{self, ApiFunction, P};
 use crate::instance::Data;
@@ -35,6 +38,30 @@ pub(crate) fn enable_target_flags(config: &mut wasmtime::Config, flags: &[&str])
             config.cranelift_flag_enable(flag);
         }
     }
+}
+
+/// Puts pages of an arena, given by its segments, in the place of heap pages, copy-on-write. `run` lies
+/// inside the heap, and its slots are kept alive as [`crate::Instance::new`] asks.
+pub(crate) fn map_heap(
+    store: &mut Store<Data>,
+    heap: Memory,
+    files: &[BorrowedFd<'_>],
+    bytes_max: u64,
+    run: PageUpdate,
+) -> Result<(), MemoryError> {
+    let bytes = |pages: usize| pages * PAGE_BYTES;
+    let start = bytes(usize::try_from(run.page).expect("inside the heap"));
+    let mut rest = &mut heap.data_mut(store)[start..start + bytes(run.count as usize)];
+    let mut next = run.slot;
+    while let (Some(slot), false) = (next, rest.is_empty()) {
+        // SAFETY: heap pages lie in a private anonymous mapping that wasmtime made for this memory alone
+        // (no copy-on-write image, see the engine's profile) and unmaps as a whole; the store is borrowed
+        // uniquely. The slots are alive by this function's contract.
+        let done = unsafe { map_privately(files, bytes_max, slot, rest)? };
+        next = slot.checked_add(u32::try_from(done / PAGE_BYTES).expect("at most the run's count"));
+        rest = &mut rest[done..];
+    }
+    Ok(())
 }
 
 /// A linker with the System API and the instrumentation's import.

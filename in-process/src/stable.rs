@@ -4,13 +4,12 @@
 //! page in a message copies it into the overlay, a private memory that only ever holds this message's
 //! written pages.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use execution::memory::{PAGE_BYTES, Slot, WASM_PAGE_BYTES, Window};
+use execution::memory::{PAGE_BYTES, WASM_PAGE_BYTES, Window};
 use wasmtime::{AsContextMut, Memory, MemoryTypeBuilder, Store, StoreContextMut};
 
 use crate::engine::{EngineError, MEMORY_RESERVATION_BYTES};
 use crate::instance::Data;
+use crate::pages::{PageMap, PageTable};
 use crate::trap::Stop;
 
 /// The overlay grows by this many 64 KiB pages at a time: one mprotect(2) for 1 MiB.
@@ -28,14 +27,15 @@ pub(crate) struct Stable {
     pub(crate) window: Window,
     /// Size in 64 KiB pages.
     pub(crate) wasm_pages: u64,
-    /// Pages of record; absent: zero.
-    pub(crate) slots: BTreeMap<u64, Slot>,
-    /// Pages written in this message and their place in the overlay.
-    written: BTreeMap<u64, u64>,
+    /// Pages of record.
+    pub(crate) table: PageTable,
+    /// Pages written in this message: one more than their place in the overlay.
+    written: PageMap,
     /// The same pages in the order of their places.
     order: Vec<u64>,
-    /// Pages read or written in this message.
-    accessed: BTreeSet<u64>,
+    /// Pages read or written in this message: 1.
+    accessed: PageMap,
+    accessed_count: u64,
     overlay: Option<Memory>,
 }
 
@@ -44,10 +44,11 @@ impl Stable {
         Self {
             window,
             wasm_pages: 0,
-            slots: BTreeMap::new(),
-            written: BTreeMap::new(),
+            table: PageTable::default(),
+            written: PageMap::default(),
             order: Vec::new(),
-            accessed: BTreeSet::new(),
+            accessed: PageMap::default(),
+            accessed_count: 0,
             overlay: None,
         }
     }
@@ -80,12 +81,13 @@ impl Stable {
         self.written.clear();
         self.order.clear();
         self.accessed.clear();
+        self.accessed_count = 0;
     }
 
     /// Reads a page of record.
     pub(crate) fn record(&self, page: u64, to: &mut Page) -> Result<(), Stop> {
-        match self.slots.get(&page) {
-            Some(&slot) => self
+        match self.table.get(page) {
+            Some(slot) => self
                 .window
                 .read(slot, to)
                 .ok_or_else(|| Stop::Host(format!("stable page {page}: slot {slot} is outside the window"))),
@@ -96,10 +98,15 @@ impl Stable {
         }
     }
 
+    /// Where in the overlay a page lies, if it was written in this message.
+    fn place(&self, page: u64) -> Option<u64> {
+        self.written.get(page).checked_sub(1).map(u64::from)
+    }
+
     /// Pages of `offset..offset+size` not written yet in this message.
     pub(crate) fn unwritten(&self, offset: u64, size: u64) -> u64 {
         let (first, last) = (offset / PAGE, (offset + size - 1) / PAGE);
-        last - first + 1 - self.written.range(first..=last).count() as u64
+        (first..=last).filter(|page| self.written.get(*page) == 0).count() as u64
     }
 
     /// Number of pages written in this message.
@@ -113,8 +120,12 @@ impl Stable {
         if last - first + 1 > pages_max {
             return Err(Stop::access_limit("accessed", pages_max));
         }
-        self.accessed.extend(first..=last);
-        if self.accessed.len() as u64 > pages_max {
+        for page in first..=last {
+            let accessed = self.accessed.entry(page);
+            self.accessed_count += u64::from(*accessed == 0);
+            *accessed = 1;
+        }
+        if self.accessed_count > pages_max {
             return Err(Stop::access_limit("accessed", pages_max));
         }
         Ok(())
@@ -130,8 +141,8 @@ pub(crate) fn overlay_is_large(store: &mut StoreContextMut<'_, Data>) -> bool {
 /// Reads a page as this message sees it.
 pub(crate) fn read_page(store: &mut StoreContextMut<'_, Data>, page: u64, to: &mut Page) -> Result<(), Stop> {
     let stable = &store.data().stable;
-    match stable.written.get(&page) {
-        Some(&place) => {
+    match stable.place(page) {
+        Some(place) => {
             let overlay = stable.overlay();
             to.copy_from_slice(overlay_page(overlay.data(&*store), place));
             Ok(())
@@ -148,8 +159,8 @@ pub(crate) fn write_page(
     bytes: &[u8],
 ) -> Result<(), Stop> {
     let overlay = store.data().stable.overlay();
-    let place = match store.data().stable.written.get(&page) {
-        Some(&place) => place,
+    let place = match store.data().stable.place(page) {
+        Some(place) => place,
         None => {
             let place = store.data().stable.written_count();
             ensure(store, overlay, (place + 1) * PAGE)?;
@@ -158,8 +169,9 @@ pub(crate) fn write_page(
             if bytes.len() < PAGE_BYTES {
                 data.stable.record(page, target)?;
             }
-            data.stable.written.insert(page, place);
             data.stable.order.push(page);
+            // An overlay has at most 2^21 pages.
+            *data.stable.written.entry(page) = u32::try_from(data.stable.order.len()).unwrap_or(u32::MAX);
             place
         }
     };

@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
-use execution::memory::{Memory, PageVersion, Window};
+use execution::memory::{Memory, PageUpdate, PageVersion, Window};
 use execution::{BackendError, Ending, Execution, Invocation, MemoryDelta, Outcome, Snapshot};
 
 use crate::engine::{Code, EngineError};
-use crate::instance::{Instance, PageUpdate, Ran, Shape, Update};
+use crate::instance::{Base, Instance, Ran, Shape, Update};
 
 impl From<EngineError> for BackendError {
     fn from(error: EngineError) -> Self {
         Self::Engine(error.to_string())
     }
 }
+
+/// Mappings of one heap: with the instances that there may be, far from the kernel's limit for a process
+/// (vm.max_map_count, 65,530).
+const MAPPINGS_MAX: usize = 32;
 
 /// An instance with the content of `snapshot`. The snapshot keeps its page versions, so the slots that
 /// the instance knows hold them for as long as this lives.
@@ -25,9 +29,21 @@ impl Warm {
     /// A fresh instance with the content of `snapshot`.
     pub(crate) fn new(code: &Code, snapshot: &Snapshot, stable_pages_max: u64) -> Result<Self, BackendError> {
         let shape = Shape::new(&snapshot.module.interface, stable_pages_max);
-        let window = Window::map(snapshot.arena.file(), snapshot.arena.bytes_max())?;
-        let mut instance = Instance::new(code, shape, window)?;
-        instance.sync(&update(snapshot, &Memory::default(), &Memory::default()))?;
+        let arena = &snapshot.arena;
+        let base = Base {
+            window: Window::of(arena),
+            files: arena.files().collect(),
+            bytes_max: arena.bytes_max(),
+            mappings_max: MAPPINGS_MAX,
+        };
+        let start = Update {
+            heap_pages: snapshot.heap.wasm_pages(),
+            stable_pages: snapshot.stable.wasm_pages(),
+            globals: Arc::clone(&snapshot.globals),
+            heap: snapshot.heap.updates(),
+            stable: snapshot.stable.updates(),
+        };
+        let instance = Instance::new(code, shape, base, &start)?;
         Ok(Self { snapshot: snapshot.clone(), instance })
     }
 
@@ -53,12 +69,9 @@ impl Warm {
         let mut ran = self.instance.run(invocation)?;
         let (heap, stable) = self.stage(&ran)?;
         let written = |pages: &[(u64, PageVersion)]| -> Vec<PageUpdate> {
-            let known = |(page, version): &(u64, PageVersion)| PageUpdate {
-                page: *page,
-                slot: Some(version.slot()),
-                known: true,
-            };
-            pages.iter().map(known).collect()
+            let known =
+                |(page, version): &(u64, PageVersion)| PageUpdate::one(*page, Some(version.slot()), true);
+            PageUpdate::join(pages.iter().map(known))
         };
         if let Some(effects) = &mut ran.effects {
             let held = &self.snapshot;
@@ -120,16 +133,13 @@ type Pages = Vec<(u64, PageVersion)>;
 
 /// What takes an instance with `heap` and `stable` to `snapshot`.
 fn update(snapshot: &Snapshot, heap: &Memory, stable: &Memory) -> Update {
-    let changes = |now: &Memory, before: &Memory| {
-        let changes = now.changes_since(before).into_iter();
-        changes
-            .map(|change| PageUpdate {
-                page: change.page,
-                slot: change.version.map(|version| version.slot()),
-                known: false,
-            })
-            .collect()
-    };
+    let changes =
+        |now: &Memory, before: &Memory| {
+            let changes = now.changes_since(before).into_iter();
+            PageUpdate::join(changes.map(|change| {
+                PageUpdate::one(change.page, change.version.map(|version| version.slot()), false)
+            }))
+        };
     Update {
         heap_pages: snapshot.heap.wasm_pages(),
         stable_pages: snapshot.stable.wasm_pages(),

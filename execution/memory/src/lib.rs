@@ -1,23 +1,31 @@
 //! The canister memory of record.
 //!
 //! Wasm heap and stable memory are the same thing here: a [`Memory`] is a size and a persistent map
-//! from page index to [`PageVersion`]. Page versions live in an [`Arena`], one sealed memory file per
+//! from page index to [`PageVersion`]. Page versions live in an [`Arena`], sealed memory files of one
 //! canister: a commit writes new versions into free slots and moves the map, so a reader that holds an
 //! older `Memory` (a snapshot: `Clone` is O(1)) never sees a change. A slot is recycled when the last
 //! `Memory` that names it is dropped, and only inside the same canister's arena.
 //!
-//! Workers get the arena's descriptor and map it read-only ([`Window`]); seals make every other writer
-//! impossible. Nothing in this crate knows what a canister is.
+//! Workers get the arena's descriptors and map them read-only ([`Window`]); seals make every other writer
+//! impossible. The snapshot that a worker starts from is its base image: it lies in the arena and is
+//! mapped copy-on-write from there ([`map_privately`]), never copied. Nothing in this crate knows what a
+//! canister is.
 
 mod arena;
 mod blob;
+mod budget;
 mod pages;
+mod segment;
 mod window;
 
 pub use arena::{Arena, PageVersion, Slot, StagedPages};
 pub use blob::Blob;
-pub use pages::{Change, Memory};
-pub use window::Window;
+pub use budget::Budget;
+pub use pages::{Change, Memory, PageUpdate};
+pub use segment::SEGMENTS_MAX;
+pub use window::{Window, map_privately};
+
+use rustix::io::Errno;
 
 /// Bytes in a page of record: the unit of dirty tracking, of charging and of hashing.
 pub const PAGE_BYTES: usize = 4096;
@@ -35,6 +43,17 @@ pub enum MemoryError {
         /// Pages that were free.
         free: usize,
     },
+    /// The node's arenas together hold as much as they may: limit `memory_bytes`.
+    #[error("memory of canisters is full: {needed} bytes needed, {free} free (limit memory_bytes)")]
+    BudgetMet {
+        /// Bytes asked for.
+        needed: u64,
+        /// Bytes that were free.
+        free: u64,
+    },
+    /// A slot that the arena doesn't have, or that lies in a segment made later.
+    #[error("slot {0} is outside of the arena's segments")]
+    Outside(Slot),
     /// The kernel refused a memory file, a mapping or a seal.
     #[error("{what}: {source}")]
     Os {
@@ -46,7 +65,25 @@ pub enum MemoryError {
 }
 
 impl MemoryError {
-    pub(crate) fn os(what: &'static str) -> impl FnOnce(rustix::io::Errno) -> Self {
+    /// The limit that was met, as the configuration or the kernel calls it; `None`: it is another failure.
+    #[must_use]
+    pub fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::ArenaFull { .. } => Some("arena_bytes"),
+            Self::BudgetMet { .. } => Some("memory_bytes"),
+            Self::Outside(_) => None,
+            Self::Os { source, .. } => match Errno::from_io_error(source)? {
+                Errno::MFILE => Some("open files (RLIMIT_NOFILE)"),
+                Errno::NFILE => Some("open files of the system (fs.file-max)"),
+                // mmap(2) says the same of both.
+                Errno::NOMEM => Some("memory or mappings (vm.max_map_count)"),
+                Errno::NOSPC => Some("space of memory files"),
+                _ => None,
+            },
+        }
+    }
+
+    pub(crate) fn os(what: &'static str) -> impl FnOnce(Errno) -> Self {
         move |errno| Self::Os { what, source: errno.into() }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
-use crate::{Arena, MemoryError, PAGE_BYTES, PageVersion, WASM_PAGE_BYTES};
+use crate::{Arena, MemoryError, PAGE_BYTES, PageVersion, Slot, WASM_PAGE_BYTES};
 
 /// Heap or stable memory at one moment. Clone is O(1) and is the snapshot.
 ///
@@ -23,6 +23,57 @@ pub struct Change {
     pub page: u64,
     /// Its version now; `None`: all zero.
     pub version: Option<PageVersion>,
+}
+
+/// Where consecutive pages of a copy of a memory come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageUpdate {
+    /// Index of the first 4 KiB page.
+    pub page: u64,
+    /// Number of pages, at least 1.
+    pub count: u32,
+    /// Slot of the first, the others follow; `None`: all are zero.
+    pub slot: Option<Slot>,
+    /// Whether the copy has these contents already, because they were taken from it, and only the slots are
+    /// new.
+    pub known: bool,
+}
+
+impl PageUpdate {
+    /// One page.
+    #[must_use]
+    pub fn one(page: u64, slot: Option<Slot>, known: bool) -> Self {
+        Self { page, count: 1, slot, known }
+    }
+
+    /// Joins updates, given by ascending page, where pages and slots follow on each other.
+    pub fn join(updates: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        let mut joined: Vec<Self> = Vec::new();
+        for update in updates {
+            if let Some(last) = joined.last_mut()
+                && last.known == update.known
+                && last.end() == Some(update.page)
+                && last.slot.map(|slot| slot.checked_add(last.count)) == update.slot.map(Some)
+                && let Some(count) = last.count.checked_add(update.count)
+            {
+                last.count = count;
+            } else {
+                joined.push(update);
+            }
+        }
+        joined
+    }
+
+    /// The page after the last; `None` if there is no such number.
+    #[must_use]
+    pub fn end(&self) -> Option<u64> {
+        self.page.checked_add(self.count.into())
+    }
+
+    /// Each page with its slot.
+    pub fn pages(self) -> impl Iterator<Item = (u64, Option<Slot>)> {
+        (0..self.count).map(move |at| (self.page + u64::from(at), self.slot.map(|slot| slot + at)))
+    }
 }
 
 impl Memory {
@@ -87,6 +138,15 @@ impl Memory {
     /// All pages that are not implicitly zero, by index.
     pub fn pages(&self) -> impl Iterator<Item = (u64, &PageVersion)> {
         self.pages.iter().map(|(&index, version)| (index, version))
+    }
+
+    /// What makes a copy of this memory out of zeros. Few for a memory that was written in order, whatever
+    /// its size.
+    #[must_use]
+    pub fn updates(&self) -> Vec<PageUpdate> {
+        PageUpdate::join(
+            self.pages().map(|(page, version)| PageUpdate::one(page, Some(version.slot()), false)),
+        )
     }
 
     /// Number of pages that are not implicitly zero.
@@ -196,12 +256,18 @@ mod tests {
                 PAGE_BYTES,
                 rustix::mm::ProtFlags::WRITE,
                 rustix::mm::MapFlags::SHARED,
-                arena.file(),
+                arena.files().next().unwrap(),
                 0,
             )
         };
         assert_eq!(mapped.unwrap_err(), rustix::io::Errno::PERM);
-        assert_eq!(rustix::io::pwrite(arena.file(), &[1], 0).unwrap_err(), rustix::io::Errno::PERM);
-        assert_eq!(rustix::fs::ftruncate(arena.file(), 0).unwrap_err(), rustix::io::Errno::PERM);
+        assert_eq!(
+            rustix::io::pwrite(arena.files().next().unwrap(), &[1], 0).unwrap_err(),
+            rustix::io::Errno::PERM
+        );
+        assert_eq!(
+            rustix::fs::ftruncate(arena.files().next().unwrap(), 0).unwrap_err(),
+            rustix::io::Errno::PERM
+        );
     }
 }

@@ -248,7 +248,7 @@ impl<'a> Installing<'a> {
         let old = canister.code.take();
         let arena = match &old {
             Some(code) => Arc::clone(&code.arena),
-            None => Arena::new(env.config.limits.arena_bytes).map_err(BackendError::from)?,
+            None => Arena::within(env.memory.arena_bytes, &env.memory.budget).map_err(BackendError::from)?,
         };
         let heap = match &old {
             Some(code) if keep => code.heap.with(code.heap.wasm_pages().max(interface.heap_pages_min), []),

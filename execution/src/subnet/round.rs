@@ -117,10 +117,13 @@ impl Subnet {
         true
     }
 
-    /// Counts a canister's failed round.
+    /// Counts a canister's failed round. One that lacked a resource of the node doesn't count: the message
+    /// waits until there is enough, however long that takes.
     pub(crate) fn note_failure(&mut self, canister: Principal, error: &BackendError) -> Failure {
         let rounds = self.failing.entry(canister).or_insert(0);
-        *rounds = rounds.saturating_add(1);
+        if !matches!(error, BackendError::Exhausted { .. }) {
+            *rounds = rounds.saturating_add(1);
+        }
         let violation = matches!(error, BackendError::Violation(_));
         tracing::warn!(%canister, %error, rounds = *rounds, "canister skipped for this round");
         Failure { canister, error: error.to_string(), violation, rounds: *rounds }

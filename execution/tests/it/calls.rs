@@ -3,7 +3,7 @@
 use execution::state::Status;
 use execution::{ErrorCode, IngressStatus, Principal};
 
-use crate::scripted::{ANONYMOUS, Bench, NOTHING, Op, call};
+use crate::scripted::{ANONYMOUS, Bench, NOTHING, Op, call, killed};
 
 fn two() -> (Bench, Principal, Principal) {
     let mut bench = Bench::new();
@@ -193,7 +193,7 @@ fn a_best_effort_call_is_rejected_at_its_deadline_and_does_not_run_after_it() {
     let slow = bench.program([Op::Reply(b"late".to_vec())]);
     let mut best_effort = call(b, slow, back);
     best_effort.timeout = Some(2);
-    *bench.script.failing.lock().unwrap() = Some((6, b));
+    *bench.script.failing.lock().unwrap() = Some((6, b, killed));
     let answer = bench.run(a, [Op::Call(best_effort)]).unwrap();
     assert!(answer.starts_with(b"6 IC0601"), "{}", String::from_utf8_lossy(&answer));
     bench.subnet.release(&b);

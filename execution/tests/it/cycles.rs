@@ -6,7 +6,7 @@ use execution::state::CanisterState;
 use execution::{Cycles, ErrorCode, Limits, Principal, SubnetConfig};
 use proptest::prelude::*;
 
-use crate::scripted::{BALANCE, Bench, NOTHING, Op, Program, call};
+use crate::scripted::{BALANCE, Bench, NOTHING, Op, Program, call, killed};
 
 fn two() -> (Bench, Principal, Principal) {
     let mut bench = Bench::new();
@@ -92,7 +92,7 @@ fn a_frozen_canister_refuses_calls_and_queries_but_not_responses() {
     let echo = bench.program([Op::Reply(vec![])]);
     let back = bench.program([Op::Heap(1, 1), Op::Reply(b"still".to_vec())]);
     let open = bench.program([Op::Call(call(a, echo, back))]);
-    *bench.script.failing.lock().unwrap() = Some((3, a));
+    *bench.script.failing.lock().unwrap() = Some((3, a, killed));
     let open = bench.submit(b, "run", &open.to_be_bytes()).unwrap();
     bench.round();
     bench.manage("update_settings", &arg).unwrap();

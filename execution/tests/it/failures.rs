@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use execution::{BackendError, IngressStatus, SchedulerOptions, Subnet, state_root};
 
-use crate::scripted::{Bench, Op};
+use crate::scripted::{Bench, Op, killed};
 
 #[test]
 fn a_worker_that_dies_twice_costs_nothing_but_a_retry() {
     let mut bench = Bench::new();
     let a = bench.canister("");
-    *bench.script.failing.lock().unwrap() = Some((2, a));
+    *bench.script.failing.lock().unwrap() = Some((2, a, killed));
     let before = bench.state(a).version;
     assert_eq!(bench.run(a, [Op::Heap(1, 1), Op::Reply(b"ok".to_vec())]).unwrap(), b"ok");
     assert_eq!((bench.state(a).version, bench.heap(a, 1)), (before + 1, 1));
@@ -20,7 +20,7 @@ fn a_worker_that_dies_twice_costs_nothing_but_a_retry() {
 fn a_backend_that_keeps_failing_changes_no_canister_and_ends_in_quarantine() {
     let mut bench = Bench::new();
     let (a, b) = (bench.canister(""), bench.canister(""));
-    *bench.script.failing.lock().unwrap() = Some((9, a));
+    *bench.script.failing.lock().unwrap() = Some((9, a, killed));
     let program = bench.program([Op::Reply(b"ok".to_vec())]);
     let id = bench.submit(a, "run", &program.to_be_bytes()).unwrap();
     let root = execution::root::canister_root(bench.state(a));
@@ -36,6 +36,25 @@ fn a_backend_that_keeps_failing_changes_no_canister_and_ends_in_quarantine() {
     assert!(bench.run(b, [Op::Reply(vec![])]).is_ok());
     assert_eq!(bench.subnet.status(&id), IngressStatus::Received);
     bench.subnet.release(&a);
+    bench.round();
+    assert_eq!(bench.subnet.status(&id), IngressStatus::Replied(Arc::from(*b"ok")));
+}
+
+#[test]
+fn a_message_waits_for_a_resource_of_the_node_however_long_that_takes() {
+    let mut bench = Bench::new();
+    let a = bench.canister("");
+    let full = || BackendError::Exhausted { limit: "arena_bytes", detail: "full".into() };
+    // Three tries in each of ten rounds, many more than end in quarantine otherwise.
+    *bench.script.failing.lock().unwrap() = Some((30, a, full));
+    let program = bench.program([Op::Reply(b"ok".to_vec())]);
+    let id = bench.submit(a, "run", &program.to_be_bytes()).unwrap();
+    for _ in 0..10 {
+        let report = bench.round();
+        assert_eq!(report.failures[0].error, "out of arena_bytes: full");
+        assert_eq!(bench.subnet.status(&id), IngressStatus::Received);
+        assert!(!bench.subnet.is_quarantined(&a));
+    }
     bench.round();
     assert_eq!(bench.subnet.status(&id), IngressStatus::Replied(Arc::from(*b"ok")));
 }
@@ -96,7 +115,7 @@ fn roots_do_not_depend_on_the_number_of_threads_or_on_failures() {
             let ids: Vec<_> = (0..6).map(|_| bench.canister("")).collect();
             let echo = bench.program([Op::Heap(2, 2), Op::Print("echo"), Op::Reply(b"e".to_vec())]);
             let back = bench.program([Op::Heap(3, 3), Op::ReplyResponse]);
-            *bench.script.failing.lock().unwrap() = Some((deaths, ids[1]));
+            *bench.script.failing.lock().unwrap() = Some((deaths, ids[1], killed));
             let messages: Vec<_> = (0..60)
                 .map(|n| {
                     let calls =
@@ -129,7 +148,7 @@ fn a_subnet_goes_on_from_a_state_as_if_it_had_never_stopped() {
     let mut best_effort = crate::scripted::call(b, echo, back);
     best_effort.timeout = Some(3);
     let program = bench.program([Op::Timer(1), Op::Call(best_effort)]);
-    *bench.script.failing.lock().unwrap() = Some((3, b));
+    *bench.script.failing.lock().unwrap() = Some((3, b, killed));
     bench.submit(a, "run", &program.to_be_bytes()).unwrap();
     bench.round();
     assert!(!bench.state(b).inputs.is_empty());

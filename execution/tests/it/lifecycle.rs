@@ -5,7 +5,7 @@ use execution::state::Status;
 use execution::{ErrorCode, Principal};
 
 use crate::scripted::{
-    ANONYMOUS, BALANCE, Bench, Mode, NOTHING, Op, Persistence, UpgradeOptions, call, id_arg,
+    ANONYMOUS, BALANCE, Bench, Mode, NOTHING, Op, Persistence, UpgradeOptions, call, id_arg, killed,
 };
 
 const UPGRADE: Mode = Mode::Upgrade(None);
@@ -143,7 +143,7 @@ fn stop_waits_for_open_calls_and_start_cancels_it() {
     let echo = bench.program([Op::Reply(vec![])]);
     let manager = Principal::management_canister();
     // B is stuck, so A's call stays out.
-    *bench.script.failing.lock().unwrap() = Some((6, b));
+    *bench.script.failing.lock().unwrap() = Some((6, b, killed));
     let program = bench.program([Op::Call(call(b, echo, NOTHING))]);
     bench.submit(a, "run", &program.to_be_bytes()).unwrap();
     bench.round();
@@ -164,12 +164,12 @@ fn a_stopping_canister_gets_responses_only_and_a_stopped_one_nothing() {
     let mut bench = Bench::new();
     let (a, b) = (bench.canister(""), bench.canister(""));
     let echo = bench.program([Op::Reply(vec![])]);
-    *bench.script.failing.lock().unwrap() = Some((3, b));
+    *bench.script.failing.lock().unwrap() = Some((3, b, killed));
     let program = bench.program([Op::Call(call(b, echo, NOTHING))]);
     bench.submit(a, "run", &program.to_be_bytes()).unwrap();
     bench.round();
     let stop = bench.submit(Principal::management_canister(), "stop_canister", &id_arg(a)).unwrap();
-    *bench.script.failing.lock().unwrap() = Some((3, b));
+    *bench.script.failing.lock().unwrap() = Some((3, b, killed));
     bench.round();
     assert_eq!(bench.submit(a, "run", b"").unwrap_err().code, ErrorCode::STOPPING);
     assert!(matches!(bench.subnet.status(&stop), execution::IngressStatus::Received));
@@ -187,12 +187,12 @@ fn uninstall_rejects_open_callers_with_code_4_and_late_responses_credit_cycles_o
     let mut bench = Bench::new();
     let (a, b) = (bench.canister(""), bench.canister(""));
     let echo = bench.program([Op::Reply(vec![])]);
-    *bench.script.failing.lock().unwrap() = Some((3, b));
+    *bench.script.failing.lock().unwrap() = Some((3, b, killed));
     let program = bench.program([Op::Call(call(b, echo, NOTHING))]);
     let open = bench.submit(a, "run", &program.to_be_bytes()).unwrap();
     bench.round();
     let balance = bench.state(a).balance;
-    *bench.script.failing.lock().unwrap() = Some((3, b));
+    *bench.script.failing.lock().unwrap() = Some((3, b, killed));
     bench.manage("uninstall_code", &id_arg(a)).unwrap();
     let execution::IngressStatus::Rejected(error) = bench.subnet.status(&open) else {
         panic!("not rejected")

@@ -79,8 +79,15 @@ pub(crate) struct Scripted {
     programs: Mutex<Vec<Vec<Op>>>,
     /// Invocations in the order they ran, for single-threaded tests.
     pub(crate) seen: Mutex<Vec<Invocation>>,
-    /// How many more executions fail, and with what.
-    pub(crate) failing: Mutex<Option<(u32, Principal)>>,
+    /// How many more executions of a canister fail, and with what.
+    pub(crate) failing: Mutex<Option<(u32, Principal, Fail)>>,
+}
+
+/// Makes a failure around the guest.
+pub(crate) type Fail = fn() -> BackendError;
+
+pub(crate) fn killed() -> BackendError {
+    BackendError::WorkerDied { how: "signal 9".into() }
 }
 
 impl Scripted {
@@ -276,12 +283,12 @@ impl Run<'_> {
 
 impl Backend for Scripted {
     fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
-        if let Some((left, canister)) = &mut *self.failing.lock().unwrap()
+        if let Some((left, canister, fail)) = &mut *self.failing.lock().unwrap()
             && *left > 0
             && *canister == snapshot.canister
         {
             *left -= 1;
-            return Err(BackendError::WorkerDied { how: "signal 9".into() });
+            return Err(fail());
         }
         Ok(Execution::Finished(self.run(snapshot, invocation)))
     }
@@ -362,7 +369,7 @@ impl Bench {
 
     pub(crate) fn with(config: SubnetConfig, threads: usize) -> Self {
         let script = Arc::new(Scripted::default());
-        let options = SchedulerOptions { threads, on_thread_start: None, message_roots: false };
+        let options = SchedulerOptions { threads, ..SchedulerOptions::default() };
         let subnet = Subnet::new(
             config,
             Arc::clone(&script) as Arc<dyn Backend>,

@@ -2,8 +2,9 @@
 //!
 //! Counter (`canister-execution.md` section 3.1): each block's total is subtracted where the block is
 //! entered; "below zero?" is tested at function entry, at loop headers and before bulk operations.
-//! Barrier: after a store, the bytes of the dirty map for the pages of its first and last byte are set;
-//! bulk operations mark their range. The store comes first: one that traps writes nothing.
+//! Barrier: after a store, the dirty map's bytes for the pages of its first and last byte are read; unless
+//! both are set, a function is called that sets them and lists the pages. Bulk operations call it with their
+//! range. The store comes first: one that traps writes nothing.
 
 use std::vec;
 
@@ -13,9 +14,10 @@ use wasm_encoder::{BlockType, Encode, Function, Instruction, MemArg, ValType};
 use wasmparser::{FunctionBody, Operator, OperatorsReader};
 
 use super::{cost, invalid};
+use crate::dirty;
 
 /// Log2 of the bytes that one byte of the dirty map stands for.
-pub(super) const DIRTY_PAGE_BITS: u32 = 12;
+const DIRTY_PAGE_BITS: u32 = 12;
 /// Index of the dirty map's memory.
 pub(super) const DIRTY_MEMORY: u32 = 1;
 
@@ -31,10 +33,14 @@ pub(super) struct Additions {
     pub(super) charge_size: u32,
     /// Local function that marks a range of the heap; only beside a heap.
     pub(super) mark_range: u32,
+    /// Local functions that mark a store of 1, 2, 4, 8 and 16 bytes; only beside a heap.
+    pub(super) mark_store: u32,
     /// Global with the instructions left.
     pub(super) counter: u32,
     /// Whether the heap is 64-bit.
     pub(super) memory64: bool,
+    /// Largest heap, 64 KiB pages: where things lie in the dirty map.
+    pub(super) heap_pages_max: u64,
 }
 
 /// Moves function indices past the added import.
@@ -109,12 +115,12 @@ fn test(additions: Additions) -> [Instruction<'static>; 6] {
 }
 
 impl Body {
-    fn added(code: &[Instruction<'_>]) -> Self {
-        let mut function = Function::new([]);
+    fn added(locals: &[(u32, ValType)], code: &[Instruction<'_>], instructions: u64) -> Self {
+        let mut function = Function::new(locals.iter().copied());
         for instruction in code {
             function.instruction(instruction);
         }
-        Self { function, instructions: code.len() as u64 }
+        Self { function, instructions }
     }
 
     /// `charge_size(size: i64)`: subtracts an unsigned size from the counter and tests it.
@@ -126,25 +132,60 @@ impl Body {
         code.extend([I::I64Sub, I::GlobalSet(counter)]);
         code.extend(test(additions));
         code.push(I::End);
-        Self::added(&code)
+        let instructions = code.len() as u64;
+        Self::added(&[], &code, instructions)
     }
 
-    /// `mark_range(start: i64, length: i64)`: sets the dirty bytes of all pages in the range.
-    pub(super) fn mark_range() -> Self {
+    /// `mark_store_N(address: pointer)`: marks `bytes` bytes from `address` on.
+    pub(super) fn mark_store(additions: Additions, bytes: i64) -> Self {
         use Instruction as I;
-        let page = [I::I64Const(i64::from(DIRTY_PAGE_BITS)), I::I64ShrU, I::I32WrapI64];
-        let mut code = vec![I::LocalGet(1), I::I64Eqz, I::If(BlockType::Empty), I::Return, I::End];
-        code.push(I::LocalGet(0));
-        code.extend(page.clone());
-        code.push(I::I32Const(1));
-        // Last page - first page + 1 bytes.
-        code.extend([I::LocalGet(0), I::LocalGet(1), I::I64Add, I::I64Const(1), I::I64Sub]);
-        code.extend(page.clone());
-        code.push(I::LocalGet(0));
-        code.extend(page);
-        code.extend([I::I32Sub, I::I32Const(1), I::I32Add, I::MemoryFill(DIRTY_MEMORY), I::End]);
-        Self::added(&code)
+        let widen = (!additions.memory64).then_some(I::I64ExtendI32U);
+        let code: Vec<_> = [I::LocalGet(0)]
+            .into_iter()
+            .chain(widen)
+            .chain([I::I64Const(bytes), I::Call(additions.mark_range), I::End])
+            .collect();
+        Self::added(&[], &code, 0)
     }
+
+    /// `mark_range(start: i64, length: i64)`: sets the dirty bytes of all pages in the range, and lists those
+    /// that were not set. Not counted: it belongs to the barrier.
+    pub(super) fn mark_range(additions: Additions) -> Self {
+        use Instruction as I;
+        let [start, length, page, last, count] = [0, 1, 2, 3, 4];
+        let offset = |bytes: u64| u32::try_from(bytes).expect("a map of at most 2^21 pages").cast_signed();
+        let count_at = offset(dirty::count_offset(additions.heap_pages_max));
+        let to_page = [I::I64Const(i64::from(DIRTY_PAGE_BITS)), I::I64ShrU, I::I32WrapI64];
+
+        let mut code = vec![I::LocalGet(length), I::I64Eqz, I::If(BlockType::Empty), I::Return, I::End];
+        code.push(I::LocalGet(start));
+        code.extend(to_page.clone());
+        code.push(I::LocalSet(page));
+        code.extend([I::LocalGet(start), I::LocalGet(length), I::I64Add, I::I64Const(1), I::I64Sub]);
+        code.extend(to_page);
+        code.push(I::LocalSet(last));
+        code.extend([I::Loop(BlockType::Empty), I::LocalGet(page), I::I32Load8U(dirty_map(0)), I::I32Eqz]);
+        code.extend([I::If(BlockType::Empty), I::LocalGet(page), I::I32Const(1), I::I32Store8(dirty_map(0))]);
+        // list[count] = page
+        code.extend([I::I32Const(count_at), I::I32Load(dirty_map(0)), I::LocalTee(count)]);
+        code.extend([I::I32Const(2), I::I32Shl, I::LocalGet(page)]);
+        code.push(I::I32Store(dirty_map(dirty::list_offset(additions.heap_pages_max))));
+        // count += 1
+        code.extend([I::I32Const(count_at), I::LocalGet(count), I::I32Const(1), I::I32Add]);
+        code.extend([I::I32Store(dirty_map(0)), I::End]);
+        code.extend([I::LocalGet(page), I::LocalGet(last), I::I32Ne, I::If(BlockType::Empty)]);
+        code.extend([I::LocalGet(page), I::I32Const(1), I::I32Add, I::LocalSet(page), I::Br(1), I::End]);
+        code.extend([I::End, I::End]);
+        Self::added(&[(3, ValType::I32)], &code, 0)
+    }
+}
+
+/// Bytes of the stores that there are.
+pub(super) const STORE_BYTES: [i64; 5] = [1, 2, 4, 8, 16];
+
+/// An access to the dirty map.
+fn dirty_map(offset: u64) -> MemArg {
+    MemArg { offset, align: 0, memory_index: DIRTY_MEMORY }
 }
 
 fn declared_locals(body: &FunctionBody<'_>) -> Result<Vec<(u32, ValType)>, InvalidModule> {
@@ -270,43 +311,59 @@ impl Writer {
         if self.additions.memory64 { ValType::I64 } else { ValType::I32 }
     }
 
-    /// Keeps the address over the store, then marks the pages of the first and the last byte.
-    fn store(&mut self, store: &Store, instruction: &Instruction<'_>) {
-        let address = self.scratch.local(self.pointer(), 0);
-        let slot = usize::from(store.value == self.pointer());
-        let value = self.scratch.local(store.value, slot);
-        self.emit(&Instruction::LocalSet(value));
-        self.emit(&Instruction::LocalTee(address));
-        self.emit(&Instruction::LocalGet(value));
-        self.emit(instruction);
-        self.mark(address, store.offset);
-        if store.bytes > 1 {
-            self.mark(address, store.offset.wrapping_add(store.bytes - 1));
+    /// Emits code of the barrier, which is no part of the module's instructions: an install is charged the
+    /// same whatever tracks its pages.
+    fn emit_barrier(&mut self, code: &[Instruction<'_>]) {
+        for instruction in code {
+            instruction.encode(&mut self.code);
         }
     }
 
-    /// Marks the page of `address + offset`, which is in bounds after the store; it can't wrap.
-    fn mark(&mut self, address: u32, offset: u64) {
-        self.emit(&Instruction::LocalGet(address));
-        if self.additions.memory64 {
-            if offset > 0 {
-                self.emit(&Instruction::I64Const(offset.cast_signed()));
-                self.emit(&Instruction::I64Add);
-            }
-            self.emit(&Instruction::I64Const(i64::from(DIRTY_PAGE_BITS)));
-            self.emit(&Instruction::I64ShrU);
-            self.emit(&Instruction::I32WrapI64);
-        } else {
-            if offset > 0 {
-                // 32-bit addresses are computed modulo 2^32; an offset beyond has trapped before.
-                self.emit(&Instruction::I32Const((offset as u32).cast_signed()));
-                self.emit(&Instruction::I32Add);
-            }
-            self.emit(&Instruction::I32Const(DIRTY_PAGE_BITS.cast_signed()));
-            self.emit(&Instruction::I32ShrU);
+    /// Keeps the address over the store, then sees to it that the pages of the first and the last byte are
+    /// marked.
+    fn store(&mut self, store: &Store, instruction: &Instruction<'_>) {
+        use Instruction as I;
+        let address = self.scratch.local(self.pointer(), 0);
+        let slot = usize::from(store.value == self.pointer());
+        let value = self.scratch.local(store.value, slot);
+        self.emit_barrier(&[I::LocalSet(value), I::LocalTee(address), I::LocalGet(value)]);
+        self.emit(instruction);
+        self.marked(address, store.offset);
+        if store.bytes > 1 {
+            self.marked(address, store.offset.wrapping_add(store.bytes - 1));
+            self.emit_barrier(&[I::I32And]);
         }
-        self.emit(&Instruction::I32Const(1));
-        self.emit(&Instruction::I32Store8(MemArg { offset: 0, align: 0, memory_index: DIRTY_MEMORY }));
+        self.emit_barrier(&[I::I32Eqz, I::If(BlockType::Empty)]);
+        self.address(address, store.offset);
+        let mark = self.additions.mark_store + store.bytes.trailing_zeros();
+        self.emit_barrier(&[I::Call(mark), I::End]);
+    }
+
+    /// Pushes `address + offset`, which is in bounds after the store; it can't wrap.
+    fn address(&mut self, address: u32, offset: u64) {
+        use Instruction as I;
+        self.emit_barrier(&[I::LocalGet(address)]);
+        if offset > 0 {
+            // 32-bit addresses are computed modulo 2^32; an offset beyond has trapped before.
+            let offset = if self.additions.memory64 {
+                [I::I64Const(offset.cast_signed()), I::I64Add]
+            } else {
+                [I::I32Const((offset as u32).cast_signed()), I::I32Add]
+            };
+            self.emit_barrier(&offset);
+        }
+    }
+
+    /// Pushes the dirty byte of the page of `address + offset`.
+    fn marked(&mut self, address: u32, offset: u64) {
+        use Instruction as I;
+        self.address(address, offset);
+        if self.additions.memory64 {
+            self.emit_barrier(&[I::I64Const(i64::from(DIRTY_PAGE_BITS)), I::I64ShrU, I::I32WrapI64]);
+        } else {
+            self.emit_barrier(&[I::I32Const(DIRTY_PAGE_BITS.cast_signed()), I::I32ShrU]);
+        }
+        self.emit_barrier(&[I::I32Load8U(dirty_map(0))]);
     }
 
     /// Charges the size operand, tests the counter, runs the operation, marks what it wrote.
@@ -320,25 +377,23 @@ impl Writer {
         let destination = self.scratch.local(pointer, 0);
         let size = self.scratch.local(size_type, 1);
         let second = self.scratch.local(second_type, 2);
-        self.emit(&Instruction::LocalSet(size));
-        self.emit(&Instruction::LocalSet(second));
-        self.emit(&Instruction::LocalSet(destination));
+        let kept = [size, second, destination].map(Instruction::LocalSet);
+        self.emit_barrier(&kept);
         self.widened(size, size_type);
         self.emit(&Instruction::Call(self.additions.charge_size));
-        self.emit(&Instruction::LocalGet(destination));
-        self.emit(&Instruction::LocalGet(second));
-        self.emit(&Instruction::LocalGet(size));
+        let operands = [destination, second, size].map(Instruction::LocalGet);
+        self.emit_barrier(&operands);
         self.emit(instruction);
         self.widened(destination, pointer);
         self.widened(size, size_type);
-        self.emit(&Instruction::Call(self.additions.mark_range));
+        self.emit_barrier(&[Instruction::Call(self.additions.mark_range)]);
     }
 
     /// Pushes an unsigned operand as `i64`.
     fn widened(&mut self, local: u32, ty: ValType) {
-        self.emit(&Instruction::LocalGet(local));
+        self.emit_barrier(&[Instruction::LocalGet(local)]);
         if ty == ValType::I32 {
-            self.emit(&Instruction::I64ExtendI32U);
+            self.emit_barrier(&[Instruction::I64ExtendI32U]);
         }
     }
 }

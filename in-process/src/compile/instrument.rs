@@ -3,13 +3,14 @@
 //! Conventions that the runtime relies on:
 //! - import `"__" "out_of_instructions": () -> ()`, after all others: called when the counter is below 0;
 //! - global `canister counter_instructions` (mutable i64): instructions left;
-//! - memory `canister dirty_heap` (32-bit, only beside a heap): one byte for each 4 KiB of the heap's
-//!   maximum, 1 where the page was written; heap itself: `memory`; table 0: `table`;
+//! - memory `canister dirty_heap` (32-bit, only beside a heap): the map of written pages, see
+//!   `dirty.rs`; heap itself: `memory`; table 0: `table`;
 //! - functions `canister_*` under their own names, the start function as `canister_start`;
 //! - mutable globals of the module as `global 0`, `global 1`, ... in index order;
 //! - active data segments are left to the node ([`Interface::data`]), an empty passive one in the place
 //!   of each; nothing else is exported, no custom section is kept.
 
+use execution::memory::WASM_PAGE_BYTES;
 use execution::module::Interface;
 use execution::{InvalidModule, Limits};
 use wasm_encoder::reencode::Reencode;
@@ -20,15 +21,15 @@ use wasm_encoder::{
 };
 use wasmparser::{DataKind, ExternalKind};
 
-use super::body::{self, Additions, Body, DIRTY_PAGE_BITS, Shift};
+use super::body::{self, Additions, Body, Shift};
 use super::parsed::Parsed;
 use super::{container, exports, invalid, validate};
+use crate::dirty;
 
 /// Charge for compiling one instruction.
 const COMPILE_INSTRUCTIONS: u64 = 6_000;
 /// Instructions of a global's initial value: the constant and `end`.
 const GLOBAL_INSTRUCTIONS: u64 = 2;
-const WASM_PAGE_BITS: u32 = 16;
 
 /// A module that has been checked and instrumented.
 #[derive(Debug)]
@@ -57,8 +58,10 @@ pub fn instrument(limits: &Limits, wasm: &[u8]) -> Result<Instrumented, InvalidM
             out_of_instructions: imported,
             charge_size: imported + 1 + defined,
             mark_range: imported + 2 + defined,
+            mark_store: imported + 3 + defined,
             counter: globals,
             memory64: interface.memory64,
+            heap_pages_max: interface.heap_pages_max,
         },
         shift: Shift { import: imported },
     };
@@ -114,6 +117,8 @@ impl Rewriter<'_> {
         types.ty().function([ValType::I64], []);
         let mark_range = types.len();
         types.ty().function([ValType::I64, ValType::I64], []);
+        let mark_store = types.len();
+        types.ty().function([if self.interface.memory64 { ValType::I64 } else { ValType::I32 }], []);
         module.section(&types);
 
         let mut imports = ImportSection::new();
@@ -129,6 +134,9 @@ impl Rewriter<'_> {
         }
         if self.interface.has_memory {
             functions.function(charge_size).function(mark_range);
+            for _ in body::STORE_BYTES {
+                functions.function(mark_store);
+            }
         }
         module.section(&functions);
 
@@ -148,8 +156,7 @@ impl Rewriter<'_> {
             return;
         }
         let heap_pages = self.interface.heap_pages_max;
-        let dirty_bytes = heap_pages << (WASM_PAGE_BITS - DIRTY_PAGE_BITS);
-        let dirty_pages = dirty_bytes.div_ceil(1 << WASM_PAGE_BITS);
+        let dirty_pages = dirty::bytes(heap_pages).div_ceil(WASM_PAGE_BYTES);
         let memory = |minimum, maximum, memory64| MemoryType {
             minimum,
             maximum: Some(maximum),
@@ -232,7 +239,9 @@ impl Rewriter<'_> {
             instructions += body.instructions;
         }
         if self.interface.has_memory {
-            for body in [Body::charge_size(self.additions), Body::mark_range()] {
+            let added = [Body::charge_size(self.additions), Body::mark_range(self.additions)];
+            let stores = body::STORE_BYTES.map(|bytes| Body::mark_store(self.additions, bytes));
+            for body in added.into_iter().chain(stores) {
                 code.function(&body.function);
                 instructions += body.instructions;
             }

@@ -11,6 +11,7 @@ use execution::Limits;
 use wasmtime::{Caller, Extern, Global, Instance, Linker, Memory, Module, Store, Trap, Val};
 
 use super::{Instrumented, instrument};
+use crate::dirty::DirtyMap;
 
 /// Instructions that a run starts with.
 const BUDGET: i64 = 1_000_000_000;
@@ -38,6 +39,7 @@ fn refusal_of(wasm: &[u8]) -> String {
 struct Run {
     store: Store<()>,
     instance: Instance,
+    heap_pages_max: u64,
 }
 
 impl Run {
@@ -54,7 +56,7 @@ impl Run {
         linker.define_unknown_imports_as_traps(&module).expect("stand-ins for the System API");
         let mut store = Store::new(engine.raw(), ());
         let instance = linker.instantiate(&mut store, &module).expect("an instance");
-        let mut run = Self { store, instance };
+        let mut run = Self { store, instance, heap_pages_max: interface.heap_pages_max };
         run.counter().set(&mut run.store, Val::I64(BUDGET)).expect("a mutable i64");
         for segment in &interface.data {
             let offset = usize::try_from(segment.offset).expect("a small memory");
@@ -85,11 +87,13 @@ impl Run {
         Ok(before - self.left())
     }
 
-    /// Indices of the 4 KiB heap pages that are marked.
-    fn dirty(&mut self) -> Vec<usize> {
+    /// Indices of the 4 KiB heap pages that are marked; none is afterwards.
+    fn dirty(&mut self) -> Vec<u64> {
         let map = self.memory("canister dirty_heap");
-        let marks = map.data(&self.store);
-        (0..marks.len()).filter(|page| marks[*page] != 0).collect()
+        let mut map = DirtyMap::new(map.data_mut(&mut self.store), self.heap_pages_max);
+        let dirty = map.take();
+        assert_eq!(map.take(), [0_u64; 0], "taking clears the map");
+        dirty
     }
 
     /// The 64-bit word at a heap address.

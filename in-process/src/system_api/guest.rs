@@ -1,8 +1,8 @@
 //! What a System API function sees of the guest that called it: counter, heap and the running message.
 
-use execution::memory::PAGE_BYTES;
 use wasmtime::{AsContext, AsContextMut, Memory, StoreContextMut};
 
+use crate::dirty::DirtyMap;
 use crate::instance::{self, Data};
 use crate::run::Run;
 use crate::trap::Stop;
@@ -92,9 +92,9 @@ impl<'a> Guest<'a> {
 
     /// Marks heap pages that hold bytes `dst..dst+size`, which are inside the heap, as written.
     pub(super) fn mark(&mut self, dst: u64, size: u64) {
-        let (Some(map), true) = (self.data().handles().dirty, size > 0) else { return };
-        let page = |at: u64| usize::try_from(at).expect("inside the heap") / PAGE_BYTES;
-        map.data_mut(self.store.as_context_mut())[page(dst)..=page(dst + size - 1)].fill(1);
+        let heap_pages_max = self.data().shape.heap_pages_max;
+        let Some(map) = self.data().handles().dirty else { return };
+        DirtyMap::new(map.data_mut(self.store.as_context_mut()), heap_pages_max).mark(dst, size);
     }
 }
 

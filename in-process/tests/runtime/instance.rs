@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use execution::memory::{PAGE_BYTES, Window};
+use execution::memory::{PAGE_BYTES, PageUpdate, PageVersion, Window};
 use execution::{Ending, GlobalValue, Invocation};
-use in_process::{Code, Engine, EngineError, Instance, PageUpdate, Ran, Shape, Update};
+use in_process::{Base, Code, Engine, EngineError, Instance, Ran, Shape, Update};
 
 use crate::canister::{Canister, import, invocation, on_large_stack, update};
 
@@ -22,13 +22,22 @@ fn canister() -> Canister {
     Canister::new(&format!("(module {imports} {MODULE})"))
 }
 
-/// An instance of the canister at its state.
-fn instance(canister: &Canister) -> Instance {
+/// An instance of the canister at `start`.
+fn started(canister: &Canister, start: &Update) -> Result<Instance, EngineError> {
     let snapshot = &canister.snapshot;
     let code = snapshot.module.code.file().try_clone_to_owned().unwrap();
     let code = Code::load(&Engine::new().unwrap(), code).unwrap();
-    let window = Window::map(snapshot.arena.file(), snapshot.arena.bytes_max()).unwrap();
-    Instance::new(&code, Shape::new(&snapshot.module.interface, 100), window).unwrap()
+    let base = Base {
+        window: Window::of(&snapshot.arena),
+        files: snapshot.arena.files().collect(),
+        bytes_max: snapshot.arena.bytes_max(),
+        mappings_max: 10,
+    };
+    Instance::new(&code, Shape::new(&snapshot.module.interface, 100), base, start)
+}
+
+fn instance(canister: &Canister) -> Instance {
+    started(canister, &start()).unwrap()
 }
 
 fn start() -> Update {
@@ -48,7 +57,6 @@ fn run(canister: &Canister, instance: &mut Instance, method: &str) -> Result<Ran
 fn a_run_leaves_its_pages_to_be_pulled() {
     let canister = canister();
     let mut instance = instance(&canister);
-    instance.sync(&start()).unwrap();
     let ran = write(&canister, &mut instance);
     assert_eq!(
         (ran.heap_dirty, ran.stable_dirty, ran.heap_pages, ran.stable_pages),
@@ -60,15 +68,13 @@ fn a_run_leaves_its_pages_to_be_pulled() {
     assert_eq!(page[9000 - 2 * PAGE_BYTES], 7);
     instance.copy_stable_page(0, &mut page);
     assert_eq!(page[5000 - PAGE_BYTES], 7);
-    assert!(!instance.heap_page(2).is_null() && !instance.stable_page(0).is_null());
+    assert!(!instance.heap_start().is_null() && !instance.stable_start().is_null());
 }
 
 #[test]
-fn it_does_not_run_before_it_is_brought_up_to_date() {
+fn it_does_not_run_again_before_it_is_brought_up_to_date() {
     let canister = canister();
     let mut instance = instance(&canister);
-    assert!(matches!(run(&canister, &mut instance, "nothing"), Err(EngineError::Run(_))));
-    instance.sync(&start()).unwrap();
     write(&canister, &mut instance);
     assert!(matches!(run(&canister, &mut instance, "nothing"), Err(EngineError::Run(_))));
 }
@@ -77,7 +83,6 @@ fn it_does_not_run_before_it_is_brought_up_to_date() {
 fn each_written_page_must_be_named_before_it_runs_again() {
     let canister = canister();
     let mut instance = instance(&canister);
-    instance.sync(&start()).unwrap();
     write(&canister, &mut instance);
     let forgotten = Update { stable_pages: 1, ..start() };
     let refused = instance.sync(&forgotten).unwrap_err();
@@ -89,9 +94,8 @@ fn each_written_page_must_be_named_before_it_runs_again() {
 fn a_page_that_was_not_committed_is_taken_back() {
     let canister = canister();
     let mut instance = instance(&canister);
-    instance.sync(&start()).unwrap();
     write(&canister, &mut instance);
-    let zero = |page| PageUpdate { page, slot: None, known: false };
+    let zero = |page| PageUpdate::one(page, None, false);
     // The size stays: a memory can't shrink.
     let undone = Update { stable_pages: 1, heap: vec![zero(2)], stable: vec![zero(1)], ..start() };
     instance.sync(&undone).unwrap();
@@ -105,7 +109,6 @@ fn a_page_that_was_not_committed_is_taken_back() {
 fn growth_that_is_undone_ends_the_instance() {
     let canister = canister();
     let mut instance = instance(&canister);
-    instance.sync(&start()).unwrap();
     let ran = run(&canister, &mut instance, "grow_trap").unwrap();
     assert!(matches!(ran.ending, Ending::Trapped(_)));
     assert_eq!((ran.reusable, ran.heap_pages), (false, 1));
@@ -115,21 +118,77 @@ fn growth_that_is_undone_ends_the_instance() {
 #[test]
 fn updates_that_do_not_fit_are_refused() {
     let canister = canister();
-    let page = |page, slot| PageUpdate { page, slot, known: false };
+    let page = |page, slot| PageUpdate::one(page, slot, false);
     for (wrong, words) in [
         (Update { heap_pages: 0, ..start() }, "can't shrink"),
         (Update { heap_pages: 70_000, ..start() }, "heap from 1 to 70000"),
-        (Update { stable_pages: 101, ..start() }, "stable memory of 101"),
+        (Update { stable_pages: 101, ..start() }, "stable memory from 0 to 101"),
         (Update { globals: Arc::default(), ..start() }, "0 globals for 1"),
         (Update { globals: Arc::from([GlobalValue::I64(4)]), ..start() }, "global"),
         (Update { heap: vec![page(16, None)], ..start() }, "heap page 16 is outside"),
         (Update { heap: vec![page(u64::MAX, None)], ..start() }, "is outside"),
         (Update { heap: vec![page(0, Some(u32::MAX))], ..start() }, "is outside"),
-        (Update { stable: vec![page(0, None)], ..start() }, "stable page 0 is outside"),
+        (Update { stable: vec![page(0, None)], ..start() }, "stable memory page 0 is outside"),
     ] {
         let refused = instance(&canister).sync(&wrong).unwrap_err().to_string();
         assert!(refused.contains(words), "{refused}");
     }
+}
+
+#[test]
+fn a_start_that_does_not_fit_is_refused() {
+    let canister = canister();
+    let page = |page, slot| PageUpdate::one(page, slot, false);
+    let run = |page, count, slot| PageUpdate { page, count, slot: Some(slot), known: false };
+    for (wrong, words) in [
+        (Update { heap_pages: 70_000, ..start() }, "heap from 1 to 70000"),
+        (Update { stable_pages: 101, ..start() }, "stable memory from 0 to 101"),
+        (Update { heap: vec![run(8, 9, 0)], ..start() }, "heap page 8 is outside"),
+        (Update { heap: vec![run(0, 9, u32::MAX - 20)], ..start() }, "is outside"),
+        (Update { heap: vec![page(0, Some(u32::MAX))], ..start() }, "is outside"),
+        (
+            Update { heap: vec![page(3, None), page(2, None)], ..start() },
+            "heap page 2 is outside or out of order",
+        ),
+    ] {
+        let refused = started(&canister, &wrong).unwrap_err().to_string();
+        assert!(refused.contains(words), "{refused}");
+    }
+}
+
+#[test]
+fn a_heap_of_long_and_short_runs_reads_as_it_is_and_writing_it_changes_no_version() {
+    let mut canister = canister();
+    let arena = Arc::clone(&canister.snapshot.arena);
+    let versions = |count: u8, first: u8| -> Vec<PageVersion> {
+        let mut staged = arena.stage(count.into()).unwrap();
+        for index in 0..count {
+            staged.page_mut(index.into()).fill(first + index);
+        }
+        staged.finish()
+    };
+    // Pages 0 to 8 in one run, long enough to be mapped; 12 and 14 alone.
+    let (long, short) = (versions(9, 1), versions(2, 100));
+    let pages = (0..).zip(long.clone()).chain([12, 14].into_iter().zip(short.clone()));
+    canister.snapshot.heap = canister.snapshot.heap.with(1, pages);
+    let at_start = Update { heap: canister.snapshot.heap.updates(), ..start() };
+    assert_eq!(at_start.heap.iter().map(|run| run.count).collect::<Vec<_>>(), [9, 1, 1]);
+    let mut instance = started(&canister, &at_start).unwrap();
+    let first_bytes = |instance: &Instance| -> Vec<u8> {
+        let mut page = [0; PAGE_BYTES];
+        let mut first = |index| {
+            instance.copy_heap_page(index, &mut page);
+            page[0]
+        };
+        (0..16).map(&mut first).collect()
+    };
+    assert_eq!(first_bytes(&instance), [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0, 100, 0, 101, 0]);
+    let ran = write(&canister, &mut instance);
+    assert_eq!(ran.heap_dirty, [2]);
+    let mut page = [0; PAGE_BYTES];
+    instance.copy_heap_page(2, &mut page);
+    assert_eq!((page[0], page[9000 - 2 * PAGE_BYTES]), (3, 7));
+    assert_eq!(long[2].bytes(), &[3; PAGE_BYTES]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use execution::check::{returns_memory, stable_pages_accessible};
 use execution::memory::{PAGE_BYTES, WASM_PAGE_BYTES};
 use execution::outcome::LogLine;
 use execution::{BackendError, Effects, Ending, Instructions, Invocation, Outcome, Snapshot};
-use sandbox_protocol::{DirtyPages, Finished, Malformed, ToNode};
+use sandbox_protocol::{Finished, Malformed, ToNode, heap_pages, stable_pages};
 
 use crate::worker::{unexpected, violation};
 
@@ -63,9 +63,10 @@ pub(crate) struct Claims {
     /// Sizes after the run, in 64 KiB pages.
     pub(crate) heap_pages: u64,
     pub(crate) stable_pages: u64,
-    /// Pages to copy.
-    pub(crate) heap: DirtyPages,
-    pub(crate) stable: DirtyPages,
+    /// Heap pages to copy, ascending.
+    pub(crate) heap: Vec<u64>,
+    /// Stable pages to copy, in the order in which they lie in the worker.
+    pub(crate) stable: Vec<u64>,
     /// Whether the worker may run another message.
     pub(crate) reusable: bool,
 }
@@ -101,17 +102,16 @@ impl Claims {
         if !within(finished.heap_pages, bounds.heap) || !within(finished.stable_pages, bounds.stable) {
             return Err(Malformed("a memory size that the run can't have come to"));
         }
-        let dirty = |runs: &[_], wasm_pages: u64, counted: u64| {
-            if !keeps && !runs.is_empty() {
-                return Err(Malformed("written pages of a run that keeps none"));
-            }
-            DirtyPages::checked(runs, wasm_pages.saturating_mul(PAGES_PER_WASM_PAGE), counted)
-        };
+        let named = !finished.heap.0.is_empty() || !finished.stable.0.is_empty();
+        if named && !keeps {
+            return Err(Malformed("written pages of a run that keeps none"));
+        }
+        let end = |wasm_pages: u64| wasm_pages.saturating_mul(PAGES_PER_WASM_PAGE);
         Ok(Self {
-            heap: dirty(&finished.heap.0, finished.heap_pages, finished.heap_pages_dirty)?,
-            stable: dirty(
+            heap: heap_pages(&finished.heap.0, end(finished.heap_pages), finished.heap_pages_dirty)?,
+            stable: stable_pages(
                 &finished.stable.0,
-                finished.stable_pages,
+                end(finished.stable_pages),
                 finished.stable_pages_dirty.min(bounds.stable_accessible),
             )?,
             heap_pages: finished.heap_pages,

@@ -1,19 +1,25 @@
 //! A worker with a canister in it, and what it holds.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use execution::check::check;
-use execution::memory::{Arena, Memory, PAGE_BYTES, PageVersion, StagedPages, WASM_PAGE_BYTES};
+use execution::memory::{
+    Arena, Memory, PAGE_BYTES, PageUpdate, PageVersion, SEGMENTS_MAX, StagedPages, WASM_PAGE_BYTES,
+};
 use execution::{BackendError, Invocation, Limits, MemoryDelta, Module, Outcome, Principal, Snapshot};
-use sandbox_os::pull::PullError;
+use sandbox_os::PACKET_FILES_MAX;
+use sandbox_os::pull::{PullError, Span};
 use sandbox_protocol::{
-    Execute, Load, PAGES_PER_REPLY, PageState, Pages, Sync, ToNode, ToWorker, globals, page_runs,
+    Execute, Load, Loaded, PAGES_PER_REPLY, Pages, Sync, ToNode, ToWorker, globals, page_runs,
 };
 
 use crate::claims::{Answered, Bounds, Claims, answered};
 use crate::status::Role;
 use crate::worker::{Worker, unexpected, violation};
+
+const _: () = assert!(PACKET_FILES_MAX > SEGMENTS_MAX, "code and all segments go in one packet");
 
 /// A worker past its RUN lock, and a mirror of its memory. The mirror keeps the page versions whose slots the
 /// worker knows, so that none is recycled under it.
@@ -22,6 +28,10 @@ pub(crate) struct Resident {
     worker: Worker,
     module: Arc<Module>,
     arena: Arc<Arena>,
+    /// Segments of the arena that it has mapped.
+    segments: usize,
+    /// Where its memory is.
+    loaded: Loaded,
     /// Limits that it was sent last.
     limits: Option<Arc<Limits>>,
     stable_pages_max: u64,
@@ -85,25 +95,41 @@ impl Resident {
             stable_pages_max,
             drops_data: interface.drops_data,
             globals: globals(&interface.globals),
-            arena_bytes: target.arena.bytes_max() as u64,
+            arena_bytes: target.arena.bytes_max(),
+            start: Sync {
+                heap_pages: target.heap.wasm_pages(),
+                stable_pages: target.stable.wasm_pages(),
+                globals: globals(&target.globals),
+                heap: page_runs(target.heap.updates()),
+                stable: page_runs(target.stable.updates()),
+            },
         };
-        let files = [target.module.code.file(), target.arena.file()];
-        let worker = worker.load(load, &files, patience)?;
+        let segments: Vec<_> = target.arena.files().collect();
+        let files: Vec<_> =
+            std::iter::once(target.module.code.file()).chain(segments.iter().copied()).collect();
+        let heap_bytes = if interface.has_memory { interface.heap_pages_max * WASM_PAGE_BYTES } else { 0 };
+        let stable_pages = limits.stable_access_pages.into_iter().max().unwrap_or(0);
+        let written_max = [heap_bytes, stable_pages.saturating_mul(PAGE_BYTES as u64)];
+        let (loaded, worker) = worker.load(load, &files, written_max, patience)?;
         worker.registered().serves(target.canister, role);
         Ok(Self {
             worker,
             module: Arc::clone(&target.module),
             arena: Arc::clone(&target.arena),
+            segments: segments.len(),
+            loaded,
             limits: None,
             stable_pages_max,
-            heap: Held::default(),
-            stable: Held::default(),
+            heap: Held::at(&target.heap),
+            stable: Held::at(&target.stable),
         })
     }
 
-    /// Whether it can be brought to `target`: new code, another arena and a smaller memory take a new worker.
+    /// Whether it can be brought to `target`: new code, another arena, a segment that it hasn't mapped and a
+    /// smaller memory take a new worker.
     pub(crate) fn can_follow(&self, target: &Snapshot, limits: &Limits) -> bool {
         Arc::ptr_eq(&self.arena, &target.arena)
+            && self.segments == target.arena.segments()
             && (Arc::ptr_eq(&self.module, &target.module) || self.module.hash == target.module.hash)
             && self.heap.wasm_pages <= target.heap.wasm_pages()
             && self.stable.wasm_pages <= target.stable.wasm_pages()
@@ -160,14 +186,16 @@ impl Resident {
             Answered::Paused => return Ok(Step::Paused(self, run)),
             Answered::Finished(claims) => *claims,
         };
-        let (heap, stable) = if claims.heap.pages.is_empty() && claims.stable.pages.is_empty() {
+        let (heap, stable) = if claims.heap.is_empty() && claims.stable.is_empty() {
             (Vec::new(), Vec::new())
         } else {
             let staged;
             (staged, self) = self.copy(&claims, &run)?;
             let mut versions = staged.finish().into_iter();
-            let heap = claims.heap.pages.iter().copied().zip(versions.by_ref()).collect();
-            (heap, claims.stable.pages.iter().copied().zip(versions).collect::<Vec<_>>())
+            let heap = claims.heap.iter().copied().zip(versions.by_ref()).collect();
+            let mut stable: Vec<_> = claims.stable.iter().copied().zip(versions).collect();
+            stable.sort_unstable_by_key(|(page, _)| *page);
+            (heap, stable)
         };
         let mut outcome = claims.outcome;
         if let Some(effects) = &mut outcome.effects {
@@ -187,17 +215,23 @@ impl Resident {
     /// Copies the claimed pages into free slots of the arena: heap first, then stable memory. The slots go back
     /// if anything fails.
     fn copy(mut self, claims: &Claims, run: &Run) -> Result<(StagedPages, Self), BackendError> {
-        let (heap, stable) = (&claims.heap.addresses, &claims.stable.addresses);
-        let mut staged = self.arena.stage(heap.len().saturating_add(stable.len()))?;
-        let mut pages = staged.pages_mut();
-        let (heap_pages, stable_pages) = pages.split_at_mut(heap.len());
-        let process = self.worker.process();
-        let pulled = process.pull(heap, heap_pages).and_then(|()| process.pull(stable, stable_pages));
-        match pulled {
+        let (heap, stable) = (claims.heap.len(), claims.stable.len());
+        let mut staged = self.arena.stage(heap.saturating_add(stable))?;
+        // Page indices were checked against the sizes, and those against the ranges that were verified.
+        let mut from: Vec<Span> = claims
+            .heap
+            .chunk_by(|a, b| a.checked_add(1) == Some(*b))
+            .map(|run| Span {
+                address: self.loaded.heap + run[0] * PAGE_BYTES as u64,
+                bytes: run.len() * PAGE_BYTES,
+            })
+            .collect();
+        from.push(Span { address: self.loaded.stable, bytes: stable * PAGE_BYTES });
+        match self.worker.process().pull(&from, staged.ranges_mut()) {
             Ok(()) => {}
             Err(PullError::Refused) => {
-                self = self.ask_for(false, heap_pages, run)?;
-                self = self.ask_for(true, stable_pages, run)?;
+                self = self.ask_for(false, 0..heap, &mut staged, run)?;
+                self = self.ask_for(true, heap..heap + stable, &mut staged, run)?;
             }
             Err(error @ PullError::Unmapped) => return Err(violation(error.to_string())),
             Err(PullError::Gone) => {
@@ -205,29 +239,32 @@ impl Resident {
             }
             Err(error @ PullError::Os(_)) => return Err(BackendError::Engine(error.to_string())),
         }
-        drop(pages);
         Ok((staged, self))
     }
 
-    /// Where the node has no right to read the worker's memory: asks for the pages through the socket.
+    /// Where the node has no right to read the worker's memory: asks for the pages through the socket, to be put
+    /// into the staged pages of `places`.
     fn ask_for(
         mut self,
         stable: bool,
-        into: &mut [&mut [u8; PAGE_BYTES]],
+        places: Range<usize>,
+        staged: &mut StagedPages,
         run: &Run,
     ) -> Result<Self, BackendError> {
         let mut first = 0_u32;
-        for chunk in into.chunks_mut(PAGES_PER_REPLY as usize) {
-            let count = u32::try_from(chunk.len()).unwrap_or(PAGES_PER_REPLY);
+        let mut next = places.start;
+        while next < places.end {
+            let end = places.end.min(next + PAGES_PER_REPLY as usize);
+            let count = u32::try_from(end - next).unwrap_or(PAGES_PER_REPLY);
             let request = ToWorker::Pages(Pages { stable, first, count });
             let read = |reply: ToNode<'_>| match reply {
                 ToNode::Pages(bytes) => {
                     let (pages, rest) = bytes.0.as_chunks::<PAGE_BYTES>();
-                    if pages.len() != chunk.len() || !rest.is_empty() {
+                    if pages.len() != end - next || !rest.is_empty() {
                         return Err(violation("another number of pages than were asked for"));
                     }
-                    for (to, page) in chunk.iter_mut().zip(pages) {
-                        to.copy_from_slice(page);
+                    for (place, page) in (next..end).zip(pages) {
+                        staged.page_mut(place).copy_from_slice(page);
                     }
                     Ok(())
                 }
@@ -236,6 +273,7 @@ impl Resident {
             let ((), worker) = self.worker.call(run.id, &request, &[], run.patience, read)?;
             self = Self { worker, ..self };
             first = first.saturating_add(count);
+            next = end;
         }
         Ok(self)
     }
@@ -253,18 +291,17 @@ impl Held {
 
     /// What brings the worker to `now`: pages that differ from what it was brought to, and all that it wrote
     /// since. Those whose committed version is the copy of what it wrote, it has already.
-    fn changes(&self, now: &Memory) -> Vec<PageState> {
+    fn changes(&self, now: &Memory) -> Vec<PageUpdate> {
         let wrote = |page: u64| {
             let at = self.written.binary_search_by_key(&page, |written| written.0).ok()?;
             self.written.get(at).map(|written| &written.1)
         };
-        let state = |page: u64, version: Option<&PageVersion>| PageState {
-            page,
-            slot: version.map(PageVersion::slot),
-            known: version.zip(wrote(page)).is_some_and(|(version, written)| version.same(written)),
+        let state = |page: u64, version: Option<&PageVersion>| {
+            let known = version.zip(wrote(page)).is_some_and(|(version, written)| version.same(written));
+            PageUpdate::one(page, version.map(PageVersion::slot), known)
         };
         let changes = now.changes_since(&self.memory);
-        let mut pages: Vec<PageState> =
+        let mut pages: Vec<PageUpdate> =
             changes.iter().map(|change| state(change.page, change.version.as_ref())).collect();
         let changed = pages.len();
         for (page, _) in &self.written {
@@ -276,7 +313,7 @@ impl Held {
         if pages.len() > changed {
             pages.sort_unstable_by_key(|state| state.page);
         }
-        pages
+        PageUpdate::join(pages)
     }
 }
 

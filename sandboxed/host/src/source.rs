@@ -5,13 +5,13 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use execution::BackendError;
-use execution::memory::PAGE_BYTES;
 use rustix::io::Errno;
 use rustix::process::Pid;
-use sandbox_os::pull::PullError;
+use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{self, NotConfined, Phase};
 use sandbox_os::{LaunchError, LaunchedWorker, Launcher, Socket};
 
@@ -34,16 +34,17 @@ pub trait WorkerProcess: Send + fmt::Debug {
     fn socket(&self) -> &Socket;
     /// Layers of confinement and whether each is in force.
     fn layers(&self) -> Vec<(&'static str, bool)>;
-    /// Looks at the process from outside: whether it is locked as `phase` calls for.
+    /// Looks at the process from outside: whether it is locked as `phase` calls for, and each range of `memory`
+    /// is private memory of its own.
     ///
     /// # Errors
     /// The first layer that is missing.
-    fn verify(&self, phase: Phase) -> Result<(), NotConfined>;
-    /// Copies the page at each address into the page of the same index.
+    fn verify(&self, phase: Phase, memory: &[Range<u64>]) -> Result<(), NotConfined>;
+    /// Copies what lies in `from` in the process into `into`, one after the other; both have as many bytes.
     ///
     /// # Errors
     /// See [`PullError`].
-    fn pull(&self, addresses: &[u64], into: &mut [&mut [u8; PAGE_BYTES]]) -> Result<(), PullError>;
+    fn pull(&self, from: &[Span], into: Vec<&mut [u8]>) -> Result<(), PullError>;
     /// Makes it run on a core. Where that isn't permitted it only runs slower.
     fn place(&self, core: usize);
     /// Ends and reaps it; says how it ended, which may have been before.
@@ -102,12 +103,12 @@ impl WorkerProcess for LaunchedWorker {
         self.layers.iter().map(|layer| (layer.name, layer.on)).collect()
     }
 
-    fn verify(&self, phase: Phase) -> Result<(), NotConfined> {
-        verify::launched(self, phase)
+    fn verify(&self, phase: Phase, memory: &[Range<u64>]) -> Result<(), NotConfined> {
+        verify::launched(self, phase, memory)
     }
 
-    fn pull(&self, addresses: &[u64], into: &mut [&mut [u8; PAGE_BYTES]]) -> Result<(), PullError> {
-        sandbox_os::pull::pages(self.pid, addresses, into)
+    fn pull(&self, from: &[Span], into: Vec<&mut [u8]>) -> Result<(), PullError> {
+        sandbox_os::pull::copy(self.pid, from, into)
     }
 
     fn place(&self, core: usize) {

@@ -8,7 +8,7 @@ use execution::{BackendError, Violation};
 use sandbox_os::verify::Phase;
 use sandbox_os::{SocketError, place};
 use sandbox_protocol::{
-    Assembly, Binding, FrameError, Load, PACKET_BYTES, ToNode, ToWorker, decode, encode, packets,
+    Assembly, Binding, FrameError, Load, Loaded, PACKET_BYTES, ToNode, ToWorker, decode, encode, packets,
 };
 
 use crate::source::{WorkerProcess, WorkerSource};
@@ -59,29 +59,41 @@ impl Worker {
         // Nothing of a canister has reached it yet: a missing layer is a failed launch.
         worker
             .process
-            .verify(Phase::Load)
+            .verify(Phase::Load, &[])
             .map_err(|layer| BackendError::Spawn(format!("not confined: {layer}")))?;
         Ok(worker)
     }
 
-    /// Gives it code and memory, and takes it through its RUN lock, seen from outside.
+    /// Gives it code and memory, and takes it through its RUN lock, seen from outside. Says where it keeps what
+    /// it writes: the heap, of at most `heap_bytes`, and stable pages of at most `stable_bytes`.
     pub(crate) fn load(
         self,
         load: Load,
         files: &[BorrowedFd<'_>],
+        [heap_bytes, stable_bytes]: [u64; 2],
         patience: Duration,
-    ) -> Result<Self, BackendError> {
-        let ((), worker) = self.call(0, &ToWorker::Load(load), files, patience, |reply| match reply {
-            ToNode::Loaded => Ok(()),
+    ) -> Result<(Loaded, Self), BackendError> {
+        let request = ToWorker::Load(Box::new(load));
+        let (loaded, worker) = self.call(0, &request, files, patience, |reply| match reply {
+            ToNode::Loaded(loaded) => Ok(loaded),
             other => Err(unexpected(&other, "loaded")),
         })?;
+        let memory = [(loaded.heap, heap_bytes), (loaded.stable, stable_bytes)];
+        let memory = memory.map(|(start, bytes)| start.checked_add(bytes).map(|end| start..end));
+        let [Some(heap), Some(stable)] = memory else {
+            return Err(violation("memory at the end of all addresses"));
+        };
+        if heap.start < stable.end && stable.start < heap.end {
+            return Err(violation("heap and stable memory in the same place"));
+        }
         let ((), worker) = worker.call(0, &ToWorker::Lock, &[], patience, |reply| match reply {
             ToNode::Locked => Ok(()),
             other => Err(unexpected(&other, "locked")),
         })?;
         // It has run code of the canister's, so a missing layer is its doing.
-        worker.process.verify(Phase::Run).map_err(|layer| violation(format!("not confined: {layer}")))?;
-        Ok(worker)
+        let verified = worker.process.verify(Phase::Run, &[heap, stable]);
+        verified.map_err(|layer| violation(format!("not confined: {layer}")))?;
+        Ok((loaded, worker))
     }
 
     /// Its registration in the status.
@@ -204,7 +216,7 @@ pub(crate) fn unexpected(reply: &ToNode<'_>, expected: &str) -> BackendError {
     let found = match reply {
         ToNode::Failed(text) => return BackendError::Engine(printable(text)),
         ToNode::Ready => "ready",
-        ToNode::Loaded => "loaded",
+        ToNode::Loaded(_) => "loaded",
         ToNode::Locked => "locked",
         ToNode::Finished(_) => "finished",
         ToNode::Paused { .. } => "paused",

@@ -8,6 +8,8 @@ use seccompiler::{
     TargetArch,
 };
 
+use crate::socket::PACKET_FILES_MAX;
+
 /// One allowed (or, in SETUP, denied) call.
 #[derive(Debug)]
 pub struct Rule {
@@ -39,12 +41,18 @@ pub enum Test {
     Without(u64),
     /// Not equal.
     Not(u64),
+    /// Below.
+    Below(u64),
     /// The bits of the mask (first) have the value (second).
     Masked(u64, u64),
 }
 
 const fn is(index: u8, value: u64) -> Argument {
     Argument { index, test: Test::Is(value) }
+}
+
+const fn below(index: u8, value: u64) -> Argument {
+    Argument { index, test: Test::Below(value) }
 }
 
 const fn without(index: u8, bits: u64) -> Argument {
@@ -66,9 +74,10 @@ const fn rule(
 
 /// The descriptor of a worker's socket.
 pub const SOCKET: u64 = 3;
-/// Numbers that the descriptors of the load request get: the lowest free ones, and 0 to 2 are closed.
+/// Number that the code file gets, the first descriptor of the load request: the lowest, and 0 to 2 are closed.
 const CODE: u64 = 0;
-const ARENA: u64 = 1;
+/// Numbers that the descriptors of the load request get: below this, the socket's left out.
+const LOADED: u64 = PACKET_FILES_MAX as u64 + 1;
 const PROT_WRITE: u64 = libc::PROT_WRITE as u64;
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 const NOSIGNAL: u64 = libc::MSG_NOSIGNAL as u64;
@@ -129,8 +138,8 @@ pub const LOAD: &[Rule] = &[
     rule(
         "mmap",
         libc::SYS_mmap,
-        &[without(2, PROT_EXEC), masked(3, MAP_TYPE | ANONYMOUS, PRIVATE), is(4, CODE)],
-        "code file",
+        &[without(2, PROT_EXEC), masked(3, MAP_TYPE | ANONYMOUS, PRIVATE), below(4, LOADED)],
+        "code file; heap as a private copy of the arena's pages",
     ),
     rule(
         "mmap",
@@ -138,7 +147,7 @@ pub const LOAD: &[Rule] = &[
         &[
             without(2, PROT_EXEC | PROT_WRITE),
             masked(3, MAP_TYPE | ANONYMOUS, libc::MAP_SHARED as u64),
-            is(4, ARENA),
+            below(4, LOADED),
         ],
         "arena window: shared is never writable",
     ),
@@ -243,6 +252,7 @@ fn condition(argument: &Argument) -> SeccompCondition {
         Test::Without(bits) => (SeccompCmpOp::MaskedEq(bits), 0),
         Test::Masked(mask, value) => (SeccompCmpOp::MaskedEq(mask), value),
         Test::Not(value) => (SeccompCmpOp::Ne, value),
+        Test::Below(value) => (SeccompCmpOp::Lt, value),
     };
     SeccompCondition::new(argument.index, SeccompCmpArgLen::Qword, operator, value)
         .expect("argument indices are below 6")
@@ -274,6 +284,7 @@ mod tests {
             Test::Is(value) => format!("{} = {value:#x}", argument.index),
             Test::Without(bits) => format!("{} without {bits:#x}", argument.index),
             Test::Not(value) => format!("{} not {value:#x}", argument.index),
+            Test::Below(value) => format!("{} below {value:#x}", argument.index),
             Test::Masked(mask, value) => format!("{} & {mask:#x} = {value:#x}", argument.index),
         };
         rules.iter().fold(String::new(), |rows, rule| {

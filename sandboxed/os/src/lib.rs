@@ -17,4 +17,4 @@ pub mod socket;
 pub mod verify;
 
 pub use launch::{LaunchError, LaunchedWorker, Launcher, Layer};
-pub use socket::{PACKET_BYTES_MAX, Socket, SocketError};
+pub use socket::{PACKET_BYTES_MAX, PACKET_FILES_MAX, Socket, SocketError};

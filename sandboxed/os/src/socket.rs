@@ -18,8 +18,8 @@ use rustix::net::{
 /// Well below the kernel's default socket buffer (`net.core.wmem_default`, 212,992), which bounds a packet.
 pub const PACKET_BYTES_MAX: usize = 128 * 1024;
 
-/// Descriptors that one packet may carry.
-pub const PACKET_FILES_MAX: usize = 4;
+/// Descriptors that one packet may carry: code and all segments of an arena.
+pub const PACKET_FILES_MAX: usize = 5;
 
 /// What went wrong on a socket.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use crate::filter::SOCKET;
@@ -46,6 +47,8 @@ fn wrong(layer: &'static str, found: impl ToString, expected: impl ToString) -> 
 /// Bytes read of one `/proc` file at most.
 const PROC_BYTES_MAX: u64 = 1 << 20;
 
+/// Name of a mapping of an arena's segment.
+const ARENA: &str = "/memfd:bulkhead-arena";
 /// How the line of the kernel's own page in `/proc/PID/maps` starts.
 const VSYSCALL: &str = "ffffffffff600000-";
 
@@ -62,13 +65,17 @@ fn proc_file(pid: i32, name: &str) -> Result<String, NotConfined> {
     Ok(text)
 }
 
-/// Checks a worker in `phase`: everything of [`worker`], and that it has its socket for its only descriptor and
+/// Checks a worker in `phase`: everything of [`worker`], that each range of `memory` is private memory of its
+/// own with no other use, and that it has its socket for its only descriptor and
 /// shares none of the namespaces that the launcher could make.
 ///
 /// # Errors
 /// The first layer that isn't in force.
-pub fn launched(launched: &LaunchedWorker, phase: Phase) -> Result<(), NotConfined> {
-    worker(launched.pid, launched.uid, phase)?;
+pub fn launched(launched: &LaunchedWorker, phase: Phase, memory: &[Range<u64>]) -> Result<(), NotConfined> {
+    status(&proc_file(launched.pid, "status")?, launched.uid, phase)?;
+    let text = proc_file(launched.pid, "maps")?;
+    maps(&text, phase)?;
+    memory.iter().try_for_each(|range| private_memory(&text, range))?;
     let expected = [SOCKET as u32];
     let found = descriptors(launched.pid).map_err(|error| {
         wrong("proc", format!("/proc/{}/fd: {error}", launched.pid), "a readable directory")
@@ -163,6 +170,35 @@ fn maps(text: &str, phase: Phase) -> Result<(), NotConfined> {
     Ok(())
 }
 
+/// Whether the whole of `range` is mapped, privately, and is either nameless or a copy-on-write view of a
+/// canister's arena: not the image, the stack, the C heap or the kernel's own pages.
+fn private_memory(maps: &str, range: &Range<u64>) -> Result<(), NotConfined> {
+    let refuse = |found: &str| {
+        let expected = format!("private memory from {:x} to {:x}", range.start, range.end);
+        Err(wrong("memory of the canister", found, expected))
+    };
+    let mut next = range.start;
+    for line in maps.lines() {
+        let mut fields = line.split_whitespace();
+        let bounds = fields.next().and_then(|bounds| bounds.split_once('-'));
+        let bound = |text: &str| u64::from_str_radix(text, 16).ok();
+        let Some((start, end)) = bounds.and_then(|(start, end)| Some((bound(start)?, bound(end)?))) else {
+            return refuse(line);
+        };
+        if end <= next || start >= range.end {
+            continue;
+        }
+        let private = fields.next().is_some_and(|permissions| permissions.ends_with('p'));
+        // Offset, device and inode are of no interest.
+        let ours = fields.nth(3).is_none_or(|name| name.starts_with(ARENA));
+        if start > next || !private || !ours {
+            return refuse(line);
+        }
+        next = end;
+    }
+    if next < range.end { refuse("nothing there") } else { Ok(()) }
+}
+
 /// The open descriptors of process `pid`, in order.
 ///
 /// # Errors
@@ -193,6 +229,24 @@ mod tests {
         let text = "7f00-7f01 rw-s 00000000 00:00 0\n";
         assert_eq!(maps(text, Phase::Run).unwrap_err().layer, "no shared writable memory");
     }
+
+    #[test]
+    fn memory_of_a_canister_is_private_and_has_no_other_use() {
+        let text = "1000-3000 rw-p 00000000 00:00 0\n\
+                    3000-4000 rw-p 00001000 00:01 7                  /memfd:bulkhead-arena (deleted)\n\
+                    4000-9000 ---p 00000000 00:00 0\n\
+                    a000-b000 rw-p 00000000 00:00 0                  [stack]\n\
+                    b000-c000 r--s 00000000 00:01 7                  /memfd:bulkhead-arena (deleted)\n\
+                    c000-d000 r-xp 00000000 00:00 0                  [vdso]\n";
+        let private = |range| private_memory(text, &range);
+        private(0x1000..0x9000).unwrap();
+        private(0x2000..0x3800).unwrap();
+        for lie in [0..0x2000, 0x8000..0xa000, 0xa000..0xb000, 0xb000..0xc000, 0xc000..0xd000, 0xe000..0xf000]
+        {
+            assert_eq!(private(lie).unwrap_err().layer, "memory of the canister");
+        }
+    }
+
     #[test]
     fn every_kind_of_executable_mapping_is_counted_but_the_kernels_own_page() {
         let line = |permissions| format!("7f00-7f01 {permissions} 00000000 00:00 0\n");

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use sandbox_os::filter::{LOAD, RUN, Rule};
+use sandbox_os::pull::Span;
 use sandbox_os::verify::{self, Phase};
 use sandbox_os::{LaunchedWorker, Launcher, pull};
 
@@ -148,11 +149,11 @@ fn a_worker_is_confined_in_both_phases_as_seen_from_outside() {
     let _turn = turn();
     let launcher = launcher();
     let worker = in_load(&launcher);
-    verify::launched(&worker, Phase::Load).expect("LOAD holds");
-    let early = verify::launched(&worker, Phase::Run).expect_err("RUN is not on yet");
+    verify::launched(&worker, Phase::Load, &[]).expect("LOAD holds");
+    let early = verify::launched(&worker, Phase::Run, &[]).expect_err("RUN is not on yet");
     assert_eq!(early.layer, "number of seccomp filters");
     assert_eq!(ask(&worker, b"R"), Some(vec![1]));
-    verify::launched(&worker, Phase::Run).expect("RUN holds");
+    verify::launched(&worker, Phase::Run, &[]).expect("RUN holds");
     let off: Vec<_> = worker.layers.iter().filter(|layer| !layer.on).collect();
     println!("layers off: {off:?}");
     let environ = std::fs::read(format!("/proc/{}/environ", worker.pid)).expect("readable by the node");
@@ -254,14 +255,40 @@ fn pages_are_copied_out_and_a_lie_about_them_is_an_error() {
     let worker = in_run(&launcher);
     let address = ask(&worker, &[b'P', 0xA7]).expect("an address");
     let address = u64::from_le_bytes(address.try_into().expect("eight bytes"));
-    let mut page = [0; pull::PAGE_BYTES];
-    pull::pages(worker.pid, &[address], &mut [&mut page]).expect("the page is there");
-    assert_eq!(page, [0xA7; pull::PAGE_BYTES]);
-    let (mut first, mut second) = ([0; pull::PAGE_BYTES], [0; pull::PAGE_BYTES]);
-    let lie = pull::pages(worker.pid, &[address, 4096], &mut [&mut first, &mut second]);
+    const PAGE: usize = 4096;
+    let copy = |from: &[(u64, usize)], into: Vec<&mut [u8]>| {
+        let from: Vec<Span> = from.iter().map(|&(address, bytes)| Span { address, bytes }).collect();
+        pull::copy(worker.pid, &from, into)
+    };
+    let mut page = [0; PAGE];
+    copy(&[(address, PAGE)], vec![&mut page]).expect("the page is there");
+    assert_eq!(page, [0xA7; PAGE]);
+    // Both sides may be cut as they like.
+    let (mut first, mut second) = ([0; 1000], [0; PAGE - 1000]);
+    let halves = [(address, 2000), (address + 2000, 0), (address + 2000, PAGE - 2000)];
+    copy(&halves, vec![&mut first, &mut [], &mut second]).expect("the page is there");
+    assert_eq!((first, second), ([0xA7; 1000], [0xA7; PAGE - 1000]));
+    let (mut first, mut second) = ([0; PAGE], [0; PAGE]);
+    let lie = copy(&[(address, PAGE), (4096, PAGE)], vec![&mut first, &mut second]);
     assert!(matches!(lie, Err(pull::PullError::Unmapped)), "{lie:?}");
-    let lie = pull::pages(worker.pid, &[u64::MAX - 100], &mut [&mut first]);
-    assert!(matches!(lie, Err(pull::PullError::Unmapped)), "{lie:?}");
+    for nowhere in [u64::MAX - 100, u64::MAX - 2 * PAGE as u64, 1 << 47] {
+        let lie = copy(&[(nowhere, PAGE)], vec![&mut first]);
+        assert!(matches!(lie, Err(pull::PullError::Unmapped)), "{lie:?}");
+    }
+}
+
+#[test]
+fn more_ranges_than_one_call_takes_are_copied_in_order() {
+    let _turn = turn();
+    let launcher = launcher();
+    let worker = in_run(&launcher);
+    let address = ask(&worker, &[b'P', 0xA7]).expect("an address");
+    let address = u64::from_le_bytes(address.try_into().expect("eight bytes"));
+    let mut bytes = vec![0; 4096];
+    // Every second byte of the page: 2048 ranges there, of one byte each, into 2048 ranges here.
+    let from: Vec<Span> = (0..2048).map(|at| Span { address: address + 2 * at, bytes: 1 }).collect();
+    pull::copy(worker.pid, &from, bytes.chunks_mut(2).map(|pair| &mut pair[..1]).collect()).unwrap();
+    assert!(bytes.chunks(2).all(|pair| pair == [0xA7, 0]));
 }
 
 #[test]
@@ -287,7 +314,7 @@ fn workers_outlive_their_launcher_and_a_new_one_gives_other_users() {
     let first = launcher();
     let worker = in_load(&first);
     drop(first);
-    verify::launched(&worker, Phase::Load).expect("the launcher's end did not touch it");
+    verify::launched(&worker, Phase::Load, &[]).expect("the launcher's end did not touch it");
     let second = launcher();
     let other = in_load(&second);
     if worker.layers.iter().any(|layer| layer.name == "user id of its own" && layer.on) {

@@ -26,14 +26,15 @@ pub use invocation::{Entry, Invocation, System};
 pub use limits::{Limits, Prices};
 pub use list::{Bytes, List};
 pub use memory::{
-    DirtyPages, DirtyRun, Global, PAGES_MAX, PageRun, PageState, Sync, dirty_runs, globals, page_runs, pages,
+    Global, PAGES_MAX, PageRun, PageSpan, Sync, globals, heap_pages, page_runs, page_spans, page_updates,
+    stable_pages,
 };
-pub use message::{Execute, Finished, GLOBALS_MAX, Load, PAGES_PER_REPLY, Pages, ToNode, ToWorker};
+pub use message::{Execute, Finished, GLOBALS_MAX, Load, Loaded, PAGES_PER_REPLY, Pages, ToNode, ToWorker};
 pub use outcome::{Answer, Call, Effects, End};
 
 /// Version of the protocol; stands in every frame. Node and worker come out of one file, so another version is
 /// a violation and not something to negotiate.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A message that decodes but says something that no correct peer says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -55,7 +55,6 @@ mirror! {
         stable_access_pages: [u64; 3],
         nodes: u32,
         prices: Prices,
-        arena_bytes: u64,
     }
 }
 

@@ -1,11 +1,13 @@
 //! Memory on the wire: which slots pages come from, and where pages that were written lie.
 
 use execution::GlobalValue;
+use execution::memory::PageUpdate;
 use serde::{Deserialize, Serialize};
 
 use crate::{GLOBALS_MAX, List, Malformed};
 
-/// Most pages of 4 KiB that one list may name: 16 GiB, above every replicated limit on written or stored pages.
+/// Most runs of pages in one list, and most written pages of 4 KiB: 16 GiB, above every replicated limit on
+/// what a message writes.
 pub const PAGES_MAX: usize = 4 << 20;
 
 /// The value of a mutable global.
@@ -62,153 +64,114 @@ pub struct Sync {
     pub stable_pages: u64,
     /// All mutable globals, in index order.
     pub globals: List<Global, GLOBALS_MAX>,
-    /// Heap pages that differ from what the worker was last brought to, and all that it wrote since.
+    /// Heap pages that differ from what the worker was last brought to, and all that it wrote since; ascending.
     pub heap: List<PageRun, PAGES_MAX>,
     /// The same for stable memory.
     pub stable: List<PageRun, PAGES_MAX>,
 }
 
-/// Consecutive pages in consecutive slots.
+/// A [`PageUpdate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the domain type")]
 pub struct PageRun {
-    /// Index of the first 4 KiB page.
     pub page: u64,
-    /// Number of pages.
     pub count: u32,
-    /// Slot of the first; `None`: all are zero.
     pub slot: Option<u32>,
-    /// Whether the worker wrote these contents itself, in its last run.
     pub known: bool,
 }
 
-/// One page of a [`PageRun`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageState {
-    /// Index of the 4 KiB page.
-    pub page: u64,
-    /// Its slot; `None`: all zero.
-    pub slot: Option<u32>,
-    /// Whether the worker has this content, because it wrote it.
-    pub known: bool,
-}
-
-/// Joins pages, given by ascending index, into runs.
-pub fn page_runs(pages: impl IntoIterator<Item = PageState>) -> List<PageRun, PAGES_MAX> {
-    let mut runs: Vec<PageRun> = Vec::new();
-    for PageState { page, slot, known } in pages {
-        if let Some(last) = runs.last_mut()
-            && last.known == known
-            && last.page.checked_add(last.count.into()) == Some(page)
-            && slot == last.slot.and_then(|first| first.checked_add(last.count))
-            && slot.is_some() == last.slot.is_some()
-            && last.count < u32::MAX
-        {
-            last.count += 1;
-            continue;
-        }
-        runs.push(PageRun { page, count: 1, slot, known });
+impl From<PageUpdate> for PageRun {
+    fn from(PageUpdate { page, count, slot, known }: PageUpdate) -> Self {
+        Self { page, count, slot, known }
     }
-    List(runs)
 }
 
-/// The pages of runs, in their order.
+/// Updates for the wire.
+#[must_use]
+pub fn page_runs(updates: Vec<PageUpdate>) -> List<PageRun, PAGES_MAX> {
+    updates.into_iter().map(PageRun::from).collect()
+}
+
+/// The updates of runs.
 ///
 /// # Errors
-/// When there are more than [`PAGES_MAX`], or an index or slot passes the largest number.
-pub fn pages(runs: &[PageRun]) -> Result<Vec<PageState>, Malformed> {
-    let mut total = 0_usize;
-    for run in runs {
-        total = total.saturating_add(run.count as usize);
-        let last_page = run.page.checked_add(run.count.into());
-        let last_slot = run.slot.map_or(Some(0), |slot| slot.checked_add(run.count));
-        if total > PAGES_MAX || last_page.is_none() || last_slot.is_none() {
-            return Err(Malformed("page runs out of range"));
+/// When an index or a slot passes the largest number.
+pub fn page_updates(runs: &[PageRun]) -> Result<Vec<PageUpdate>, Malformed> {
+    let update = |&PageRun { page, count, slot, known }: &PageRun| {
+        let last_slot = slot.map_or(Some(0), |slot| slot.checked_add(count));
+        let update = PageUpdate { page, count, slot, known };
+        match update.end().and(last_slot) {
+            Some(_) => Ok(update),
+            None => Err(Malformed("page runs out of range")),
         }
-    }
-    Ok(runs
-        .iter()
-        .flat_map(|run| {
-            (0..run.count).map(|at| PageState {
-                page: run.page + u64::from(at),
-                slot: run.slot.map(|slot| slot + at),
-                known: run.known,
-            })
-        })
-        .collect())
+    };
+    runs.iter().map(update).collect()
 }
 
-/// Consecutive pages that a run wrote, at consecutive addresses of the worker.
+/// Consecutive pages that a run wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DirtyRun {
+pub struct PageSpan {
     /// Index of the first 4 KiB page.
     pub page: u64,
     /// Number of pages.
     pub count: u32,
-    /// Address of the first, in the worker.
-    pub address: u64,
 }
 
-/// Joins written pages (index, address), given by ascending index, into runs.
-pub fn dirty_runs(pages: impl IntoIterator<Item = (u64, u64)>) -> List<DirtyRun, PAGES_MAX> {
-    const PAGE: u64 = execution::memory::PAGE_BYTES as u64;
-    let mut runs: Vec<DirtyRun> = Vec::new();
-    for (page, address) in pages {
-        if let Some(last) = runs.last_mut()
-            && last.count < u32::MAX
-            && last.page.checked_add(last.count.into()) == Some(page)
-            && last.address.checked_add(PAGE * u64::from(last.count)) == Some(address)
-        {
-            last.count += 1;
-            continue;
+/// Joins written pages into spans, in the order given.
+pub fn page_spans(pages: impl IntoIterator<Item = u64>) -> List<PageSpan, PAGES_MAX> {
+    let mut spans: Vec<PageSpan> = Vec::new();
+    for page in pages {
+        match spans.last_mut() {
+            Some(last) if last.count < u32::MAX && last.page.checked_add(last.count.into()) == Some(page) => {
+                last.count += 1;
+            }
+            _ => spans.push(PageSpan { page, count: 1 }),
         }
-        runs.push(DirtyRun { page, count: 1, address });
     }
-    List(runs)
+    List(spans)
 }
 
-/// Written pages as a worker claims them, checked for form: ascending, unique, below an end, not too many.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DirtyPages {
-    /// Page indices, ascending.
-    pub pages: Vec<u64>,
-    /// The address of each in the worker. Nothing is known of these but that they don't wrap.
-    pub addresses: Vec<u64>,
+/// The pages of heap spans as a worker claims them: ascending, below page index `end`, at most `count_max`.
+/// Nothing is allocated for a claim that is too large.
+///
+/// # Errors
+/// What no correct worker claims.
+pub fn heap_pages(spans: &[PageSpan], end: u64, count_max: u64) -> Result<Vec<u64>, Malformed> {
+    let pages = bounded(spans, end, count_max)?;
+    match pages.is_sorted_by(|a, b| a < b) {
+        true => Ok(pages),
+        false => Err(Malformed("written heap pages out of order")),
+    }
 }
 
-impl DirtyPages {
-    /// Takes a claim of at most `count_max` pages, all below page index `end`. Nothing is allocated for a claim
-    /// that is too large.
-    ///
-    /// # Errors
-    /// What no correct worker claims.
-    pub fn checked(runs: &[DirtyRun], end: u64, count_max: u64) -> Result<Self, Malformed> {
-        const PAGE: u64 = execution::memory::PAGE_BYTES as u64;
-        let mut next = 0_u64;
-        let mut total = 0_u64;
-        for run in runs {
-            let count = u64::from(run.count);
-            if run.page < next || count == 0 {
-                return Err(Malformed("written pages out of order"));
-            }
-            next = run.page.checked_add(count).ok_or(Malformed("written pages out of range"))?;
-            if next > end {
-                return Err(Malformed("written pages outside of the memory"));
-            }
-            total = total.saturating_add(count);
-            if total > count_max.min(PAGES_MAX as u64) {
-                return Err(Malformed("more written pages than were counted"));
-            }
-            let bytes = count.saturating_mul(PAGE);
-            run.address.checked_add(bytes).ok_or(Malformed("addresses of written pages out of range"))?;
+/// The pages of stable memory's spans, in the order of their first writes: as for the heap, but in any order.
+///
+/// # Errors
+/// What no correct worker claims.
+pub fn stable_pages(spans: &[PageSpan], end: u64, count_max: u64) -> Result<Vec<u64>, Malformed> {
+    let pages = bounded(spans, end, count_max)?;
+    let mut sorted = pages.clone();
+    sorted.sort_unstable();
+    match sorted.is_sorted_by(|a, b| a < b) {
+        true => Ok(pages),
+        false => Err(Malformed("a stable page written twice")),
+    }
+}
+
+fn bounded(spans: &[PageSpan], end: u64, count_max: u64) -> Result<Vec<u64>, Malformed> {
+    let mut total = 0_u64;
+    for span in spans {
+        let count = u64::from(span.count);
+        if count == 0 {
+            return Err(Malformed("a span of no pages"));
         }
-        let each = || {
-            runs.iter().flat_map(|run| {
-                (0..u64::from(run.count)).map(move |at| (run.page + at, run.address + at * PAGE))
-            })
-        };
-        Ok(Self {
-            pages: each().map(|page| page.0).collect(),
-            addresses: each().map(|page| page.1).collect(),
-        })
+        if span.page.checked_add(count).is_none_or(|after| after > end) {
+            return Err(Malformed("written pages outside of the memory"));
+        }
+        total = total.saturating_add(count);
+        if total > count_max.min(PAGES_MAX as u64) {
+            return Err(Malformed("more written pages than were counted"));
+        }
     }
+    Ok(spans.iter().flat_map(|span| span.page..span.page + u64::from(span.count)).collect())
 }

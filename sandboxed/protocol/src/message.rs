@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Bytes, DirtyRun, Effects, End, Global, Invocation, List, PAGES_MAX, PageRun, Sync, outcome::LOG_LINES_MAX,
+    Bytes, Effects, End, Global, Invocation, List, PAGES_MAX, PageRun, PageSpan, Sync, outcome::LOG_LINES_MAX,
 };
 
 /// Most mutable globals of a module.
@@ -16,9 +16,9 @@ pub const PAGES_PER_REPLY: u32 = 1024;
 pub enum ToWorker<'a> {
     /// The first, once. Answered by [`ToNode::Ready`]; the node then verifies the LOAD lock from outside.
     Begin,
-    /// The second, once: take code and memory. The code and the arena come as descriptors, in this order, with
-    /// the first packet. Answered by [`ToNode::Loaded`].
-    Load(Load),
+    /// The second, once: take code and memory. The code and the arena's segments come as descriptors, in this
+    /// order, with the first packet. Answered by [`ToNode::Loaded`].
+    Load(Box<Load>),
     /// The third, once: enter the RUN lock. Answered by [`ToNode::Locked`]; the node then verifies the RUN lock
     /// from outside, and only after that sends anything of a message.
     Lock,
@@ -50,8 +50,21 @@ pub struct Load {
     pub drops_data: bool,
     /// Types and first values of the mutable globals.
     pub globals: List<Global, GLOBALS_MAX>,
-    /// Size of the arena in bytes: the window is mapped over all of it, once.
+    /// Largest size of the arena in bytes. The window is mapped over all segments that it has now, once.
     pub arena_bytes: u64,
+    /// The memory to start from.
+    pub start: Sync,
+}
+
+/// Where a worker keeps what it writes. The node looks whether these are private memory before it copies
+/// anything from there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loaded {
+    /// Address of the heap; 0 if there is none.
+    pub heap: u64,
+    /// Address at which the stable pages that a run writes lie one after another, in the order of their first
+    /// writes.
+    pub stable: u64,
 }
 
 /// A run, and the state it starts from.
@@ -81,7 +94,7 @@ pub enum ToNode<'a> {
     /// The LOAD lock is on.
     Ready,
     /// Code and memory are in place, and all descriptors but the socket are closed.
-    Loaded,
+    Loaded(Loaded),
     /// The RUN lock is on.
     Locked,
     /// The run ended.
@@ -119,13 +132,13 @@ pub struct Finished<'a> {
     pub heap_pages: u64,
     /// Stable memory size after the run, in 64 KiB pages.
     pub stable_pages: u64,
-    /// Where to find the heap pages that are to be kept.
-    pub heap: List<DirtyRun, PAGES_MAX>,
-    /// Where to find the stable pages that are to be kept.
-    pub stable: List<DirtyRun, PAGES_MAX>,
+    /// Heap pages that are to be kept, ascending.
+    pub heap: List<PageSpan, PAGES_MAX>,
+    /// Stable pages that are to be kept, in the order of their first writes.
+    pub stable: List<PageSpan, PAGES_MAX>,
     /// Whether the instance may run another message.
     pub reusable: bool,
 }
 
 // Runs of both kinds stay small in memory however many fit into a frame.
-const _: () = assert!(size_of::<PageRun>() <= 32 && size_of::<DirtyRun>() <= 24);
+const _: () = assert!(size_of::<PageRun>() <= 32 && size_of::<PageSpan>() <= 16);

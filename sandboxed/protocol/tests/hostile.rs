@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use sandbox_protocol::{
-    Assembly, Binding, Bytes, DirtyPages, DirtyRun, End, FRAME_BYTES_KEPT, FRAME_BYTES_MAX, Finished,
-    FrameError, HEADER_BYTES, List, PACKET_BYTES, PAGES_MAX, PageRun, ToNode, ToWorker, VERSION, decode,
-    encode, packets, pages,
+    Assembly, Binding, Bytes, End, FRAME_BYTES_KEPT, FRAME_BYTES_MAX, Finished, FrameError, HEADER_BYTES,
+    List, PACKET_BYTES, PageRun, PageSpan, ToNode, ToWorker, VERSION, decode, encode, heap_pages, packets,
+    page_updates, stable_pages,
 };
 
 const BINDING: Binding = Binding { worker: 1, execution: 2, nonce: 3 };
@@ -28,7 +28,7 @@ fn finished() -> ToNode<'static> {
         effects: None,
         heap_pages: 8,
         stable_pages: 9,
-        heap: List(vec![DirtyRun { page: 1, count: 2, address: 4096 }]),
+        heap: List(vec![PageSpan { page: 1, count: 2 }]),
         stable: List(vec![]),
         reusable: true,
     }))
@@ -114,8 +114,8 @@ fn a_packet_of_the_wrong_length_inside_a_frame_is_refused() {
 #[test]
 fn bytes_behind_a_message_are_refused() {
     let mut frame = Vec::new();
-    encode(BINDING, &ToNode::Loaded, &mut frame).unwrap();
-    assert_eq!(decode::<ToNode<'_>>(&frame[HEADER_BYTES..]), Ok(ToNode::Loaded));
+    encode(BINDING, &ToNode::Ready, &mut frame).unwrap();
+    assert_eq!(decode::<ToNode<'_>>(&frame[HEADER_BYTES..]), Ok(ToNode::Ready));
     frame.push(0);
     assert_eq!(decode::<ToNode<'_>>(&frame[HEADER_BYTES..]), Err(FrameError::Undecodable));
 }
@@ -130,35 +130,37 @@ fn a_list_that_claims_more_than_its_limit_is_refused_before_its_first_item() {
 }
 
 #[test]
-fn page_runs_out_of_range_are_refused_before_they_are_unrolled() {
+fn page_runs_out_of_range_are_refused() {
     let run = |page, count, slot| [PageRun { page, count, slot, known: false }];
-    assert!(pages(&run(0, u32::MAX, None)).is_err());
-    assert!(pages(&run(u64::MAX, 1, None)).is_err());
-    assert!(pages(&run(0, 2, Some(u32::MAX))).is_err());
-    let half = PageRun { page: 0, count: PAGES_MAX as u32 / 2 + 1, slot: None, known: false };
-    assert!(pages(&[half, half]).is_err());
+    assert!(page_updates(&run(0, u32::MAX, None)).is_ok());
+    assert!(page_updates(&run(u64::MAX, 1, None)).is_err());
+    assert!(page_updates(&run(0, 2, Some(u32::MAX))).is_err());
+}
+
+fn span(page: u64, count: u32) -> PageSpan {
+    PageSpan { page, count }
 }
 
 #[test]
 fn written_pages_that_no_correct_worker_claims_are_refused() {
-    let run = |page, count, address| DirtyRun { page, count, address };
-    let checked = |runs: &[DirtyRun]| DirtyPages::checked(runs, 100, 10);
-    assert!(checked(&[run(0, 10, 4096)]).is_ok());
-    for (claim, runs) in [
-        ("unsorted", vec![run(5, 1, 0), run(4, 1, 0)]),
-        ("twice", vec![run(5, 1, 0), run(5, 1, 0)]),
-        ("overlapping", vec![run(5, 3, 0), run(7, 1, 0)]),
-        ("empty run", vec![run(5, 0, 0)]),
-        ("outside", vec![run(100, 1, 0)]),
-        ("across the end", vec![run(99, 2, 0)]),
-        ("index overflow", vec![run(u64::MAX, 1, 0)]),
-        ("too many in one", vec![run(0, 11, 0)]),
-        ("too many in two", vec![run(0, 6, 0), run(10, 5, 0)]),
-        ("address overflow", vec![run(0, 1, u64::MAX)]),
-        ("four billion", vec![run(0, u32::MAX, 0)]),
+    for (claim, spans) in [
+        ("twice", vec![span(5, 1), span(5, 1)]),
+        ("overlapping", vec![span(5, 3), span(7, 1)]),
+        ("empty span", vec![span(5, 0)]),
+        ("outside", vec![span(100, 1)]),
+        ("across the end", vec![span(99, 2)]),
+        ("index overflow", vec![span(u64::MAX, 1)]),
+        ("too many in one", vec![span(0, 11)]),
+        ("too many in two", vec![span(0, 6), span(10, 5)]),
+        ("four billion", vec![span(0, u32::MAX)]),
     ] {
-        assert!(checked(&runs).is_err(), "{claim}");
+        assert!(heap_pages(&spans, 100, 10).is_err(), "heap: {claim}");
+        assert!(stable_pages(&spans, 100, 10).is_err(), "stable memory: {claim}");
     }
+    let unsorted = [span(5, 2), span(4, 1)];
+    assert!(heap_pages(&unsorted, 100, 10).is_err());
+    assert_eq!(stable_pages(&unsorted, 100, 10), Ok(vec![5, 6, 4]), "the order of first writes");
+    assert_eq!(heap_pages(&[span(0, 10)], 100, 10), Ok((0..10).collect()));
 }
 
 proptest! {
@@ -171,15 +173,15 @@ proptest! {
 
     #[test]
     fn no_claim_of_written_pages_panics(
-        runs in proptest::collection::vec((any::<u64>(), any::<u32>(), any::<u64>()), 0..8),
+        spans in proptest::collection::vec((any::<u64>(), any::<u32>()), 0..8),
         end in any::<u64>(),
     ) {
-        let runs: Vec<DirtyRun> =
-            runs.into_iter().map(|(page, count, address)| DirtyRun { page, count, address }).collect();
-        if let Ok(dirty) = DirtyPages::checked(&runs, end, 1000) {
-            prop_assert!(dirty.pages.len() <= 1000);
-            prop_assert!(dirty.pages.windows(2).all(|pair| pair[0] < pair[1]));
-            prop_assert!(dirty.pages.iter().all(|&page| page < end));
+        let spans: Vec<PageSpan> = spans.into_iter().map(|(page, count)| span(page, count)).collect();
+        if let Ok(pages) = heap_pages(&spans, end, 1000) {
+            prop_assert!(pages.len() <= 1000);
+            prop_assert!(pages.windows(2).all(|pair| pair[0] < pair[1]));
+            prop_assert!(pages.iter().all(|&page| page < end));
+            prop_assert_eq!(stable_pages(&spans, end, 1000), Ok(pages));
         }
     }
 }

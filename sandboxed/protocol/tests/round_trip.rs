@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use execution::memory::PageUpdate;
 use execution::outcome::{Effects, OutgoingCall};
 use execution::{
     Answer, Callback, EntryPoint, Freezing, GlobalValue, Invocation, Limits, Principal, RunStatus, SystemView,
 };
 use proptest::prelude::*;
 use sandbox_protocol as wire;
-use wire::{Assembly, Binding, DirtyPages, PageState, Sync, ToWorker};
+use wire::{Assembly, Binding, Sync, ToWorker};
 
 const BINDING: Binding = Binding { worker: 7, execution: u64::MAX, nonce: u128::MAX - 1 };
 
@@ -98,8 +99,8 @@ fn every_invocation_arrives_as_it_was() {
                 heap_pages: 1,
                 stable_pages: 2,
                 globals: wire::globals(&[GlobalValue::V128(3), GlobalValue::F64(4)]),
-                heap: wire::page_runs([PageState { page: 1, slot: Some(2), known: true }]),
-                stable: wire::page_runs([]),
+                heap: wire::page_runs(vec![PageUpdate::one(1, Some(2), true)]),
+                stable: wire::page_runs(vec![]),
             },
             invocation: wire::Invocation::new(&sent, Some(&limits)),
         }));
@@ -184,19 +185,19 @@ proptest! {
     fn page_runs_hold_exactly_the_pages_given(
         pages in proptest::collection::btree_map(0_u64..64, (proptest::option::of(0_u32..8), any::<bool>()), 0..64)
     ) {
-        let pages: Vec<PageState> =
-            pages.into_iter().map(|(page, (slot, known))| PageState { page, slot, known }).collect();
-        let runs = wire::page_runs(pages.iter().copied());
-        prop_assert_eq!(wire::pages(&runs.0).unwrap(), pages);
+        let pages: Vec<PageUpdate> =
+            pages.into_iter().map(|(page, (slot, known))| PageUpdate::one(page, slot, known)).collect();
+        let joined = wire::page_updates(&wire::page_runs(PageUpdate::join(pages.iter().copied())).0).unwrap();
+        let each = |update: &PageUpdate| {
+            let known = update.known;
+            update.pages().map(move |(page, slot)| PageUpdate::one(page, slot, known)).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(joined.iter().flat_map(each).collect::<Vec<_>>(), pages);
     }
 
     #[test]
-    fn dirty_runs_hold_exactly_the_pages_given(
-        pages in proptest::collection::btree_map(0_u64..64, (0_u64..8).prop_map(|at| at * 4096), 0..64)
-    ) {
-        let runs = wire::dirty_runs(pages.iter().map(|(&page, &address)| (page, address)));
-        let dirty = DirtyPages::checked(&runs.0, 64, 64).unwrap();
-        prop_assert_eq!(dirty.pages, pages.keys().copied().collect::<Vec<_>>());
-        prop_assert_eq!(dirty.addresses, pages.values().copied().collect::<Vec<_>>());
+    fn page_spans_hold_exactly_the_pages_given(pages in proptest::collection::btree_set(0_u64..64, 0..64)) {
+        let spans = wire::page_spans(pages.iter().copied());
+        prop_assert_eq!(wire::heap_pages(&spans.0, 64, 64), Ok(pages.into_iter().collect()));
     }
 }

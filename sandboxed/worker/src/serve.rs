@@ -1,20 +1,24 @@
 //! The worker's conversation with the node: one request, one reply, in the order of the phases.
 
 use std::convert::Infallible;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use execution::Limits;
 use execution::memory::{PAGE_BYTES, Window};
-use in_process::{Code, Engine, EngineError, Instance, PageUpdate, Ran, Shape, Update};
+use in_process::{Base, Code, Engine, EngineError, Instance, Ran, Shape, Update};
 use sandbox_os::lockdown::{Exit, Locks};
 use sandbox_os::{Socket, SocketError};
 use sandbox_protocol::{
-    Assembly, Binding, Bytes, Effects, End, Execute, Finished, Load, Malformed, PACKET_BYTES,
-    PAGES_PER_REPLY, Pages, Sync, ToNode, ToWorker, decode, dirty_runs, encode, packets, pages,
+    Assembly, Binding, Bytes, Effects, End, Execute, Finished, Load, Loaded, Malformed, PACKET_BYTES,
+    PAGES_PER_REPLY, Pages, Sync, ToNode, ToWorker, decode, encode, packets, page_spans, page_updates,
 };
 
 const _: () = assert!(PACKET_BYTES <= sandbox_os::PACKET_BYTES_MAX);
+
+/// Mappings that a heap may consist of: they, and the rest of the process, stay far below what the node reads
+/// of `/proc/PID/maps` (1 MiB) and the kernel's limit (vm.max_map_count, 65,530).
+const MAPPINGS_MAX: usize = 4_000;
 
 /// Serves until the node closes the socket or something is wrong; says which.
 pub(crate) fn run(socket: &Socket, engine: &Engine, locks: &Locks) -> Exit {
@@ -34,18 +38,19 @@ fn serve(socket: &Socket, engine: &Engine, locks: &Locks) -> Result<Infallible, 
 
     let (binding, files) = node.receive_with_files(&mut request)?;
     let ToWorker::Load(load) = message(&request)? else { return Err(Exit::Request) };
-    let instance = match load_instance(engine, load, files)? {
+    let instance = match load_instance(engine, *load, files)? {
         Ok(instance) => instance,
         Err(error) => return node.fail(binding, &error, Exit::Load),
     };
-    node.reply(binding, &ToNode::Loaded)?;
+    let loaded = Loaded { heap: address(instance.heap_start()), stable: address(instance.stable_start()) };
+    node.reply(binding, &ToNode::Loaded(loaded))?;
 
     let binding = node.receive(&mut request)?;
     let ToWorker::Lock = message(&request)? else { return Err(Exit::Request) };
     locks.run();
     node.reply(binding, &ToNode::Locked)?;
 
-    let mut canister = Canister { instance, limits: None, heap: Vec::new(), stable: Vec::new() };
+    let mut canister = Canister { instance, limits: None, heap: Vec::new(), stable: 0 };
     loop {
         let binding = node.receive(&mut request)?;
         match message(&request)? {
@@ -75,10 +80,12 @@ fn load_instance(
     load: Load,
     files: Vec<OwnedFd>,
 ) -> Result<Result<Instance, EngineError>, Exit> {
-    let Ok([code, arena]) = <[OwnedFd; 2]>::try_from(files) else { return Err(Exit::Request) };
-    let arena_bytes = usize::try_from(load.arena_bytes).map_err(|_| Exit::Request)?;
-    let window = Window::map(&arena, arena_bytes).map_err(|_| Exit::Load)?;
-    drop(arena);
+    let mut files = files.into_iter();
+    let code = files.next().ok_or(Exit::Request)?;
+    let arena: Vec<OwnedFd> = files.collect();
+    let arena: Vec<_> = arena.iter().map(AsFd::as_fd).collect();
+    let Ok(window) = Window::map(&arena, load.arena_bytes) else { return Err(Exit::Load) };
+    let base = Base { window, files: arena, bytes_max: load.arena_bytes, mappings_max: MAPPINGS_MAX };
     let shape = Shape {
         memory64: load.memory64,
         has_memory: load.has_memory,
@@ -87,7 +94,8 @@ fn load_instance(
         stable_pages_max: load.stable_pages_max,
         drops_data: load.drops_data,
     };
-    Ok(Code::load(engine, code).and_then(|code| Instance::new(&code, shape, window)))
+    let start = update(load.start).map_err(|_| Exit::Request)?;
+    Ok(Code::load(engine, code).and_then(|code| Instance::new(&code, shape, base, &start)))
 }
 
 /// The one canister that this process serves.
@@ -96,8 +104,8 @@ struct Canister {
     limits: Option<Arc<Limits>>,
     /// Heap pages that the last run wrote and keeps, ascending.
     heap: Vec<u64>,
-    /// Stable pages that the last run wrote and keeps, ascending, each with the engine's number for it.
-    stable: Vec<(u64, usize)>,
+    /// Number of stable pages that it wrote and keeps.
+    stable: usize,
 }
 
 impl Canister {
@@ -114,11 +122,7 @@ impl Canister {
 
     fn reply(&mut self, ran: &Ran, node: &mut Node<'_>, binding: Binding) -> Result<(), Exit> {
         self.heap.clone_from(&ran.heap_dirty);
-        self.stable = ran.stable_dirty.iter().copied().zip(0..).collect();
-        self.stable.sort_unstable();
-        let heap = self.heap.iter().map(|&page| (page, address(self.instance.heap_page(page))));
-        let stable =
-            self.stable.iter().map(|&(page, number)| (page, address(self.instance.stable_page(number))));
+        self.stable = ran.stable_dirty.len();
         let finished = Finished {
             end: End::from(&ran.ending),
             instructions: ran.instructions,
@@ -128,8 +132,8 @@ impl Canister {
             effects: ran.effects.as_ref().map(Effects::from),
             heap_pages: ran.heap_pages,
             stable_pages: ran.stable_pages,
-            heap: dirty_runs(heap),
-            stable: dirty_runs(stable),
+            heap: page_spans(ran.heap_dirty.iter().copied()),
+            stable: page_spans(ran.stable_dirty.iter().copied()),
             reusable: ran.reusable,
         };
         node.reply(binding, &ToNode::Finished(Box::new(finished)))
@@ -137,7 +141,7 @@ impl Canister {
 
     /// Copies pages that the last run wrote, for a node that may not read them itself.
     fn copy(&self, wanted: Pages) -> Result<Vec<u8>, Exit> {
-        let written = if wanted.stable { self.stable.len() } else { self.heap.len() };
+        let written = if wanted.stable { self.stable } else { self.heap.len() };
         let first = wanted.first as usize;
         let end = first.saturating_add(wanted.count as usize);
         if wanted.count > PAGES_PER_REPLY || end > written {
@@ -146,7 +150,7 @@ impl Canister {
         let mut bytes = vec![0; (end - first) * PAGE_BYTES];
         for (index, to) in (first..end).zip(bytes.as_chunks_mut::<PAGE_BYTES>().0) {
             if wanted.stable {
-                self.instance.copy_stable_page(self.stable[index].1, to);
+                self.instance.copy_stable_page(index, to);
             } else {
                 self.instance.copy_heap_page(self.heap[index], to);
             }
@@ -160,16 +164,12 @@ fn address(page: *const u8) -> u64 {
 }
 
 fn update(sync: Sync) -> Result<Update, Malformed> {
-    let updates = |runs| -> Result<Vec<PageUpdate>, Malformed> {
-        let pages = pages(runs)?.into_iter();
-        Ok(pages.map(|page| PageUpdate { page: page.page, slot: page.slot, known: page.known }).collect())
-    };
     Ok(Update {
         heap_pages: sync.heap_pages,
         stable_pages: sync.stable_pages,
         globals: sync.globals.0.into_iter().map(Into::into).collect(),
-        heap: updates(&sync.heap.0)?,
-        stable: updates(&sync.stable.0)?,
+        heap: page_updates(&sync.heap.0)?,
+        stable: page_updates(&sync.stable.0)?,
     })
 }
 

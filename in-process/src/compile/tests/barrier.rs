@@ -1,9 +1,10 @@
 //! The write barrier: exactly the pages that were written are marked.
 
 use super::Run;
+use crate::dirty::DirtyMap;
 
 /// Pages marked by a method with this body, on a heap of 2 WebAssembly pages.
-fn marks(memory: &str, body: &str) -> Vec<usize> {
+fn marks(memory: &str, body: &str) -> Vec<u64> {
     let text = format!(
         "(module (memory {memory} 2) (data $d \"0123456789abcdef\")
            (func (export \"canister_update x\") {body}))"
@@ -59,7 +60,7 @@ fn a_store_marks_the_pages_of_its_first_and_last_byte() {
 
 #[test]
 fn loads_mark_nothing() {
-    assert_eq!(marks("i32", "i32.const 4095 i64.load drop"), [0usize; 0]);
+    assert_eq!(marks("i32", "i32.const 4095 i64.load drop"), [0_u64; 0]);
 }
 
 #[test]
@@ -72,19 +73,19 @@ fn bulk_operations_mark_the_range_they_write() {
         let fill = |destination, size| run(destination, size, "i32.const 9", "memory.fill", pointer);
         let source = format!("{pointer}.const 0");
         let copy = |destination, size| run(destination, size, &source, "memory.copy", pointer);
-        for operation in [&fill as &dyn Fn(usize, usize) -> Vec<usize>, &copy] {
-            assert_eq!(operation(5 * 4096, 0), [0usize; 0], "an empty range");
+        for operation in [&fill as &dyn Fn(usize, usize) -> Vec<u64>, &copy] {
+            assert_eq!(operation(5 * 4096, 0), [0_u64; 0], "an empty range");
             assert_eq!(operation(5 * 4096, 1), [5]);
             assert_eq!(operation(5 * 4096 + 4095, 1), [5]);
             assert_eq!(operation(5 * 4096 + 4095, 2), [5, 6]);
             assert_eq!(operation(5 * 4096, 4096), [5]);
             assert_eq!(operation(5 * 4096, 3 * 4096 + 1), [5, 6, 7, 8]);
-            assert_eq!(operation(2 * 65_536, 0), [0usize; 0], "an empty range at the end");
+            assert_eq!(operation(2 * 65_536, 0), [0_u64; 0], "an empty range at the end");
         }
         let init = |destination, size| run(destination, size, "i32.const 2", "memory.init $d", "i32");
         assert_eq!(init(4090, 14), [0, 1]);
         assert_eq!(init(4096, 14), [1]);
-        assert_eq!(init(4096, 0), [0usize; 0]);
+        assert_eq!(init(4096, 0), [0_u64; 0]);
     }
 }
 
@@ -94,7 +95,7 @@ fn a_store_that_traps_writes_and_marks_nothing() {
         r#"(module (memory 1) (func (export "canister_update x") i32.const 65533 i32.const -1 i32.store))"#,
     );
     run.call("x").expect_err("out of bounds");
-    assert_eq!(run.dirty(), [0usize; 0]);
+    assert_eq!(run.dirty(), [0_u64; 0]);
     assert_eq!(run.word(65_528), 0);
 }
 
@@ -105,7 +106,7 @@ fn an_offset_that_leaves_the_address_space_traps() {
              (func (export "canister_update x") i32.const 8 i32.const 1 i32.store offset=0xfffffffc))"#,
     );
     run.call("x").expect_err("out of bounds");
-    assert_eq!(run.dirty(), [0usize; 0]);
+    assert_eq!(run.dirty(), [0_u64; 0]);
 }
 
 #[test]
@@ -121,10 +122,35 @@ fn the_dirty_map_covers_the_declared_maximum() {
         let map = run.memory("canister dirty_heap");
         map.size(&run.store)
     };
-    assert_eq!(pages("1 1"), 1);
-    assert_eq!(pages("1 4096"), 1);
-    assert_eq!(pages("1 4097"), 2);
-    assert_eq!(pages("1"), 16, "4 GiB of 4 KiB pages");
-    assert_eq!(pages("i64 1"), 24, "6 GiB of 4 KiB pages");
-    assert_eq!(pages("0 0"), 0);
+    // A byte and a list entry of four for each page, and their number.
+    assert_eq!(pages("1 819"), 1);
+    assert_eq!(pages("1 820"), 2);
+    assert_eq!(pages("1"), 81, "4 GiB of 4 KiB pages");
+    assert_eq!(pages("i64 1"), 121, "6 GiB of 4 KiB pages");
+    assert_eq!(pages("0 0"), 1);
+}
+
+#[test]
+fn a_page_is_listed_once_however_often_and_however_it_is_written() {
+    let body = "(i32.store (i32.const 4094) (i32.const 1)) (i32.store (i32.const 4094) (i32.const 1))
+        (memory.fill (i32.const 0) (i32.const 2) (i32.const 12288)) (i32.store8 (i32.const 9000) (i32.const 3))";
+    assert_eq!(marks("i32", body), [0, 1, 2]);
+}
+
+#[test]
+fn the_last_page_of_a_full_heap_is_marked() {
+    let fill = "(memory.fill (i32.const 0) (i32.const 1) (i32.const 131072))";
+    let all: Vec<u64> = (0..32).collect();
+    assert_eq!(marks("i32", &format!("{fill} {fill}")), all);
+}
+
+#[test]
+fn the_host_marks_as_code_does() {
+    let mut memory = vec![0; usize::try_from(crate::dirty::bytes(2)).unwrap()];
+    let mut map = DirtyMap::new(&mut memory, 2);
+    for (start, size) in [(0, 0), (4095, 2), (8192, 4096), (131_071, 1), (4096, 1), (131_072, 0)] {
+        map.mark(start, size);
+    }
+    assert_eq!(map.take(), [0, 1, 2, 31]);
+    assert_eq!(map.take(), [0_u64; 0]);
 }

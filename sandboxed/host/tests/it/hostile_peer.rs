@@ -8,12 +8,12 @@ use execution::{Backend, BackendError, Execution, Limits};
 use sandbox_os::SocketError;
 use sandbox_os::verify::Phase;
 use sandbox_protocol::{
-    Binding, Bytes, DirtyRun, End, FRAME_BYTES_MAX, Finished, HEADER_BYTES, List, PACKET_BYTES, ToNode,
-    VERSION, encode,
+    Binding, Bytes, End, FRAME_BYTES_MAX, Finished, HEADER_BYTES, List, Loaded, PACKET_BYTES, PageSpan,
+    ToNode, VERSION, encode,
 };
 
 use crate::canister::{snapshot, update};
-use crate::peer::{Peer, Peers, finished};
+use crate::peer::{LOADED, Peer, Peers, finished, greetings};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -161,27 +161,49 @@ fn an_answer_of_another_kind_is_a_violation() {
 
 #[test]
 fn page_claims_that_no_correct_worker_makes_are_violations() {
-    let run = |page, count| DirtyRun { page, count, address: 4096 };
-    let heap = |counted: u64, runs: Vec<DirtyRun>| {
+    let span = |page, count| PageSpan { page, count };
+    let heap = |counted: u64, spans: Vec<PageSpan>| {
         claims(move |claim| {
             claim.heap_pages_dirty = counted;
-            claim.heap = List(runs.clone());
+            claim.heap = List(spans.clone());
         })
     };
-    assert_eq!(heap(2, vec![run(3, 1), run(2, 1)]), "written pages out of order");
-    assert_eq!(heap(2, vec![run(3, 1), run(3, 1)]), "written pages out of order");
-    assert_eq!(heap(1, vec![run(16, 1)]), "written pages outside of the memory");
-    assert_eq!(heap(1, vec![run(u64::MAX, 1)]), "written pages out of range");
-    assert_eq!(heap(1, vec![run(0, 2)]), "more written pages than were counted");
-    assert_eq!(heap(u64::MAX, vec![run(0, u32::MAX)]), "written pages outside of the memory");
-    assert_eq!(heap(1, vec![run(0, 1)]), "the worker named an address that isn't mapped");
-    let wrapped = DirtyRun { page: 0, count: 1, address: u64::MAX };
-    assert_eq!(heap(1, vec![wrapped]), "addresses of written pages out of range");
-    let stable = claims(|claim| {
-        claim.stable_pages_dirty = 1;
-        claim.stable = List(vec![DirtyRun { page: 0, count: 1, address: 4096 }]);
-    });
-    assert_eq!(stable, "written pages outside of the memory");
+    assert_eq!(heap(2, vec![span(3, 1), span(2, 1)]), "written heap pages out of order");
+    assert_eq!(heap(2, vec![span(3, 1), span(3, 1)]), "written heap pages out of order");
+    assert_eq!(heap(1, vec![span(16, 1)]), "written pages outside of the memory");
+    assert_eq!(heap(1, vec![span(u64::MAX, 1)]), "written pages outside of the memory");
+    assert_eq!(heap(1, vec![span(0, 0)]), "a span of no pages");
+    assert_eq!(heap(1, vec![span(0, 2)]), "more written pages than were counted");
+    assert_eq!(heap(u64::MAX, vec![span(0, u32::MAX)]), "written pages outside of the memory");
+    assert_eq!(heap(1, vec![span(0, 1)]), "the worker named an address that isn't mapped");
+    let stable = |pages: u64, spans: Vec<PageSpan>| {
+        claims(move |claim| {
+            claim.stable_pages = pages;
+            claim.stable_pages_dirty = 2;
+            claim.stable = List(spans.clone());
+        })
+    };
+    assert_eq!(stable(0, vec![span(0, 1)]), "written pages outside of the memory");
+    assert_eq!(stable(1, vec![span(7, 1), span(7, 1)]), "a stable page written twice");
+}
+
+#[test]
+fn memory_that_cant_be_a_canisters_is_a_violation_before_any_message() {
+    let far = Loaded { heap: u64::MAX - 4096, ..LOADED };
+    let one = Loaded { stable: LOADED.heap + 4096, ..LOADED };
+    for (loaded, text) in
+        [(far, "memory at the end of all addresses"), (one, "heap and stable memory in the same place")]
+    {
+        let peers = Peers::new(move |peer| {
+            for reply in [ToNode::Ready, ToNode::Loaded(loaded)] {
+                let binding = peer.receive()?;
+                peer.reply(binding, &reply)?;
+            }
+            peer.receive().map(drop)?;
+            panic!("the node sent a further request")
+        });
+        assert_eq!(failure(peers, PATIENCE).to_string(), format!("violation: {text}"));
+    }
 }
 
 #[test]
@@ -203,7 +225,7 @@ fn effects_of_a_trap_are_a_violation() {
 fn a_worker_that_dies_at_any_step_is_reported_with_how_it_ended() {
     for steps in 0..4 {
         let peers = Peers::new(move |peer| {
-            for reply in [ToNode::Ready, ToNode::Loaded, ToNode::Locked].into_iter().take(steps) {
+            for reply in greetings().into_iter().take(steps) {
                 let binding = peer.receive()?;
                 peer.reply(binding, &reply)?;
             }
@@ -230,7 +252,7 @@ fn a_worker_that_dies_inside_a_frame_is_reported_as_dead() {
 fn a_silent_worker_meets_its_deadline_at_any_step() {
     for steps in 0..4 {
         let peers = Peers::new(move |peer| {
-            for reply in [ToNode::Ready, ToNode::Loaded, ToNode::Locked].into_iter().take(steps) {
+            for reply in greetings().into_iter().take(steps) {
                 let binding = peer.receive()?;
                 peer.reply(binding, &reply)?;
             }
@@ -248,7 +270,7 @@ fn a_worker_that_isnt_confined_gets_no_code_and_no_message() {
         let seen = crate::peer::shared(0);
         let counted = seen.clone();
         let mut peers = Peers::new(move |peer| {
-            for reply in [ToNode::Ready, ToNode::Loaded, ToNode::Locked] {
+            for reply in greetings() {
                 let binding = peer.receive()?;
                 *counted.lock().unwrap() += 1;
                 peer.reply(binding, &reply)?;
@@ -287,7 +309,7 @@ fn stable_pages_beyond_what_a_message_may_touch_are_refused_before_one_is_copied
     let text = claims(move |claim| {
         claim.stable_pages = may;
         claim.stable_pages_dirty = may + 1;
-        claim.stable = List(vec![DirtyRun { page: 0, count: may as u32 + 1, address: 4096 }]);
+        claim.stable = List(vec![PageSpan { page: 0, count: may as u32 + 1 }]);
     });
     assert_eq!(text, "more written pages than were counted");
 }

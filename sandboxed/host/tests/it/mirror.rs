@@ -6,10 +6,10 @@ use std::time::Duration;
 use execution::memory::PAGE_BYTES;
 use execution::{Backend, Execution, Outcome, Snapshot};
 use sandbox_host::Sandboxed;
-use sandbox_protocol::{DirtyRun, List, PageRun, ToNode, ToWorker};
+use sandbox_protocol::{List, PageRun, PageSpan, ToNode, ToWorker};
 
 use crate::canister::{snapshot, update};
-use crate::peer::{Peers, finished, shared};
+use crate::peer::{LOADED, Peers, finished, shared};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -36,7 +36,7 @@ fn writer(readable: bool) -> (Sandboxed, Arc<Mutex<Vec<Sent>>>) {
                     record.lock().unwrap().push((execute.sync.heap.0, limits));
                     let mut claim = finished();
                     claim.heap_pages_dirty = 2;
-                    claim.heap = List(vec![DirtyRun { page: 2, count: 2, address: 8192 }]);
+                    claim.heap = List(vec![PageSpan { page: 2, count: 2 }]);
                     peer.reply(binding, &ToNode::Finished(Box::new(claim)))?;
                 }
                 ToWorker::Pages(wanted) => {
@@ -50,7 +50,8 @@ fn writer(readable: bool) -> (Sandboxed, Arc<Mutex<Vec<Sent>>>) {
         }
     });
     peers.readable = readable;
-    peers.memory = [(8192, [2; PAGE_BYTES]), (8192 + 4096, [3; PAGE_BYTES])].into();
+    peers.memory =
+        [(LOADED.heap + 2 * 4096, [2; PAGE_BYTES]), (LOADED.heap + 3 * 4096, [3; PAGE_BYTES])].into();
     (peers.sandbox(PATIENCE), sent)
 }
 
@@ -83,7 +84,7 @@ fn pages_that_a_worker_wrote_and_that_were_committed_are_known_to_it() {
     run(&sandbox, &second, 2);
     let slot = second.heap.page(2).map(execution::memory::PageVersion::slot);
     let sent = sent.lock().unwrap();
-    assert_eq!(sent[0], (vec![], true), "an empty memory, and the limits once");
+    assert_eq!(sent[0], (vec![], true), "what it was loaded with, and the limits once");
     assert_eq!(sent[1], (vec![PageRun { page: 2, count: 2, slot, known: true }], false));
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,12 +11,12 @@ use execution::BackendError;
 use execution::memory::PAGE_BYTES;
 use sandbox_host::source::{WorkerProcess, WorkerSource};
 use sandbox_host::{SandboxOptions, Sandboxed};
-use sandbox_os::pull::PullError;
+use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{NotConfined, Phase};
 use sandbox_os::{Socket, SocketError};
 use sandbox_protocol::{
-    Assembly, Binding, Effects, End, Finished, List, PACKET_BYTES, ToNode, ToWorker, decode, encode, globals,
-    packets,
+    Assembly, Binding, Effects, End, Finished, List, Loaded, PACKET_BYTES, ToNode, ToWorker, decode, encode,
+    globals, packets,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,6 +26,14 @@ pub(crate) type Script = Arc<dyn Fn(&mut Peer) -> Result<(), SocketError> + Send
 
 /// Pages that the node can copy out of a peer, by address.
 pub(crate) type PeerMemory = HashMap<u64, [u8; PAGE_BYTES]>;
+
+/// Where peers say that their memory is.
+pub(crate) const LOADED: Loaded = Loaded { heap: 1 << 30, stable: 1 << 40 };
+
+/// What a correct worker answers up to its first `Execute`.
+pub(crate) fn greetings() -> [ToNode<'static>; 3] {
+    [ToNode::Ready, ToNode::Loaded(LOADED), ToNode::Locked]
+}
 
 /// Makes peers.
 pub(crate) struct Peers {
@@ -101,19 +110,22 @@ impl WorkerProcess for PeerProcess {
         vec![("none", false)]
     }
 
-    fn verify(&self, phase: Phase) -> Result<(), NotConfined> {
+    fn verify(&self, phase: Phase, _memory: &[Range<u64>]) -> Result<(), NotConfined> {
         if self.missing == Some(phase) {
             return Err(NotConfined { layer: "seccomp", found: "0".into(), expected: "2".into() });
         }
         Ok(())
     }
 
-    fn pull(&self, addresses: &[u64], into: &mut [&mut [u8; PAGE_BYTES]]) -> Result<(), PullError> {
+    fn pull(&self, from: &[Span], into: Vec<&mut [u8]>) -> Result<(), PullError> {
         if !self.readable {
             return Err(PullError::Refused);
         }
-        for (address, to) in addresses.iter().zip(into) {
-            to.copy_from_slice(self.memory.get(address).ok_or(PullError::Unmapped)?);
+        let pages = |span: &Span| (span.address..).step_by(PAGE_BYTES).take(span.bytes / PAGE_BYTES);
+        let mut into = into.into_iter().flat_map(|range| range.chunks_mut(PAGE_BYTES));
+        for address in from.iter().flat_map(pages) {
+            let page = self.memory.get(&address).ok_or(PullError::Unmapped)?;
+            into.next().expect("as many bytes on both sides").copy_from_slice(page);
         }
         Ok(())
     }
@@ -167,7 +179,7 @@ impl Peer {
 
     /// Does what a correct worker does up to its first `Execute`, and receives that.
     pub(crate) fn until_execute(&mut self) -> Result<Binding, SocketError> {
-        for reply in [ToNode::Ready, ToNode::Loaded, ToNode::Locked] {
+        for reply in greetings() {
             let binding = self.receive()?;
             self.reply(binding, &reply)?;
         }
