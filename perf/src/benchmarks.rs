@@ -11,13 +11,14 @@ use sandbox_host::{SandboxOptions, Sandboxed};
 
 use crate::canister::Canister;
 use crate::echo::{Peer, pin};
-use crate::report::{Finding, Verdict};
-use crate::sample::interleaved;
+use crate::report::{Compared, Finding, Target, Unit};
+use crate::sample::{Samples, interleaved, time};
+use crate::tracking;
 
 /// A benchmark by name.
 pub(crate) struct Benchmark {
     pub(crate) id: &'static str,
-    pub(crate) run: fn(&Bench) -> Result<Finding, String>,
+    pub(crate) run: fn(&Bench) -> Result<Vec<Finding>, String>,
 }
 
 /// All of them, in the order of the table.
@@ -26,6 +27,9 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark { id: "cold-start", run: cold_start },
     Benchmark { id: "live-workers", run: live_workers },
     Benchmark { id: "compile-cache", run: compile_cache },
+    Benchmark { id: "tracking-store", run: tracking::stores },
+    Benchmark { id: "tracking-harvest", run: tracking::harvest },
+    Benchmark { id: "tracking-pages", run: tracking::pages },
 ];
 
 /// An update that does nothing but answer.
@@ -44,6 +48,7 @@ const CORE: usize = 0;
 
 /// What the benchmarks share.
 pub(crate) struct Bench {
+    pub(crate) engine: Engine,
     compiler: ModuleCompiler,
     in_process: InProcess,
 }
@@ -53,7 +58,8 @@ impl Bench {
     pub(crate) fn new() -> Result<Self, String> {
         let engine = Engine::new().map_err(|error| error.to_string())?;
         let compiler = ModuleCompiler::new(engine.clone(), Arc::new(Limits::application()));
-        Ok(Self { compiler, in_process: InProcess::new(engine, &InProcessOptions::default()) })
+        let in_process = InProcess::new(engine.clone(), &InProcessOptions::default());
+        Ok(Self { engine, compiler, in_process })
     }
 
     fn sandboxed(options: SandboxOptions) -> Result<Sandboxed, String> {
@@ -62,7 +68,7 @@ impl Bench {
     }
 }
 
-fn empty_update(bench: &Bench) -> Result<Finding, String> {
+fn empty_update(bench: &Bench) -> Result<Vec<Finding>, String> {
     pin(None, CORE).map_err(|error| error.to_string())?;
     let wasm = wat::parse_str(EMPTY).map_err(|error| error.to_string())?;
     let sandboxed = Bench::sandboxed(SandboxOptions::default())?;
@@ -82,26 +88,22 @@ fn empty_update(bench: &Bench) -> Result<Finding, String> {
         ],
     )?;
     let [bare, inside, outside] = [samples[0].median(), samples[1].median(), samples[2].median()];
-    let added = outside - inside;
-    let ratio = added / bare;
-    let steady = samples[0].quantile(0.9) < 2.0 * samples[0].quantile(0.1) && bare < BARE_NANOSECONDS_MAX;
-    Ok(Finding {
-        id: "empty-update",
-        workload: format!(
-            "empty update, warm, backend only: sandboxed {:.2} us minus in-process {:.2} us, against a bare \
-             same-core seqpacket round trip",
-            outside / 1e3,
-            inside / 1e3
+    let steady = samples[0].steady() && bare < BARE_NANOSECONDS_MAX;
+    Ok(vec![Finding::new(
+        "empty-update",
+        &Compared { limit: bare, measured: outside - inside, unit: Unit::Time },
+        Target::AtMost(3.0),
+        steady,
+        format!(
+            "empty update, warm, backend only: sandboxed {} minus in-process {}, against a bare same-core \
+             seqpacket round trip",
+            Unit::Time.show(outside),
+            Unit::Time.show(inside)
         ),
-        limit: format!("{:.2} us", bare / 1e3),
-        measured: format!("{:.2} us", added / 1e3),
-        ratio,
-        target: "<= 3.0".into(),
-        verdict: Verdict::at_most(ratio, 3.0, steady),
-    })
+    )])
 }
 
-fn cold_start(bench: &Bench) -> Result<Finding, String> {
+fn cold_start(bench: &Bench) -> Result<Vec<Finding>, String> {
     const STARTS: usize = 21;
     let sandboxed = Bench::sandboxed(SandboxOptions { pool: 0, ..SandboxOptions::default() })?;
     let mut durations = Vec::new();
@@ -111,27 +113,23 @@ fn cold_start(bench: &Bench) -> Result<Finding, String> {
         canister.run(&sandboxed, EntryPoint::Start)?;
         durations.push(start.elapsed().as_nanos() as f64);
     }
-    durations.sort_by(f64::total_cmp);
-    let median = durations[STARTS / 2];
-    let ratio = median / 10e6;
-    Ok(Finding {
-        id: "cold-start",
-        workload: format!(
+    let durations: Samples = durations.into_iter().collect();
+    Ok(vec![Finding::new(
+        "cold-start",
+        &Compared { limit: 10e6, measured: durations.median(), unit: Unit::Time },
+        Target::AtMost(1.0),
+        true,
+        format!(
             "no worker to the first reply of a {} KB module, compiled before, nothing pre-launched; \
-             fastest {:.2} ms, slowest {:.2} ms of {STARTS}",
+             fastest {}, slowest {} of {STARTS}",
             MOTOKO.len() / 1000,
-            durations[0] / 1e6,
-            durations[STARTS - 1] / 1e6
+            Unit::Time.show(durations.quantile(0.0)),
+            Unit::Time.show(durations.quantile(1.0))
         ),
-        limit: "10 ms".into(),
-        measured: format!("{:.2} ms", median / 1e6),
-        ratio,
-        target: "<= 1.0".into(),
-        verdict: Verdict::at_most(ratio, 1.0, true),
-    })
+    )])
 }
 
-fn live_workers(bench: &Bench) -> Result<Finding, String> {
+fn live_workers(bench: &Bench) -> Result<Vec<Finding>, String> {
     const WORKERS: usize = 200;
     let sandboxed =
         Bench::sandboxed(SandboxOptions { pool: 0, workers_max: WORKERS, ..SandboxOptions::default() })?;
@@ -142,21 +140,18 @@ fn live_workers(bench: &Bench) -> Result<Finding, String> {
     }
     let pids = sandboxed.pids();
     let bytes: u64 = pids.iter().map(|pid| memory_bytes(*pid)).sum::<Result<u64, String>>()?;
-    let ratio = bytes as f64 / 300e6;
-    Ok(Finding {
-        id: "live-workers",
-        workload: format!(
+    Ok(vec![Finding::new(
+        "live-workers",
+        &Compared { limit: 300e6, measured: bytes as f64, unit: Unit::Bytes },
+        Target::AtMost(1.0),
+        pids.len() == WORKERS,
+        format!(
             "{} live workers with a {} KB module each: proportional set size and page tables, {} KB each",
             pids.len(),
             MOTOKO.len() / 1000,
             bytes / 1000 / pids.len().max(1) as u64
         ),
-        limit: "300 MB".into(),
-        measured: format!("{:.0} MB", bytes as f64 / 1e6),
-        ratio,
-        target: "<= 1.0".into(),
-        verdict: Verdict::at_most(ratio, 1.0, pids.len() == WORKERS),
-    })
+    )])
 }
 
 /// What a process costs: its share of resident pages, and its page tables.
@@ -172,25 +167,20 @@ fn memory_bytes(pid: i32) -> Result<u64, String> {
     Ok(field("smaps_rollup", "Pss:")? + field("status", "VmPTE:")?)
 }
 
-fn compile_cache(_: &Bench) -> Result<Finding, String> {
+fn compile_cache(_: &Bench) -> Result<Vec<Finding>, String> {
     let fresh = Bench::new()?;
-    let time = |compiler: &ModuleCompiler| -> Result<f64, String> {
-        let start = Instant::now();
-        let _module = compiler.compile(MOTOKO).map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
-        Ok(start.elapsed().as_nanos() as f64)
+    let compile = || {
+        time(|| {
+            let _module =
+                fresh.compiler.compile(MOTOKO).map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+            Ok(())
+        })
     };
-    let (first, second) = (time(&fresh.compiler)?, time(&fresh.compiler)?);
-    let ratio = second / first;
-    Ok(Finding {
-        id: "compile-cache",
-        workload: format!(
-            "a {} KB module compiled for the second time, against the first",
-            MOTOKO.len() / 1000
-        ),
-        limit: format!("{:.1} ms", first / 1e6),
-        measured: format!("{:.2} ms", second / 1e6),
-        ratio,
-        target: "<= 0.05".into(),
-        verdict: Verdict::at_most(ratio, 0.05, true),
-    })
+    Ok(vec![Finding::new(
+        "compile-cache",
+        &Compared { limit: compile()?, measured: compile()?, unit: Unit::Time },
+        Target::AtMost(0.05),
+        true,
+        format!("a {} KB module compiled for the second time, against the first", MOTOKO.len() / 1000),
+    )])
 }

@@ -4,13 +4,15 @@
 //! The process exits 0 whenever every benchmark ran, whatever the verdicts: machines are noisy, and a
 //! verdict is for a person to read.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod benchmarks;
 mod canister;
 mod echo;
+mod kernel;
 mod report;
 mod sample;
+mod tracking;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,7 +29,7 @@ struct Arguments {
     /// Also write the results as JSON to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Run only the benchmark with this id.
+    /// Run only the benchmarks whose id starts with this.
     #[arg(long, value_name = "ID")]
     only: Option<String>,
 }
