@@ -8,8 +8,10 @@
 
 mod benchmarks;
 mod canister;
-mod echo;
 mod kernel;
+mod modules;
+mod peer;
+mod placement;
 mod report;
 mod sample;
 mod tracking;
@@ -35,9 +37,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    // The peer of the bare round trip is this same program, started with one word.
-    if std::env::args_os().nth(1).is_some_and(|word| word == echo::ROLE) {
-        return echo::serve();
+    // Peers are this same program, started with one word.
+    if std::env::args_os().nth(1).is_some_and(|word| word == peer::ROLE) {
+        return peer::serve();
     }
     let arguments = Arguments::parse();
     match report::run(arguments.only.as_deref(), arguments.json.as_deref()) {

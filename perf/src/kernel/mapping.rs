@@ -86,10 +86,28 @@ impl Mapping {
         unsafe { self.pointer(page).cast::<u64>().write_volatile(value) }
     }
 
+    /// The whole content as words.
+    pub(crate) fn words(&self) -> &[u64] {
+        // SAFETY: the mapping is aligned, readable and as long as this; writers borrow `self` mutably.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().cast(), self.bytes() / 8) }
+    }
+
+    /// The whole content as words, to be written.
+    pub(crate) fn words_mut(&mut self) -> &mut [u64] {
+        // SAFETY: as in `words`, and writable; `&mut self` makes the borrow unique.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().cast(), self.bytes() / 8) }
+    }
+
     /// A page's bytes.
     pub(crate) fn page(&self, page: usize) -> &[u8; PAGE_BYTES] {
         // SAFETY: in bounds by the assertion in `pointer`; writers borrow `self` mutably.
         unsafe { &*self.pointer(page).cast() }
+    }
+
+    /// The whole content, to be written.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping is readable, writable and as long as this; `&mut self` makes the borrow unique.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.bytes()) }
     }
 
     /// Gives up a private mapping's copies of `count` pages from `first` on.

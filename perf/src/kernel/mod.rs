@@ -7,10 +7,12 @@
 mod fault;
 mod mapping;
 mod pagemap;
+mod process;
 
 pub(crate) use fault::WriteFaults;
 pub(crate) use mapping::{Mapping, MemoryFile};
 pub(crate) use pagemap::{PageMap, Pages, WriteProtection};
+pub(crate) use process::copy;
 
 /// Bytes in a page.
 pub(crate) const PAGE_BYTES: usize = 4096;

@@ -3,46 +3,18 @@
 //! Memory 1 holds, in this order: one byte for each 4 KiB page of the heap; one byte for each 64 of those
 //! (the summary); room for a list of page indices (the list).
 
+use crate::modules::Heap;
+
 /// Log2 of the bytes in a tracked page.
 const PAGE_BITS: u32 = 12;
 /// Log2 of the pages that one byte of the summary stands for.
 pub(super) const SUMMARY_BITS: u32 = 6;
 
-/// Width of heap addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heap {
-    Bits32,
-    Bits64,
-}
-
-impl Heap {
-    /// Both.
-    pub(super) const ALL: [Self; 2] = [Self::Bits32, Self::Bits64];
-
-    /// Bits of an address.
-    pub(super) fn bits(self) -> u32 {
-        match self {
-            Self::Bits32 => 32,
-            Self::Bits64 => 64,
-        }
-    }
-
-    /// The type of an address.
-    pub(super) fn pointer(self) -> &'static str {
-        match self {
-            Self::Bits32 => "i32",
-            Self::Bits64 => "i64",
-        }
-    }
-
-    /// `expression`, an address, as an `i32` index of its page.
-    fn page(self, expression: &str) -> String {
-        match self {
-            Self::Bits32 => format!("(i32.shr_u {expression} (i32.const {PAGE_BITS}))"),
-            Self::Bits64 => {
-                format!("(i32.wrap_i64 (i64.shr_u {expression} (i64.const {PAGE_BITS})))")
-            }
-        }
+/// `expression`, an address, as an `i32` index of its page.
+fn page(heap: Heap, expression: &str) -> String {
+    match heap {
+        Heap::Bits32 => format!("(i32.shr_u {expression} (i32.const {PAGE_BITS}))"),
+        Heap::Bits64 => format!("(i32.wrap_i64 (i64.shr_u {expression} (i64.const {PAGE_BITS})))"),
     }
 }
 
@@ -131,7 +103,7 @@ impl Writer {
     pub(super) fn mark_range(self, bytes: u64) -> String {
         let ty = self.heap.pointer();
         let end = format!("({ty}.add (local.get $address) ({ty}.const {}))", bytes - 1);
-        let call = |function| format!("(call {function} {} {})", self.page_at(0), self.heap.page(&end));
+        let call = |function| format!("(call {function} {} {})", self.page_at(0), page(self.heap, &end));
         match self.barrier {
             Barrier::None => String::new(),
             Barrier::Bytes => call("$set_range"),
@@ -149,7 +121,7 @@ impl Writer {
     }
 
     fn page_at(self, offset: u32) -> String {
-        self.heap.page(&self.address(offset))
+        page(self.heap, &self.address(offset))
     }
 
     fn set_summary(self, page: &str) -> String {

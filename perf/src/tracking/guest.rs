@@ -3,8 +3,9 @@
 use execution::Limits;
 use wasmtime::{Engine, Func, Global, Instance, Memory, Module, Store, TypedFunc, Val};
 
-use super::barrier::{Barrier, Heap, Layout, SUMMARY_BITS};
+use super::barrier::{Barrier, Layout, SUMMARY_BITS};
 use super::loops::Variant;
+use crate::modules::Heap;
 
 /// Name of the global with the instructions left in a module that the product instrumented.
 const PRODUCT_COUNTER: &str = "canister counter_instructions";

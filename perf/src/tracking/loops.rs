@@ -1,11 +1,11 @@
 //! Loops that write, as text of WebAssembly.
 
-use super::barrier::{Barrier, Heap, Layout, Writer};
+use super::barrier::{Barrier, Layout, Writer};
+use crate::modules::{Heap, WASM_PAGE_BYTES, XORSHIFT, XORSHIFT_SEED};
 
 /// Bytes that the loops write to.
 pub(super) const RANGE_BYTES: u64 = 64 << 20;
 const FILL_BYTES: u64 = 1 << 20;
-const WASM_PAGE_BYTES: u64 = 1 << 16;
 
 /// A loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,19 +75,11 @@ impl Loop {
     }
 
     fn body(self, writer: Writer) -> String {
-        let ty = writer.heap.pointer();
-        let address = |bits: u64| match writer.heap {
+        let heap = writer.heap;
+        let ty = heap.pointer();
+        let address = |bits: u64| match heap {
             Heap::Bits32 => format!("(i32.wrap_i64 (i64.and (local.get $x) (i64.const {bits})))"),
             Heap::Bits64 => format!("(i64.and (local.get $x) (i64.const {bits}))"),
-        };
-        let xorshift = "(local.set $x (i64.xor (local.get $x) (i64.shl (local.get $x) (i64.const 13))))
-             (local.set $x (i64.xor (local.get $x) (i64.shr_u (local.get $x) (i64.const 7))))
-             (local.set $x (i64.xor (local.get $x) (i64.shl (local.get $x) (i64.const 17))))";
-        let step = |bytes: u64, end: u64| {
-            format!(
-                "(local.set $address ({ty}.add (local.get $address) ({ty}.const {bytes})))
-                 (br_if $next ({ty}.lt_u (local.get $address) ({ty}.const {end})))"
-            )
         };
         let count = format!(
             "(local.set $turn (i32.add (local.get $turn) (i32.const 1)))
@@ -95,25 +87,25 @@ impl Loop {
             self.operations()
         );
         match self {
-            Self::Sequential => writer.store(0, "(local.get $x)") + &step(8, RANGE_BYTES),
+            Self::Sequential => writer.store(0, "(local.get $x)") + &heap.advance(8, RANGE_BYTES),
             Self::Unrolled => {
                 let stores: String = (0..8).map(|at| writer.store(8 * at, "(local.get $x)")).collect();
-                stores + &step(64, RANGE_BYTES)
+                stores + &heap.advance(64, RANGE_BYTES)
             }
             Self::Scattered => format!(
-                "{xorshift} (local.set $address {}) {} {count}",
+                "{XORSHIFT} (local.set $address {}) {} {count}",
                 address(RANGE_BYTES - 8),
                 writer.store(0, "(i64.add (local.get $x) (i64.load (local.get $address)))")
             ),
             Self::Compute => format!(
-                "{xorshift} (local.set $address {}) {} {count}",
+                "{XORSHIFT} (local.set $address {}) {} {count}",
                 address(0xfff8),
                 writer.store(0, "(local.get $x)")
             ),
             Self::Fill => format!(
                 "(memory.fill (local.get $address) (i32.const 7) ({ty}.const {FILL_BYTES})) {} {}",
                 writer.mark_range(FILL_BYTES),
-                step(FILL_BYTES, RANGE_BYTES)
+                heap.advance(FILL_BYTES, RANGE_BYTES)
             ),
             Self::OnePage => format!(
                 "(local.set $x (i64.add (local.get $x) (i64.const 8)))
@@ -157,7 +149,7 @@ impl Variant {
         format!(
             "(func (export \"{name}\")
                (local $address {ty}) (local $base {ty}) (local $x i64) (local $value i64) (local $turn i32)
-               (local.set $x (i64.const 88172645463325252))
+               (local.set $x (i64.const {XORSHIFT_SEED}))
                (local.set $base (global.get $base))
                (loop $next {counted} {body}))",
             ty = self.heap.pointer(),

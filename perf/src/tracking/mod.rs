@@ -7,12 +7,13 @@ mod guest;
 mod loops;
 mod pages;
 
-use barrier::{Barrier, Heap};
+use barrier::Barrier;
 use guest::{Guest, Runner};
 use loops::{Counter, Loop, RANGE_BYTES, Variant};
 use pages::{Field, Method, Order, PageCosts};
 
 use crate::benchmarks::Bench;
+use crate::modules::Heap;
 use crate::report::{Compared, Finding, Target, Unit};
 use crate::sample::{Samples, Timed, interleaved_timed, time};
 

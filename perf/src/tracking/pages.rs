@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::kernel::{Mapping, MemoryFile, PAGE_BYTES, PageMap, Pages, WriteFaults, WriteProtection};
+use crate::modules::XORSHIFT_SEED;
 use crate::sample::{Samples, time};
 
 /// How pages are found.
@@ -166,7 +167,7 @@ impl Order {
             Self::Dense => (of / 4..).take(count).collect(),
             Self::Random => {
                 let mut seen = BTreeSet::new();
-                let mut random = 88_172_645_463_325_252_u64;
+                let mut random = XORSHIFT_SEED;
                 std::iter::from_fn(|| {
                     random ^= random << 13;
                     random ^= random >> 7;
