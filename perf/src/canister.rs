@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use execution::memory::{Arena, Memory};
+use execution::memory::{Arena, Memory, PAGE_BYTES};
 use execution::message::{Freezing, RunStatus};
 use execution::root::{MemoryRoot, Root};
 use execution::{
@@ -129,5 +129,24 @@ impl Canister {
             },
             limits: Arc::clone(&self.limits),
         }
+    }
+}
+
+/// Pages of an arena that are filled and given back, again and again.
+pub(crate) struct Staging(Arc<Arena>);
+
+impl Staging {
+    pub(crate) fn new() -> Result<Self, String> {
+        Ok(Self(Arena::new(ARENA_BYTES).map_err(|error| error.to_string())?))
+    }
+
+    /// Has `fill` fill `count` pages.
+    pub(crate) fn fill(
+        &self,
+        count: usize,
+        fill: impl FnOnce(&mut [&mut [u8; PAGE_BYTES]]) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let mut staged = self.0.stage(count).map_err(|error| error.to_string())?;
+        fill(&mut staged.pages_mut())
     }
 }

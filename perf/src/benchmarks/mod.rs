@@ -2,6 +2,7 @@
 
 mod bulk;
 mod messages;
+mod pull;
 mod starts;
 mod workers;
 
@@ -24,6 +25,7 @@ pub(crate) struct Benchmark {
 /// All of them, in the order of the table.
 pub(crate) const ALL: &[Benchmark] = &[
     Benchmark { id: "empty-update", run: messages::empty_update },
+    Benchmark { id: "pull", run: pull::pull },
     Benchmark { id: "bulk", run: bulk::bulk },
     Benchmark { id: "cold-start", run: starts::cold_start },
     Benchmark { id: "compile-cache", run: starts::compile_cache },
