@@ -94,3 +94,21 @@ pub(crate) fn memory(heap: Heap, bytes: u64, dirty: u64) -> String {
         heap_pages = bytes / WASM_PAGE_BYTES
     )
 }
+
+/// A canister that computes `turns` turns of xorshift in method `compute`.
+pub(crate) fn compute(turns: u64) -> String {
+    format!(
+        "(module
+           (import \"ic0\" \"msg_reply\" (func $reply))
+           (memory 1)
+           (global $result (mut i64) (i64.const 0))
+           (func (export \"canister_update compute\") (local $x i64) (local $turn i64)
+             (local.set $x (i64.const {XORSHIFT_SEED}))
+             (loop $next
+               {XORSHIFT}
+               (local.set $turn (i64.add (local.get $turn) (i64.const 1)))
+               (br_if $next (i64.lt_u (local.get $turn) (i64.const {turns}))))
+             (global.set $result (local.get $x))
+             (call $reply)))"
+    )
+}

@@ -43,6 +43,7 @@ pub(crate) enum Verdict {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Target {
     AtMost(f64),
+    AtLeast(f64),
     None,
 }
 
@@ -51,6 +52,7 @@ impl Target {
     pub(crate) fn judge(self, ratio: f64, control_held: bool) -> Verdict {
         let met = match self {
             Self::AtMost(most) => ratio <= most,
+            Self::AtLeast(least) => ratio >= least,
             Self::None => return Verdict::Info,
         };
         match (control_held, met) {
@@ -63,6 +65,7 @@ impl Target {
     fn text(self) -> String {
         match self {
             Self::AtMost(most) => format!("<= {most}"),
+            Self::AtLeast(least) => format!(">= {least}"),
             Self::None => "-".into(),
         }
     }
@@ -82,6 +85,10 @@ pub(crate) enum Unit {
     Time,
     /// Given in bytes, printed in KB or MB.
     Bytes,
+    /// Given in operations a second.
+    Rate,
+    /// Printed as a number.
+    Factor,
 }
 
 impl Unit {
@@ -95,6 +102,8 @@ impl Unit {
             Self::Time => format!("{:.2} s", value / 1e9),
             Self::Bytes if value < 10e6 => format!("{:.1} KB", value / 1e3),
             Self::Bytes => format!("{:.1} MB", value / 1e6),
+            Self::Rate => format!("{value:.1}/s"),
+            Self::Factor => format!("{value:.2}x"),
         }
     }
 }

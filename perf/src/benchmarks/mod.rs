@@ -3,6 +3,7 @@
 mod bulk;
 mod messages;
 mod pull;
+mod scaling;
 mod starts;
 mod workers;
 
@@ -25,6 +26,8 @@ pub(crate) struct Benchmark {
 /// All of them, in the order of the table.
 pub(crate) const ALL: &[Benchmark] = &[
     Benchmark { id: "empty-update", run: messages::empty_update },
+    Benchmark { id: "compute", run: messages::compute },
+    Benchmark { id: "scaling", run: scaling::scaling },
     Benchmark { id: "pull", run: pull::pull },
     Benchmark { id: "bulk", run: bulk::bulk },
     Benchmark { id: "cold-start", run: starts::cold_start },
