@@ -33,6 +33,8 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark { id: "cold-start", run: starts::cold_start },
     Benchmark { id: "compile-cache", run: starts::compile_cache },
     Benchmark { id: "live-workers", run: workers::live },
+    Benchmark { id: "idle-workers", run: workers::idle },
+    Benchmark { id: "footprint", run: workers::footprint },
     Benchmark { id: "tracking-store", run: tracking::stores },
     Benchmark { id: "tracking-harvest", run: tracking::harvest },
     Benchmark { id: "tracking-pages", run: tracking::pages },
