@@ -1,14 +1,14 @@
-//! Warm messages: what the sandbox adds to one.
+//! Warm messages: what the sandbox adds to one, and what the size of the heap does to it.
 
 use sandbox_host::SandboxOptions;
 
-use super::Bench;
+use super::{Bench, GIB};
 use crate::canister::Canister;
 use crate::modules::{self, Heap, WASM_PAGE_BYTES};
 use crate::peer::{Peer, Role};
 use crate::placement::Pinned;
 use crate::report::{Compared, Finding, Target, Unit};
-use crate::sample::{interleaved, time};
+use crate::sample::{Variant, interleaved, time};
 
 /// Bytes of an empty update's request and reply on the wire, rounded up; the bare round trip carries as many.
 const REQUEST_BYTES: usize = 512;
@@ -16,6 +16,8 @@ const REPLY_BYTES: usize = 256;
 /// A bare same-core round trip slower than this was not one: the control failed.
 const BARE_NANOSECONDS_MAX: f64 = 20_000.0;
 const CORE: usize = 0;
+/// Pages that a small message writes.
+const DIRTY_PAGES: u64 = 100;
 
 /// An empty update: what the sandbox adds, against a bare round trip.
 pub(super) fn empty_update(bench: &Bench) -> Result<Vec<Finding>, String> {
@@ -80,4 +82,47 @@ pub(super) fn compute(bench: &Bench) -> Result<Vec<Finding>, String> {
         (control / here - 1.0).abs() < 0.01,
         "messages that only compute, about 1 ms each: sandboxed against in-process".into(),
     )])
+}
+
+/// Warm small messages to a canister that has touched 1 GiB, against one with a small heap.
+pub(super) fn heap_size(bench: &Bench) -> Result<Vec<Finding>, String> {
+    let _pinned = Pinned::this_thread(CORE)?;
+    let sandboxed = Bench::sandboxed(SandboxOptions::default())?;
+    let mut findings = Vec::new();
+    for (name, method) in [("empty", "empty"), ("100-pages", "pages")] {
+        let small_bytes = if method == "empty" { WASM_PAGE_BYTES } else { 4096 * DIRTY_PAGES };
+        let small_bytes = small_bytes.next_multiple_of(WASM_PAGE_BYTES);
+        let canister = |bytes, index| {
+            Canister::from_text(&bench.compiler, &modules::memory(Heap::Bits32, bytes, DIRTY_PAGES), index)
+        };
+        let mut small = [canister(small_bytes, 1)?, canister(small_bytes, 2)?];
+        let mut large = [canister(GIB, 3)?, canister(GIB, 4)?];
+        large[0].update(&bench.in_process, "store")?;
+        large[1].update(&sandboxed, "store")?;
+        let [small_here, small_there] = &mut small;
+        let [large_here, large_there] = &mut large;
+        let variants: &mut [Variant<'_>] = &mut [
+            &mut || small_here.update(&bench.in_process, method),
+            &mut || large_here.update(&bench.in_process, method),
+            &mut || small_there.update(&sandboxed, method),
+            &mut || large_there.update(&sandboxed, method),
+        ];
+        let samples = interleaved(100, 20, variants)?;
+        for (backend, at) in [("in-process", 0), ("sandboxed", 2)] {
+            let (small, large) = (&samples[at], &samples[at + 1]);
+            findings.push(Finding::new(
+                format!("heap-size-{name}-{backend}"),
+                &Compared { limit: small.median(), measured: large.median(), unit: Unit::Time },
+                Target::AtMost(1.1),
+                small.steady(),
+                format!(
+                    "warm update ({}) of a canister that has written 1 GiB, against one with a heap of {} KB, \
+                     {backend}",
+                    if method == "empty" { "empty" } else { "writes to 100 pages" },
+                    small_bytes / 1024
+                ),
+            ));
+        }
+    }
+    Ok(findings)
 }

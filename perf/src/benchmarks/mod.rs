@@ -27,10 +27,12 @@ pub(crate) struct Benchmark {
 pub(crate) const ALL: &[Benchmark] = &[
     Benchmark { id: "empty-update", run: messages::empty_update },
     Benchmark { id: "compute", run: messages::compute },
+    Benchmark { id: "heap-size", run: messages::heap_size },
     Benchmark { id: "scaling", run: scaling::scaling },
     Benchmark { id: "pull", run: pull::pull },
     Benchmark { id: "bulk", run: bulk::bulk },
     Benchmark { id: "cold-start", run: starts::cold_start },
+    Benchmark { id: "attach", run: starts::attach },
     Benchmark { id: "compile-cache", run: starts::compile_cache },
     Benchmark { id: "live-workers", run: workers::live },
     Benchmark { id: "idle-workers", run: workers::idle },
@@ -42,6 +44,7 @@ pub(crate) const ALL: &[Benchmark] = &[
 
 /// A Motoko actor of about 250 KB with a 64-bit heap.
 const MOTOKO: &[u8] = include_bytes!("../../../tests/canisters/motoko/Counter-eop.wasm");
+const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// What the benchmarks share.
