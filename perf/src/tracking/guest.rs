@@ -50,7 +50,7 @@ impl Runner {
 /// A loop with one of the candidates for a barrier.
 pub(super) struct Guest {
     runner: Runner,
-    touch: Func,
+    store: Func,
     dirty: Memory,
     listed: Global,
     variant: Variant,
@@ -64,10 +64,10 @@ impl Guest {
         let mut runner =
             Runner::new(engine, &wasm, "run").map_err(|error| format!("{variant:?}: {error}"))?;
         let (store, instance) = (&mut runner.store, runner.instance);
-        let touch = instance.get_func(&mut *store, "touch").ok_or("no touch")?;
+        let store_at = instance.get_func(&mut *store, "store").ok_or("no store")?;
         let dirty = instance.get_memory(&mut *store, "dirty").ok_or("no dirty")?;
         let listed = instance.get_global(&mut *store, "listed").ok_or("no listed")?;
-        Ok(Self { runner, touch, dirty, listed, variant, layout: Layout::new(variant.bytes) })
+        Ok(Self { runner, store: store_at, dirty, listed, variant, layout: Layout::new(variant.bytes) })
     }
 
     /// Runs the loop once.
@@ -75,13 +75,13 @@ impl Guest {
         self.runner.run()
     }
 
-    /// Writes to a page.
-    pub(super) fn touch(&mut self, page: u32) -> Result<(), String> {
+    /// Stores eight bytes at `address`.
+    pub(super) fn store_at(&mut self, address: u64) -> Result<(), String> {
         let address = match self.variant.heap {
-            Heap::Bits32 => Val::I32((page << 12).cast_signed()),
-            Heap::Bits64 => Val::I64(i64::from(page) << 12),
+            Heap::Bits32 => Val::I32((address as u32).cast_signed()),
+            Heap::Bits64 => Val::I64(address.cast_signed()),
         };
-        self.touch.call(&mut self.runner.store, &[address], &mut []).map_err(|error| format!("{error:#}"))
+        self.store.call(&mut self.runner.store, &[address], &mut []).map_err(|error| format!("{error:#}"))
     }
 
     /// Pages written since the last call, ascending. Nothing is marked afterwards.
@@ -149,4 +149,27 @@ fn walk(map: &mut [u8], list: &[u8]) -> Vec<u32> {
         map[page as usize] = 0;
     }
     dirty
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::loops::{Counter, Loop};
+    use super::*;
+
+    #[test]
+    fn every_barrier_finds_the_first_and_the_last_page_of_a_store() {
+        let engine = in_process::Engine::new().unwrap();
+        let (body, counter) = (Loop::OnePage, Counter::Absent);
+        for heap in Heap::ALL {
+            for barrier in &Barrier::ALL[1..] {
+                let variant = Variant { body, counter, barrier: *barrier, heap, bytes: 16 << 20 };
+                let mut guest = Guest::new(engine.raw(), variant).unwrap();
+                for address in [200 * 4096 - 4, 3 * 4096, 3 * 4096 + 8, 0] {
+                    guest.store_at(address).unwrap();
+                }
+                assert_eq!(guest.harvest(), [0, 3, 199, 200], "{variant:?}");
+                assert_eq!(guest.harvest(), [0; 0], "{variant:?}");
+            }
+        }
+    }
 }

@@ -157,7 +157,7 @@ impl Variant {
         )
     }
 
-    /// A module with everything that instrumentation would add. Exports `run`, and `touch`, which stores at an
+    /// A module with everything that instrumentation would add. Exports `run`, and `store`, which stores at an
     /// address.
     pub(super) fn module(self) -> String {
         let writer = self.writer();
@@ -170,14 +170,14 @@ impl Variant {
                (global $listed (export \"listed\") (mut i32) (i32.const 0))
                (global $base (mut {ty}) ({ty}.const {WASM_PAGE_BYTES}))
                {functions}
-               (func (export \"touch\") (param $address {ty}) (local $value i64) {touch})
+               (func (export \"store\") (param $address {ty}) (local $value i64) {store})
                {run})",
             ty = self.heap.pointer(),
             heap_pages = self.pages(),
             dirty_pages = (writer.layout.end as u64).div_ceil(WASM_PAGE_BYTES),
             counter_start = i64::MAX,
             functions = writer.functions(),
-            touch = writer.store(0, "(i64.const 1)"),
+            store = writer.store(0, "(i64.const 1)"),
             run = self.function("run"),
         )
     }

@@ -13,6 +13,7 @@ use loops::{Counter, Loop, RANGE_BYTES, Variant};
 use pages::{Field, Method, Order, PageCosts};
 
 use crate::benchmarks::Bench;
+use crate::kernel::PAGE_BYTES;
 use crate::modules::Heap;
 use crate::report::{Compared, Finding, Target, Unit};
 use crate::sample::{Samples, Timed, interleaved_timed, time};
@@ -43,39 +44,47 @@ pub(crate) fn stores(bench: &Bench) -> Result<Vec<Finding>, String> {
 
 /// One loop: the product's instrumentation against the instruction counter alone.
 fn store_loop(bench: &Bench, body: Loop, heap: Heap) -> Result<Finding, String> {
-    let engine = bench.engine.raw();
     let variant = |counter, barrier| Variant { body, counter, barrier, heap, bytes: RANGE_BYTES + (1 << 16) };
-    // Twice the same: how much the machine wavers.
-    let mut guests = vec![Guest::new(engine, variant(Counter::AtLoopHead, Barrier::None))?];
-    for barrier in Barrier::ALL {
-        guests.push(Guest::new(engine, variant(Counter::AtLoopHead, barrier))?);
-    }
-    guests.push(Guest::new(engine, variant(Counter::Absent, Barrier::None))?);
-    let mut product = Runner::product(engine, variant(Counter::Absent, Barrier::None))?;
-    let samples = sample_loops(&mut guests, &mut product)?;
-    let each = |samples: &Samples| samples.median() / body.operations() as f64;
-    let (control, none) = (each(&samples[0]), each(&samples[1]));
-    let candidates: Vec<_> = Barrier::ALL[1..]
+    let counted = Barrier::ALL.map(|barrier| variant(Counter::AtLoopHead, barrier));
+    let uncounted = Barrier::ALL.map(|barrier| variant(Counter::Absent, barrier));
+    // The limit twice: how much the machine wavers.
+    let variants = [&counted[..1], &counted, &uncounted].concat();
+    let engine = bench.engine.raw();
+    let mut guests =
+        variants.iter().map(|variant| Guest::new(engine, *variant)).collect::<Result<Vec<_>, _>>()?;
+    let mut product = Runner::product(engine, uncounted[0])?;
+    let each: Vec<f64> = sample_loops(&mut guests, &mut product)?
         .iter()
-        .zip(&samples[2..])
-        .map(|(barrier, samples)| format!("{} {:.2}", barrier.name(), each(samples) / none))
+        .map(|samples| samples.median() / body.operations() as f64)
         .collect();
-    let [bare, measured] = [&samples[samples.len() - 2], &samples[samples.len() - 1]].map(each);
-    let target = if body.is_store_loop() { STORE_LOOP } else { Target::None };
+    let (control, rest) = each.split_at(1);
+    let (counted, rest) = rest.split_at(Barrier::ALL.len());
+    let (uncounted, product) = rest.split_at(Barrier::ALL.len());
+    let limit = counted[0];
     Ok(Finding::new(
         format!("tracking-store-{}-{}", body.name(), heap.bits()),
-        &Compared { limit: none, measured, unit: Unit::Time },
-        target,
-        (control / none).max(none / control) < 1.15,
+        &Compared { limit, measured: product[0], unit: Unit::Time },
+        if body.is_store_loop() { STORE_LOOP } else { Target::None },
+        (control[0] / limit).max(limit / control[0]) < 1.15,
         format!(
-            "{}, {}-bit heap, each operation, the product against the instruction counter alone \
-             ({:.2} ns without); candidates: {}",
+            "{}, {}-bit heap, each operation, the product against the instruction counter alone; candidates \
+             with the counter: {}; without ({}): {}",
             body.describe(),
             heap.bits(),
-            bare,
-            candidates.join(", ")
+            candidates(counted),
+            Unit::Time.show(uncounted[0]),
+            candidates(uncounted)
         ),
     ))
+}
+
+/// Each barrier against none, given durations in the order of [`Barrier::ALL`].
+fn candidates(durations: &[f64]) -> String {
+    let ratios = Barrier::ALL.iter().zip(durations).skip(1);
+    let texts: Vec<_> = ratios
+        .map(|(barrier, duration)| format!("{} {:.2}", barrier.name(), duration / durations[0]))
+        .collect();
+    texts.join(", ")
 }
 
 fn sample_loops(guests: &mut [Guest], product: &mut Runner) -> Result<Vec<Samples>, String> {
@@ -138,7 +147,7 @@ fn harvest_of(bench: &Bench, size: &str, bytes: u64) -> Result<Finding, String> 
 
 fn harvest_once(guest: &mut Guest, pages: &[usize]) -> Result<f64, String> {
     for page in pages {
-        guest.touch(*page as u32)?;
+        guest.store_at(*page as u64 * PAGE_BYTES as u64)?;
     }
     let mut found = 0;
     let nanoseconds = time(|| {
