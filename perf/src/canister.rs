@@ -1,18 +1,24 @@
-//! A canister without a node around it: what a backend needs, and nothing else.
+//! A canister without a node around it: what a backend needs, and nothing else. The one place of this crate
+//! that knows arenas, memories and snapshots.
 
 use std::sync::Arc;
 
-use execution::memory::{Arena, Memory};
+use execution::memory::{Arena, Memory, PAGE_BYTES};
 use execution::message::{Freezing, RunStatus};
+use execution::root::{MemoryRoot, Root};
 use execution::{
     Backend, Compiler, Effects, EntryPoint, Execution, Invocation, Limits, Outcome, Principal, Snapshot,
     SystemView,
 };
 
+/// Bytes of page versions that a benchmark's canister may have.
+const ARENA_BYTES: u64 = 1 << 32;
+
 /// One canister's state of record, moved on by each message that it runs.
 pub(crate) struct Canister {
     snapshot: Snapshot,
     limits: Arc<Limits>,
+    no_arg: Arc<[u8]>,
     next_id: u64,
 }
 
@@ -21,7 +27,7 @@ impl Canister {
     pub(crate) fn new(compiler: &dyn Compiler, wasm: &[u8], index: u64) -> Result<Self, String> {
         let limits = Arc::new(Limits::application());
         let module = compiler.compile(wasm).map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
-        let arena = Arena::new(1 << 32).map_err(|e| e.to_string())?;
+        let arena = Arena::new(ARENA_BYTES).map_err(|e| e.to_string())?;
         let interface = &module.interface;
         let segments = interface.data.iter().map(|segment| (segment.offset, segment.bytes.as_slice()));
         let heap =
@@ -38,18 +44,25 @@ impl Canister {
                 stable: Memory::zeroed(0),
             },
             limits,
+            no_arg: Arc::from([]),
             next_id: 0,
         })
     }
 
-    /// Runs an update method and commits its memory.
-    pub(crate) fn update(
-        &mut self,
-        backend: &dyn Backend,
-        method: &str,
-        arg: &Arc<[u8]>,
-    ) -> Result<Outcome, String> {
-        self.run(backend, EntryPoint::Update { method: method.into(), arg: Arc::clone(arg) })
+    /// As [`Canister::new`], from WebAssembly text.
+    pub(crate) fn from_text(compiler: &dyn Compiler, text: &str, index: u64) -> Result<Self, String> {
+        Self::new(compiler, &wat::parse_str(text).map_err(|error| error.to_string())?, index)
+    }
+
+    /// Runs an update method without an argument and commits its memory.
+    pub(crate) fn update(&mut self, backend: &dyn Backend, method: &str) -> Result<(), String> {
+        let arg = Arc::clone(&self.no_arg);
+        self.run(backend, EntryPoint::Update { method: method.into(), arg }).map(drop)
+    }
+
+    /// The hash of the heap's content, from scratch.
+    pub(crate) fn heap_root(&self) -> Root {
+        MemoryRoot::default().root(&self.snapshot.heap)
     }
 
     /// Runs an entry point and commits its memory.
@@ -116,5 +129,24 @@ impl Canister {
             },
             limits: Arc::clone(&self.limits),
         }
+    }
+}
+
+/// Pages of an arena that are filled and given back, again and again.
+pub(crate) struct Staging(Arc<Arena>);
+
+impl Staging {
+    pub(crate) fn new() -> Result<Self, String> {
+        Ok(Self(Arena::new(ARENA_BYTES).map_err(|error| error.to_string())?))
+    }
+
+    /// Has `fill` fill `count` pages.
+    pub(crate) fn fill(
+        &self,
+        count: usize,
+        fill: impl FnOnce(&mut [&mut [u8; PAGE_BYTES]]) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let mut staged = self.0.stage(count).map_err(|error| error.to_string())?;
+        fill(&mut staged.pages_mut())
     }
 }

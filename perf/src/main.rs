@@ -4,13 +4,17 @@
 //! The process exits 0 whenever every benchmark ran, whatever the verdicts: machines are noisy, and a
 //! verdict is for a person to read.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod benchmarks;
 mod canister;
-mod echo;
+mod kernel;
+mod modules;
+mod peer;
+mod placement;
 mod report;
 mod sample;
+mod tracking;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,15 +31,15 @@ struct Arguments {
     /// Also write the results as JSON to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Run only the benchmark with this id.
+    /// Run only the benchmarks whose id starts with this.
     #[arg(long, value_name = "ID")]
     only: Option<String>,
 }
 
 fn main() -> ExitCode {
-    // The peer of the bare round trip is this same program, started with one word.
-    if std::env::args_os().nth(1).is_some_and(|word| word == echo::ROLE) {
-        return echo::serve();
+    // Peers are this same program, started with one word.
+    if std::env::args_os().nth(1).is_some_and(|word| word == peer::ROLE) {
+        return peer::serve();
     }
     let arguments = Arguments::parse();
     match report::run(arguments.only.as_deref(), arguments.json.as_deref()) {

@@ -1,0 +1,53 @@
+//! Copying written pages out of a worker.
+
+use sandbox_os::pull;
+
+use super::Bench;
+use crate::canister::Staging;
+use crate::kernel::PAGE_BYTES;
+use crate::peer::{Peer, Role, Task};
+use crate::report::{Compared, Finding, Target, Unit};
+use crate::sample::{Timed, interleaved_timed, time};
+
+const PAGES: usize = 100;
+/// Distance of pulled pages in the process: no two adjoin.
+const STRIDE: usize = 3;
+
+/// Pull of 100 scattered pages into recycled slots, against a copy of warm pages.
+pub(super) fn pull(_: &Bench) -> Result<Vec<Finding>, String> {
+    let peer = Peer::start(Role::Memory(PAGES * STRIDE))?;
+    let base = peer.run(Task::Write)?;
+    let addresses: Vec<u64> = (0..PAGES).map(|page| base + (page * STRIDE * PAGE_BYTES) as u64).collect();
+    let source = vec![[1_u8; PAGE_BYTES]; PAGES * STRIDE];
+    let staging = Staging::new()?;
+    let variants: &mut [Timed<'_>] = &mut [
+        &mut || {
+            peer.run(Task::Write)?;
+            time(|| {
+                staging.fill(PAGES, |into| {
+                    for (to, page) in into.iter_mut().zip(source.iter().step_by(STRIDE)) {
+                        to.copy_from_slice(page);
+                    }
+                    Ok(())
+                })
+            })
+        },
+        &mut || {
+            peer.run(Task::Write)?;
+            time(|| {
+                staging.fill(PAGES, |into| {
+                    pull::pages(peer.pid(), &addresses, into).map_err(|error| error.to_string())
+                })
+            })
+        },
+    ];
+    let samples = interleaved_timed(400, variants)?;
+    let [copy, pull] = [0, 1].map(|index| samples[index].median() / PAGES as f64);
+    Ok(vec![Finding::new(
+        "pull",
+        &Compared { limit: copy, measured: pull, unit: Unit::Time },
+        Target::AtMost(3.0),
+        samples[0].steady(),
+        format!("pull of {PAGES} scattered pages that a process just wrote, each page, against a warm copy"),
+    )])
+}

@@ -1,0 +1,111 @@
+//! Canisters on several cores at once.
+
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use execution::{Backend, EXECUTOR_STACK_BYTES};
+use sandbox_host::SandboxOptions;
+
+use super::Bench;
+use crate::canister::Canister;
+use crate::modules::{self, Heap, WASM_PAGE_BYTES, XORSHIFT_SEED};
+use crate::placement::pin;
+use crate::report::{Compared, Finding, Target, Unit};
+use crate::sample::Samples;
+
+const DIRTY_PAGES: u64 = 16;
+const WINDOW: Duration = Duration::from_millis(250);
+const ROUNDS: usize = 9;
+/// A control that gains less than this share of the cores says that the machine had none to give.
+const CONTROL_SHARE_MIN: f64 = 0.85;
+
+/// Something that a thread does over and over.
+type Work<'a> = Box<dyn FnMut() -> Result<(), String> + Send + 'a>;
+
+/// How much faster all cores are than one: canisters that write pages, sandboxed, against pure computing.
+pub(super) fn scaling(bench: &Bench) -> Result<Vec<Finding>, String> {
+    let cores = sandbox_os::place::cores();
+    let sandboxed = Bench::sandboxed(SandboxOptions::default())?;
+    let text = modules::memory(Heap::Bits32, WASM_PAGE_BYTES, DIRTY_PAGES);
+    let canisters = |first: u64| -> Result<Vec<Canister>, String> {
+        (first..).take(cores.len()).map(|index| Canister::from_text(&bench.compiler, &text, index)).collect()
+    };
+    let (mut outside, mut inside) = (canisters(0)?, canisters(1_000)?);
+    let [mut computing, mut sandbox, mut here] = [const { Vec::new() }; 3];
+    for _ in 0..ROUNDS {
+        let mut control: Vec<Work<'_>> = cores.iter().map(|_| Box::new(compute) as Work<'_>).collect();
+        computing.push(speed_up(&cores, &mut control)?);
+        sandbox.push(speed_up(&cores, &mut messages(&sandboxed, &mut outside))?);
+        here.push(speed_up(&cores, &mut messages(&bench.in_process, &mut inside))?);
+    }
+    let [computing, sandbox, here] =
+        [computing, sandbox, here].map(|samples| samples.into_iter().collect::<Samples>().median());
+    Ok(vec![Finding::new(
+        "scaling",
+        &Compared { limit: computing, measured: sandbox, unit: Unit::Factor },
+        Target::AtLeast(0.9),
+        computing > CONTROL_SHARE_MIN * cores.len() as f64,
+        format!(
+            "speed-up from 1 to {} cores: one canister a core, 16 pages written in each message, sandboxed, \
+             against pure computing; in-process {here:.2}x",
+            cores.len()
+        ),
+    )])
+}
+
+fn messages<'a>(backend: &'a dyn Backend, canisters: &'a mut [Canister]) -> Vec<Work<'a>> {
+    canisters
+        .iter_mut()
+        .map(|canister| Box::new(move || canister.update(backend, "pages")) as Work<'a>)
+        .collect()
+}
+
+/// About 20 us of arithmetic.
+fn compute() -> Result<(), String> {
+    let mut random = std::hint::black_box(XORSHIFT_SEED);
+    for _ in 0..10_000 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+    }
+    std::hint::black_box(random);
+    Ok(())
+}
+
+/// Operations a second of all workers, one a core, against the first alone.
+fn speed_up(cores: &[usize], workers: &mut [Work<'_>]) -> Result<f64, String> {
+    let alone = rate(cores, &mut workers[..1])?;
+    Ok(rate(cores, workers)? / alone)
+}
+
+fn rate(cores: &[usize], workers: &mut [Work<'_>]) -> Result<f64, String> {
+    let start = Barrier::new(workers.len());
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = workers
+            .iter_mut()
+            .zip(cores)
+            .map(|(worker, core)| {
+                let start = &start;
+                std::thread::Builder::new()
+                    .stack_size(EXECUTOR_STACK_BYTES)
+                    .spawn_scoped(scope, move || {
+                        let pinned = pin(None, *core);
+                        start.wait();
+                        pinned.and_then(|()| rate_of_one(worker))
+                    })
+                    .map_err(|error| format!("a thread: {error}"))
+            })
+            .collect::<Result<_, _>>()?;
+        threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread panicked")?).sum()
+    })
+}
+
+fn rate_of_one(work: &mut Work<'_>) -> Result<f64, String> {
+    work()?;
+    let (start, mut operations) = (Instant::now(), 0_u32);
+    while start.elapsed() < WINDOW {
+        work()?;
+        operations += 1;
+    }
+    Ok(f64::from(operations) / start.elapsed().as_secs_f64())
+}

@@ -1,0 +1,23 @@
+//! What the kernel does by itself, without Bulkhead: mappings of memory files, faults, page map scans, and
+//! reads of another process's memory. Peers and limits of the benchmarks are made of these. All unsafe code
+//! of this crate is here.
+
+#![expect(unsafe_code, reason = "mappings, signal handlers and ioctl(2) have no safe interface")]
+
+mod fault;
+mod mapping;
+mod pagemap;
+mod process;
+
+pub(crate) use fault::WriteFaults;
+pub(crate) use mapping::{Mapping, MemoryFile};
+pub(crate) use pagemap::{PageMap, Pages, WriteProtection};
+pub(crate) use process::copy;
+
+/// Bytes in a page.
+pub(crate) const PAGE_BYTES: usize = 4096;
+
+/// The result of a call that says `-1` on failure.
+fn checked(what: &str, result: i32) -> Result<i32, String> {
+    if result < 0 { Err(format!("{what}: {}", std::io::Error::last_os_error())) } else { Ok(result) }
+}

@@ -1,0 +1,114 @@
+//! Canister modules and pieces of them, as text of WebAssembly.
+
+/// Bytes by which heaps grow.
+pub(crate) const WASM_PAGE_BYTES: u64 = 1 << 16;
+
+/// Width of heap addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heap {
+    Bits32,
+    Bits64,
+}
+
+impl Heap {
+    /// Both.
+    pub(crate) const ALL: [Self; 2] = [Self::Bits32, Self::Bits64];
+
+    /// Bits of an address.
+    pub(crate) fn bits(self) -> u32 {
+        match self {
+            Self::Bits32 => 32,
+            Self::Bits64 => 64,
+        }
+    }
+
+    /// The type of an address.
+    pub(crate) fn pointer(self) -> &'static str {
+        match self {
+            Self::Bits32 => "i32",
+            Self::Bits64 => "i64",
+        }
+    }
+
+    /// A loop that runs `body` with local `$address` at 0, `stride`, ... below `end`.
+    pub(crate) fn walk(self, body: &str, stride: u64, end: u64) -> String {
+        format!("(loop $next {body} {})", self.advance(stride, end))
+    }
+
+    /// The end of such a loop.
+    pub(crate) fn advance(self, stride: u64, end: u64) -> String {
+        let ty = self.pointer();
+        format!(
+            "(local.set $address ({ty}.add (local.get $address) ({ty}.const {stride})))
+             (br_if $next ({ty}.lt_u (local.get $address) ({ty}.const {end})))"
+        )
+    }
+}
+
+/// One turn of a random generator with its state in local `$x`, an `i64`.
+pub(crate) const XORSHIFT: &str =
+    "(local.set $x (i64.xor (local.get $x) (i64.shl (local.get $x) (i64.const 13))))
+     (local.set $x (i64.xor (local.get $x) (i64.shr_u (local.get $x) (i64.const 7))))
+     (local.set $x (i64.xor (local.get $x) (i64.shl (local.get $x) (i64.const 17))))";
+/// Its first state.
+pub(crate) const XORSHIFT_SEED: u64 = 88_172_645_463_325_252;
+
+/// Words that [`memory`]'s loops handle in one turn.
+const UNROLLED: u64 = 8;
+
+/// A canister with a heap of `bytes` bytes and methods `empty`, `store` (writes every word), `fill` (the same
+/// by `memory.fill`), `load` (reads every word) and `pages` (writes a word in each of the first `dirty` pages).
+pub(crate) fn memory(heap: Heap, bytes: u64, dirty: u64) -> String {
+    let ty = heap.pointer();
+    let stores: String = (0..UNROLLED)
+        .map(|word| format!("(i64.store offset={} (local.get $address) (global.get $value))", 8 * word))
+        .collect();
+    let loads: String = (0..UNROLLED)
+        .map(|word| {
+            format!(
+                "(local.set $x (i64.add (local.get $x) (i64.load offset={} (local.get $address))))",
+                8 * word
+            )
+        })
+        .collect();
+    let store_loop = heap.walk(&stores, 8 * UNROLLED, bytes);
+    let load_loop = heap.walk(&loads, 8 * UNROLLED, bytes);
+    let page_loop = heap.walk("(i64.store (local.get $address) (global.get $value))", 4096, 4096 * dirty);
+    format!(
+        "(module
+           (import \"ic0\" \"msg_reply\" (func $reply))
+           (memory {ty} {heap_pages})
+           (global $value (mut i64) (i64.const 0))
+           (func $change (global.set $value (i64.add (global.get $value) (i64.const 0x0101010101010101))))
+           (func (export \"canister_update empty\") (call $reply))
+           (func (export \"canister_update store\") (local $address {ty})
+             (call $change) {store_loop} (call $reply))
+           (func (export \"canister_update fill\")
+             (call $change)
+             (memory.fill ({ty}.const 0) (i32.wrap_i64 (global.get $value)) ({ty}.const {bytes}))
+             (call $reply))
+           (func (export \"canister_update load\") (local $address {ty}) (local $x i64)
+             {load_loop} (global.set $value (local.get $x)) (call $reply))
+           (func (export \"canister_update pages\") (local $address {ty})
+             (call $change) {page_loop} (call $reply)))",
+        heap_pages = bytes / WASM_PAGE_BYTES
+    )
+}
+
+/// A canister that computes `turns` turns of xorshift in method `compute`.
+pub(crate) fn compute(turns: u64) -> String {
+    format!(
+        "(module
+           (import \"ic0\" \"msg_reply\" (func $reply))
+           (memory 1)
+           (global $result (mut i64) (i64.const 0))
+           (func (export \"canister_update compute\") (local $x i64) (local $turn i64)
+             (local.set $x (i64.const {XORSHIFT_SEED}))
+             (loop $next
+               {XORSHIFT}
+               (local.set $turn (i64.add (local.get $turn) (i64.const 1)))
+               (br_if $next (i64.lt_u (local.get $turn) (i64.const {turns}))))
+             (global.set $result (local.get $x))
+             (call $reply)))"
+    )
+}

@@ -1,0 +1,161 @@
+//! A peer process: this same program in another role, at the other end of a socket. It does with bare system
+//! calls what a worker does with the product's.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::process::Pid;
+
+use crate::kernel::{Mapping, MemoryFile};
+use crate::placement::pin;
+
+/// The argument that makes this program a peer.
+pub(crate) const ROLE: &str = "benchmark-peer";
+/// Bytes of a memory peer's answer: where its mapping lies, and the sum of what it read.
+const MEMORY_ANSWER_BYTES: usize = 16;
+
+/// What a peer does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Role {
+    /// Answers each packet with one of so many bytes.
+    Echo(usize),
+    /// Writes and reads a private mapping of so many pages.
+    Memory(usize),
+}
+
+/// What is asked of a [`Role::Memory`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Task {
+    /// Write every word; for the first time, or since `Forget`, each page faults and is copied.
+    Write,
+    /// Read every word.
+    Read,
+    /// Give up all copies.
+    Forget,
+}
+
+/// A peer process; killed when dropped.
+pub(crate) struct Peer {
+    child: Child,
+    socket: OwnedFd,
+}
+
+impl Peer {
+    /// Starts one.
+    pub(crate) fn start(role: Role) -> Result<Self, String> {
+        let (name, number) = match role {
+            Role::Echo(bytes) => ("echo", bytes),
+            Role::Memory(pages) => ("memory", pages),
+        };
+        let start = || {
+            let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+            let (socket, theirs) = rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None)?;
+            let child = Command::new(std::env::current_exe()?)
+                .args([ROLE, name, &number.to_string()])
+                .stdin(Stdio::from(theirs))
+                .spawn()?;
+            Ok(Self { child, socket })
+        };
+        start().map_err(|error: io::Error| format!("{name} peer: {error}"))
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> i32 {
+        Pid::from_child(&self.child).as_raw_pid()
+    }
+
+    /// Puts the peer on `core`.
+    pub(crate) fn pin(&self, core: usize) -> Result<(), String> {
+        pin(Pid::from_child(&self.child), core)
+    }
+
+    /// One round trip: sends `request`, waits for the answer.
+    pub(crate) fn round_trip(&self, request: &[u8], answer: &mut [u8]) -> Result<(), String> {
+        let failed = |error| format!("a peer: {error}");
+        rustix::net::send(&self.socket, request, SendFlags::NOSIGNAL).map_err(failed)?;
+        match rustix::net::recv(&self.socket, answer, RecvFlags::empty()).map_err(failed)? {
+            (0, _) => Err("a peer is gone".into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has a [`Role::Memory`] do `task`. Returns the address of its mapping.
+    pub(crate) fn run(&self, task: Task) -> Result<u64, String> {
+        let request = match task {
+            Task::Write => b"w",
+            Task::Read => b"r",
+            Task::Forget => b"f",
+        };
+        let mut answer = [0; MEMORY_ANSWER_BYTES];
+        self.round_trip(request, &mut answer)?;
+        let (address, _sum) = answer.split_first_chunk().expect("longer than an address");
+        Ok(u64::from_ne_bytes(*address))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The peer's side: serves until the other end closes.
+pub(crate) fn serve() -> ExitCode {
+    let mut words = std::env::args().skip(2);
+    let (role, number) = (words.next(), words.next().and_then(|text| text.parse::<usize>().ok()));
+    let served = match (role.as_deref(), number) {
+        (Some("echo"), Some(bytes)) => answer_all(bytes.clamp(1, 1 << 16), |_, _| Ok(())),
+        (Some("memory"), Some(pages)) => serve_memory(pages),
+        _ => return ExitCode::from(2),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("perf, as a peer: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve_memory(pages: usize) -> Result<(), String> {
+    let mut mapping = Mapping::private(&MemoryFile::filled(pages)?)?;
+    let mut value = 0_u64;
+    answer_all(MEMORY_ANSWER_BYTES, |request, answer| {
+        let mut sum = 0;
+        match request {
+            b"w" => {
+                value += 1;
+                mapping.words_mut().fill(value);
+            }
+            b"r" => sum = mapping.words().iter().fold(0_u64, |sum, word| sum.wrapping_add(*word)),
+            b"f" => mapping.forget(0, pages)?,
+            _ => return Err("an unknown task".into()),
+        }
+        answer[..8].copy_from_slice(&(mapping.address() as u64).to_ne_bytes());
+        answer[8..].copy_from_slice(&sum.to_ne_bytes());
+        Ok(())
+    })
+}
+
+/// Answers each packet with one of `bytes` bytes, which `answer` fills.
+fn answer_all(
+    bytes: usize,
+    mut answer: impl FnMut(&[u8], &mut [u8]) -> Result<(), String>,
+) -> Result<(), String> {
+    let stdin = io::stdin();
+    let mut request = vec![0; 1 << 16];
+    let mut reply = vec![0; bytes];
+    loop {
+        let count = match rustix::net::recv(&stdin, &mut request[..], RecvFlags::empty()) {
+            Ok((0, _)) | Err(_) => return Ok(()),
+            Ok((count, _)) => count,
+        };
+        answer(&request[..count], &mut reply)?;
+        if rustix::net::send(&stdin, &reply, SendFlags::NOSIGNAL).is_err() {
+            return Ok(());
+        }
+    }
+}
