@@ -6,5 +6,6 @@ mod containment;
 mod crash;
 mod drun;
 mod layering;
+mod memory_model;
 mod processes;
 mod refusals;

@@ -1,5 +1,6 @@
 //! The processes of a running node, seen from outside as any administrator sees them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -58,28 +59,44 @@ pub(crate) fn serving_workers(root: u32) -> Vec<u32> {
     workers
 }
 
-/// Processor time that a process used, in clock ticks, and whether it runs now.
-fn activity(pid: u32) -> Option<(u64, bool)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// Processor time that a process or a thread used, in clock ticks, and whether it runs now.
+fn activity(stat: &str) -> Option<(u64, bool)> {
+    let text = fs::read_to_string(stat).ok()?;
     // The name, in parentheses, may hold anything.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     Some((fields.get(11)?.parse().ok()?, *fields.first()? == "R"))
 }
 
+/// What a process or a thread of this one does.
+pub(crate) struct Activity {
+    stat: String,
+    first: Option<u64>,
+}
+
+impl Activity {
+    pub(crate) fn of_process(pid: u32) -> Self {
+        Self { stat: format!("/proc/{pid}/stat"), first: None }
+    }
+
+    pub(crate) fn of_thread(thread: rustix::process::Pid) -> Self {
+        Self { stat: format!("/proc/self/task/{}/stat", thread.as_raw_nonzero()), first: None }
+    }
+
+    /// Whether it is in the middle of something long: it runs, and has done so since the first look.
+    pub(crate) fn is_seen(&mut self) -> bool {
+        let Some((ticks, running)) = activity(&self.stat) else { return false };
+        let first = *self.first.get_or_insert(ticks);
+        running && ticks >= first + 2
+    }
+}
+
 /// Waits until a worker of the node is in the middle of a message: it runs and its processor time grows.
 #[track_caller]
 pub(crate) fn wait_for_busy_worker(root: u32) -> u32 {
-    let mut seen: Vec<(u32, u64)> = Vec::new();
+    let mut seen: BTreeMap<u32, Activity> = BTreeMap::new();
     wait_until("a worker runs a message", || {
-        for pid in serving_workers(root) {
-            let Some((ticks, running)) = activity(pid) else { continue };
-            match seen.iter().find(|(known, _)| *known == pid) {
-                None => seen.push((pid, ticks)),
-                Some((_, first)) if running && ticks >= first + 2 => return Some(pid),
-                Some(_) => {}
-            }
-        }
-        None
+        let busy = |pid: &u32| seen.entry(*pid).or_insert_with(|| Activity::of_process(*pid)).is_seen();
+        serving_workers(root).into_iter().find(busy)
     })
 }
 
