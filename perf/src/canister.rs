@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use execution::memory::{Arena, Memory, PAGE_BYTES};
+use execution::memory::{Arena, Memory};
 use execution::message::{Freezing, RunStatus};
 use execution::root::{MemoryRoot, Root};
 use execution::{
@@ -144,9 +144,9 @@ impl Staging {
     pub(crate) fn fill(
         &self,
         count: usize,
-        fill: impl FnOnce(&mut [&mut [u8; PAGE_BYTES]]) -> Result<(), String>,
+        fill: impl FnOnce(Vec<&mut [u8]>) -> Result<(), String>,
     ) -> Result<(), String> {
         let mut staged = self.0.stage(count).map_err(|error| error.to_string())?;
-        fill(&mut staged.pages_mut())
+        fill(staged.ranges_mut())
     }
 }

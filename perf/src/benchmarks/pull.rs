@@ -1,6 +1,6 @@
 //! Copying written pages out of a worker.
 
-use sandbox_os::pull;
+use sandbox_os::pull::{self, Span};
 
 use super::Bench;
 use crate::canister::Staging;
@@ -17,7 +17,8 @@ const STRIDE: usize = 3;
 pub(super) fn pull(_: &Bench) -> Result<Vec<Finding>, String> {
     let peer = Peer::start(Role::Memory(PAGES * STRIDE))?;
     let base = peer.run(Task::Write)?;
-    let addresses: Vec<u64> = (0..PAGES).map(|page| base + (page * STRIDE * PAGE_BYTES) as u64).collect();
+    let span = |page| Span { address: base + (page * STRIDE * PAGE_BYTES) as u64, bytes: PAGE_BYTES };
+    let from: Vec<Span> = (0..PAGES).map(span).collect();
     let source = vec![[1_u8; PAGE_BYTES]; PAGES * STRIDE];
     let staging = Staging::new()?;
     let variants: &mut [Timed<'_>] = &mut [
@@ -25,7 +26,8 @@ pub(super) fn pull(_: &Bench) -> Result<Vec<Finding>, String> {
             peer.run(Task::Write)?;
             time(|| {
                 staging.fill(PAGES, |into| {
-                    for (to, page) in into.iter_mut().zip(source.iter().step_by(STRIDE)) {
+                    let into = into.into_iter().flat_map(|range| range.chunks_exact_mut(PAGE_BYTES));
+                    for (to, page) in into.zip(source.iter().step_by(STRIDE)) {
                         to.copy_from_slice(page);
                     }
                     Ok(())
@@ -36,7 +38,7 @@ pub(super) fn pull(_: &Bench) -> Result<Vec<Finding>, String> {
             peer.run(Task::Write)?;
             time(|| {
                 staging.fill(PAGES, |into| {
-                    pull::pages(peer.pid(), &addresses, into).map_err(|error| error.to_string())
+                    pull::copy(peer.pid(), &from, into).map_err(|error| error.to_string())
                 })
             })
         },

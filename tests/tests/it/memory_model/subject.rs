@@ -20,8 +20,7 @@ impl<'a> Subject<'a> {
     /// A canister whose code has just been installed, with the limits of an application subnet.
     pub(super) fn new(way: &'a Way, module: &Arc<Module>) -> Self {
         let limits = Arc::new(Limits::application());
-        let arena_bytes = limits.arena_bytes;
-        Self { way, canister: Canister::new(7, module, &limits, arena_bytes), messages: 0 }
+        Self { way, canister: Canister::new(7, module, &limits, 1 << 40), messages: 0 }
     }
 
     /// Runs an update and commits it.
