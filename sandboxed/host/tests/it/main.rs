@@ -4,5 +4,6 @@ mod canister;
 mod hostile_peer;
 mod leases;
 mod mirror;
+mod pages;
 mod peer;
 mod real_worker;

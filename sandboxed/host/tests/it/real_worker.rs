@@ -18,7 +18,7 @@ use crate::canister::{invocation, of_module, update};
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Both images, static and without a compiler. A nested cargo, because here features are unified with it.
-fn images() -> [&'static [u8]; 2] {
+pub(crate) fn images() -> [&'static [u8]; 2] {
     static IMAGES: OnceLock<[&'static [u8]; 2]> = OnceLock::new();
     *IMAGES.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -46,7 +46,7 @@ fn sandbox() -> Sandboxed {
     Sandboxed::start(launcher, worker, SandboxOptions::default()).unwrap()
 }
 
-fn compile(text: &str) -> Arc<Module> {
+pub(crate) fn compile(text: &str) -> Arc<Module> {
     let compiler = ModuleCompiler::new(Engine::new().unwrap(), Arc::new(Limits::system()));
     compiler.compile(&wat::parse_str(text).unwrap()).unwrap().unwrap()
 }
@@ -101,7 +101,7 @@ fn counter() -> Snapshot {
 }
 
 /// The snapshot with an outcome applied, as a commit does it.
-fn commit(snapshot: &Snapshot, outcome: &Outcome) -> Snapshot {
+pub(crate) fn commit(snapshot: &Snapshot, outcome: &Outcome) -> Snapshot {
     let Some(effects) = &outcome.effects else { return snapshot.clone() };
     let delta = &effects.memory;
     let with = |memory: &Memory, size: Option<u64>, pages: &[(u64, PageVersion)]| {
@@ -115,7 +115,7 @@ fn commit(snapshot: &Snapshot, outcome: &Outcome) -> Snapshot {
     }
 }
 
-fn execute(backend: &dyn Backend, snapshot: &Snapshot, invocation: &Invocation) -> Outcome {
+pub(crate) fn execute(backend: &dyn Backend, snapshot: &Snapshot, invocation: &Invocation) -> Outcome {
     match backend.execute(snapshot, invocation).unwrap() {
         Execution::Finished(outcome) => outcome,
         Execution::Paused(_) => panic!("nothing pauses here"),
@@ -127,7 +127,7 @@ fn query(id: u64) -> Invocation {
     invocation(id, EntryPoint::Query { method: "get".into(), arg })
 }
 
-fn reply(outcome: &Outcome) -> Vec<u8> {
+pub(crate) fn reply(outcome: &Outcome) -> Vec<u8> {
     match outcome.effects.as_ref().and_then(|effects| effects.answer.clone()) {
         Some(execution::Answer::Reply(data)) => data,
         other => panic!("a reply was due, not {other:?}: {:?}", outcome.ending),
@@ -140,7 +140,7 @@ fn init(backend: &dyn Backend, snapshot: &Snapshot) -> Snapshot {
 }
 
 /// An outcome with page contents in the place of page versions.
-fn content(outcome: &Outcome) -> (Outcome, Vec<(u64, Vec<u8>)>) {
+pub(crate) fn content(outcome: &Outcome) -> (Outcome, Vec<(u64, Vec<u8>)>) {
     let mut outcome = outcome.clone();
     let mut pages = Vec::new();
     if let Some(effects) = &mut outcome.effects {
@@ -152,7 +152,7 @@ fn content(outcome: &Outcome) -> (Outcome, Vec<(u64, Vec<u8>)>) {
 }
 
 /// Runs `work` where guest code fits on the stack.
-fn on_large_stack(work: impl FnOnce() + Send + 'static) {
+pub(crate) fn on_large_stack(work: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new().stack_size(execution::EXECUTOR_STACK_BYTES).spawn(work).unwrap();
     thread.join().unwrap();
 }

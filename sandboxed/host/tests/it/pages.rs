@@ -1,0 +1,148 @@
+//! How written pages come out of a real worker, and how a worker follows its arena.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use execution::memory::PAGE_BYTES;
+use execution::{Backend, BackendError, Snapshot};
+use in_process::{Engine, InProcess, InProcessOptions};
+use sandbox_host::source::{LauncherSource, WorkerProcess, WorkerSource};
+use sandbox_host::{SandboxOptions, Sandboxed};
+use sandbox_os::Socket;
+use sandbox_os::pull::{PullError, Span};
+use sandbox_os::verify::{NotConfined, Phase};
+
+use crate::canister::{of_module, update};
+use crate::real_worker::{commit, compile, content, execute, images, on_large_stack, reply};
+
+/// Writes stable pages out of order, more heap pages than one reply carries, and grows both memories.
+const WRITER: &str = r#"(module
+    (import "ic0" "msg_reply" (func $reply))
+    (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
+    (import "ic0" "stable64_grow" (func $grow (param i64) (result i64)))
+    (import "ic0" "stable64_write" (func $write (param i64 i64 i64)))
+    (import "ic0" "stable64_read" (func $read (param i64 i64 i64)))
+    (memory 1 200)
+    (global $n (mut i32) (i32.const 0))
+    (func $next (global.set $n (i32.add (global.get $n) (i32.const 1))) (i32.store (i32.const 0) (global.get $n)))
+    (func (export "canister_update scattered") (local $page i32)
+        (call $next)
+        (drop (call $grow (i64.const 2)))
+        (drop (memory.grow (i32.const 1)))
+        (call $write (i64.const 81920) (i64.const 0) (i64.const 4))
+        (call $write (i64.const 4095) (i64.const 0) (i64.const 2))
+        (call $write (i64.const 40960) (i64.const 0) (i64.const 4))
+        (i32.store (i32.const 12288) (global.get $n))
+        (i32.store (i32.const 53248) (global.get $n))
+        (call $reply))
+    (func (export "canister_update many")
+        (call $next)
+        (drop (memory.grow (i32.const 100)))
+        (memory.fill (i32.const 4096) (global.get $n) (i32.const 6400000))
+        (call $reply))
+    (func (export "canister_update trap")
+        (call $next) (memory.fill (i32.const 0) (i32.const 99) (i32.const 60000)) (unreachable))
+    (func (export "canister_update get")
+        (call $read (i64.const 8) (i64.const 81920) (i64.const 4))
+        (call $append (i32.const 0) (i32.const 12))
+        (call $reply)))"#;
+
+const MESSAGES: [&str; 8] = ["scattered", "many", "trap", "scattered", "many", "many", "trap", "get"];
+
+/// Real workers whose memory the node may not read.
+struct Unreadable(LauncherSource);
+
+impl WorkerSource for Unreadable {
+    fn launch(&self) -> Result<Box<dyn WorkerProcess>, BackendError> {
+        Ok(Box::new(Refusing(self.0.launch()?)))
+    }
+}
+
+#[derive(Debug)]
+struct Refusing(Box<dyn WorkerProcess>);
+
+impl WorkerProcess for Refusing {
+    fn pid(&self) -> i32 {
+        self.0.pid()
+    }
+
+    fn socket(&self) -> &Socket {
+        self.0.socket()
+    }
+
+    fn layers(&self) -> Vec<(&'static str, bool)> {
+        self.0.layers()
+    }
+
+    fn verify(&self, phase: Phase, memory: &[Range<u64>]) -> Result<(), NotConfined> {
+        self.0.verify(phase, memory)
+    }
+
+    fn pull(&self, _: &[Span], _: Vec<&mut [u8]>) -> Result<(), PullError> {
+        Err(PullError::Refused)
+    }
+
+    fn place(&self, core: usize) {
+        self.0.place(core);
+    }
+
+    fn kill(&mut self) -> String {
+        self.0.kill()
+    }
+}
+
+fn source() -> LauncherSource {
+    let [launcher, worker] = images();
+    LauncherSource::start(launcher, worker).unwrap()
+}
+
+fn sandbox(source: impl WorkerSource + 'static) -> Sandboxed {
+    Sandboxed::with_source(Box::new(source), SandboxOptions::default()).unwrap()
+}
+
+#[test]
+fn pages_are_the_same_whether_the_node_may_read_a_worker_or_has_to_ask_it() {
+    on_large_stack(|| {
+        let module = compile(WRITER);
+        let backends: [Box<dyn Backend>; 3] = [
+            Box::new(sandbox(source())),
+            Box::new(sandbox(Unreadable(source()))),
+            Box::new(InProcess::new(Engine::new().unwrap(), &InProcessOptions::default())),
+        ];
+        let mut states = [(); 3].map(|()| of_module(Arc::clone(&module), 1 << 30));
+        for (id, method) in (1..).zip(MESSAGES) {
+            let outcomes = [0, 1, 2].map(|at| execute(&*backends[at], &states[at], &update(id, method)));
+            let [pulled, asked, direct] = outcomes.each_ref().map(content);
+            assert_eq!(pulled.0, direct.0, "{method}");
+            assert!(pulled.1 == direct.1, "{method}: pulled pages differ");
+            assert_eq!(asked.0, direct.0, "{method}");
+            assert!(asked.1 == direct.1, "{method}: pages asked for differ");
+            let after: Vec<Snapshot> =
+                states.iter().zip(&outcomes).map(|(state, outcome)| commit(state, outcome)).collect();
+            states = after.try_into().unwrap();
+        }
+        assert_eq!(states[0].stable.pages_stored(), 4, "stable pages 0, 1, 10 and 20");
+    });
+}
+
+#[test]
+fn an_arena_that_gets_a_further_segment_takes_a_new_worker_once() {
+    let sandbox = sandbox(source());
+    let start = of_module(compile(WRITER), 1 << 30);
+    let count = |id: u64, state: &Snapshot| {
+        let outcome = execute(&sandbox, state, &update(id, "scattered"));
+        (commit(state, &outcome), sandbox.pids())
+    };
+    let (first, pids) = count(1, &start);
+    assert_eq!(count(2, &first).1, pids);
+    // As large a commit of older messages: what comes now lies in the second segment.
+    let held = start.arena.stage((256 << 20) / PAGE_BYTES).unwrap();
+    assert_eq!(start.arena.segments(), 2);
+    let (second, later) = count(3, &first);
+    assert_ne!(later, pids, "the first worker has mapped one segment");
+    let (third, same) = count(4, &second);
+    assert_eq!(same, later);
+    drop(held);
+    let outcome = execute(&sandbox, &third, &update(5, "get"));
+    assert_eq!(reply(&outcome)[..4], 3_u32.to_le_bytes());
+}
