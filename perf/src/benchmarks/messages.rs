@@ -8,7 +8,7 @@ use crate::modules::{self, Heap, WASM_PAGE_BYTES};
 use crate::peer::{Peer, Role};
 use crate::placement::Pinned;
 use crate::report::{Compared, Finding, Target, Unit};
-use crate::sample::{Variant, interleaved, time};
+use crate::sample::{Variant, interleaved};
 
 /// Bytes of an empty update's request and reply on the wire, rounded up; the bare round trip carries as many.
 const REQUEST_BYTES: usize = 512;
@@ -60,8 +60,8 @@ pub(super) fn compute(bench: &Bench) -> Result<Vec<Finding>, String> {
     let _pinned = Pinned::this_thread(CORE)?;
     let sandboxed = Bench::sandboxed(SandboxOptions::default())?;
     let mut trial = Canister::from_text(&bench.compiler, &modules::compute(TRIAL_TURNS), 1)?;
-    trial.update(&bench.in_process, "compute")?;
-    let nanoseconds = time(|| trial.update(&bench.in_process, "compute"))?;
+    let trials: &mut [Variant<'_>] = &mut [&mut || trial.update(&bench.in_process, "compute")];
+    let nanoseconds = interleaved(10, 1, trials)?[0].quantile(0.0);
     let text = modules::compute((TRIAL_TURNS as f64 * MESSAGE_NANOSECONDS / nanoseconds) as u64);
     let canister = |index| Canister::from_text(&bench.compiler, &text, index);
     let (mut here, mut control, mut there) = (canister(2)?, canister(3)?, canister(4)?);
