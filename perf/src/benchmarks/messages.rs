@@ -2,7 +2,7 @@
 
 use sandbox_host::SandboxOptions;
 
-use super::{Bench, GIB};
+use super::{Bench, CORE, GIB};
 use crate::canister::Canister;
 use crate::modules::{self, Heap, WASM_PAGE_BYTES};
 use crate::peer::{Peer, Role};
@@ -15,7 +15,6 @@ const REQUEST_BYTES: usize = 512;
 const REPLY_BYTES: usize = 256;
 /// A bare same-core round trip slower than this was not one: the control failed.
 const BARE_NANOSECONDS_MAX: f64 = 20_000.0;
-const CORE: usize = 0;
 /// Pages that a small message writes.
 const DIRTY_PAGES: u64 = 100;
 

@@ -45,6 +45,8 @@ pub(crate) const ALL: &[Benchmark] = &[
 
 /// A Motoko actor of about 250 KB with a 64-bit heap.
 const MOTOKO: &[u8] = include_bytes!("../../../tests/canisters/motoko/Counter-eop.wasm");
+/// Where messages run that are measured one at a time.
+const CORE: usize = 0;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
