@@ -140,11 +140,11 @@ pub(crate) fn run(only: Option<&str>, json: Option<&Path>) -> Result<(), String>
     }
     let bench = Bench::new()?;
     let mut findings = Vec::new();
-    println!("{:<26} {:>12} {:>12} {:>7}  {:<8} verdict", "id", "limit", "measured", "ratio", "target");
+    println!("{:<32} {:>12} {:>12} {:>8}  {:<8} verdict", "id", "limit", "measured", "ratio", "target");
     for benchmark in chosen {
         for finding in (benchmark.run)(&bench).map_err(|error| format!("{}: {error}", benchmark.id))? {
             println!(
-                "{:<26} {:>12} {:>12} {:>7.2}  {:<8} {:<8}  {}",
+                "{:<32} {:>12} {:>12} {:>8.3}  {:<8} {:<8}  {}",
                 finding.id,
                 finding.limit,
                 finding.measured,

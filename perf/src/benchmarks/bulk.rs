@@ -46,11 +46,6 @@ impl Limit {
     /// Writes with a copy-on-write fault for each page, then a copy to warm memory.
     fn write(&mut self) -> Result<f64, String> {
         self.peer.run(Task::Forget)?;
-        self.write_again()
-    }
-
-    /// Writes to pages that are the process's own already, then a copy.
-    fn write_again(&mut self) -> Result<f64, String> {
         time(|| {
             let address = self.peer.run(Task::Write)?;
             kernel::copy(self.peer.pid(), address, self.copy.bytes_mut())
@@ -134,7 +129,6 @@ impl<'a> Series<'a> {
         drop(started);
         let started = self.kind.start(self.bench)?;
         let read_first = self.messages(&started, "load", 1, Limit::read_first)?;
-        let again = Unit::Time.show(self.limit.write_again()?);
         let written = write.measured.median();
         let mut findings = vec![
             self.finding(
@@ -142,11 +136,7 @@ impl<'a> Series<'a> {
                 "the first message writes 1 GiB by word, no slot is warm",
                 &write_first,
             ),
-            self.finding(
-                "write",
-                &format!("a later message writes 1 GiB by word (bare, no faults: {again})"),
-                &write,
-            ),
+            self.finding("write", "a later message writes 1 GiB by word", &write),
             self.finding("fill", "a later message writes 1 GiB by memory.fill", &fill),
             self.finding("read-first", "a new instance's first message reads 1 GiB", &read_first),
             self.finding("read", "a later message reads 1 GiB", &read),

@@ -2,10 +2,11 @@
 
 use sandbox_os::pull::{self, Span};
 
-use super::Bench;
+use super::{Bench, CORE};
 use crate::canister::Staging;
 use crate::kernel::PAGE_BYTES;
 use crate::peer::{Peer, Role, Task};
+use crate::placement::Pinned;
 use crate::report::{Compared, Finding, Target, Unit};
 use crate::sample::{Timed, interleaved_timed, time};
 
@@ -15,7 +16,10 @@ const STRIDE: usize = 3;
 
 /// Pull of 100 scattered pages into recycled slots, against a copy of warm pages.
 pub(super) fn pull(_: &Bench) -> Result<Vec<Finding>, String> {
+    // A worker runs on the core of the thread that calls it.
+    let _pinned = Pinned::this_thread(CORE)?;
     let peer = Peer::start(Role::Memory(PAGES * STRIDE))?;
+    peer.pin(CORE)?;
     let base = peer.run(Task::Write)?;
     let span = |page| Span { address: base + (page * STRIDE * PAGE_BYTES) as u64, bytes: PAGE_BYTES };
     let from: Vec<Span> = (0..PAGES).map(span).collect();

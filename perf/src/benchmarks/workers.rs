@@ -95,13 +95,12 @@ pub(super) fn footprint(bench: &Bench) -> Result<Vec<Finding>, String> {
     let findings = all.map(|(name, [node, worker], state)| {
         Finding::new(
             format!("footprint-{name}"),
-            &Compared { limit: installed[0], measured: node + worker, unit: Unit::Bytes },
+            &Compared { limit: MOTOKO.len() as f64, measured: node + worker, unit: Unit::Bytes },
             Target::None,
             true,
             format!(
-                "memory of one canister of {} KB, {state}: node {}, worker {} (proportional set size and page \
-                 tables), against installed",
-                MOTOKO.len() / 1000,
+                "memory of one canister, {state}: node {}, worker {} (proportional set size and page tables), \
+                 against the size of its module",
                 Unit::Bytes.show(node),
                 Unit::Bytes.show(worker)
             ),
