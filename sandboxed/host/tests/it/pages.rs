@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use execution::memory::PAGE_BYTES;
+use execution::memory::{Arena, Budget, PAGE_BYTES};
 use execution::{Backend, BackendError, Snapshot};
 use in_process::{Engine, InProcess, InProcessOptions};
 use sandbox_host::source::{LauncherSource, WorkerProcess, WorkerSource};
@@ -12,7 +12,7 @@ use sandbox_os::Socket;
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{NotConfined, Phase};
 
-use crate::canister::{of_module, update};
+use crate::canister::{of_module, principal, update};
 use crate::real_worker::{commit, compile, content, execute, images, on_large_stack, reply};
 
 /// Writes stable pages out of order, more heap pages than one reply carries, and grows both memories.
@@ -145,4 +145,34 @@ fn an_arena_that_gets_a_further_segment_takes_a_new_worker_once() {
     drop(held);
     let outcome = execute(&sandbox, &third, &update(5, "get"));
     assert_eq!(reply(&outcome)[..4], 3_u32.to_le_bytes());
+}
+
+#[test]
+fn a_message_that_meets_the_nodes_memory_fails_with_its_name_and_runs_when_there_is_some() {
+    on_large_stack(|| {
+        let module = compile(WRITER);
+        let backends: [Box<dyn Backend>; 2] = [
+            Box::new(sandbox(source())),
+            Box::new(InProcess::new(Engine::new().unwrap(), &InProcessOptions::default())),
+        ];
+        for backend in backends {
+            let budget = Budget::new(8 << 20);
+            let within = || Snapshot {
+                arena: Arena::within(1 << 30, &budget).unwrap(),
+                ..of_module(Arc::clone(&module), PAGE_BYTES as u64)
+            };
+            let (one, other) = (within(), within());
+            let other = Snapshot { canister: principal(8), ..other };
+            // Nearly all of the budget is one canister's; the other's large message finds none, a small one does.
+            let kept = execute(&*backend, &one, &update(1, "many"));
+            let refused = backend.execute(&other, &update(2, "many")).unwrap_err();
+            assert!(matches!(refused, BackendError::Exhausted { limit: "memory_bytes", .. }), "{refused}");
+            let small = execute(&*backend, &other, &update(3, "scattered"));
+            assert_eq!(small.heap_pages_dirty, 3);
+            // Free slots stay with their canister: memory comes back when that is gone, workers included.
+            drop((kept, one, backend));
+            let backend = InProcess::new(Engine::new().unwrap(), &InProcessOptions::default());
+            execute(&backend, &other, &update(4, "many"));
+        }
+    });
 }
