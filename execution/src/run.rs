@@ -23,6 +23,8 @@ use crate::{
 
 /// How often a message is tried on the backend within one round.
 const TRIES: u32 = 3;
+/// The same where a resource of the node is lacking: a backend gives back what it can spare after the first.
+const TRIES_LACKING: u32 = 2;
 /// Slices that one message may take (`canister-execution.md` section 3.4).
 const SLICES_MAX: u32 = 400;
 /// What a message counts in a round's budget besides its instructions; not charged.
@@ -125,12 +127,19 @@ pub(crate) fn retried<T>(mut attempt: impl FnMut() -> Result<T, BackendError>) -
     let mut tries = 1;
     loop {
         match attempt() {
-            Err(error) if tries < TRIES => {
+            Err(error) if tries < tries_for(&error) => {
                 tracing::debug!(%error, tries, "backend failed, trying again");
                 tries += 1;
             }
             result => return result,
         }
+    }
+}
+
+fn tries_for(error: &BackendError) -> u32 {
+    match error {
+        BackendError::Exhausted { .. } => TRIES_LACKING,
+        _ => TRIES,
     }
 }
 

@@ -22,7 +22,27 @@ use crate::state::{
 use crate::{Backend, Compiler, Cycles, ErrorCode, Principal, UserError};
 
 /// Rounds in a row that a canister may fail before it is quarantined on this node.
-pub(crate) const FAILED_ROUNDS_MAX: u32 = 3;
+const FAILED_ROUNDS_MAX: u32 = 3;
+
+/// Rounds that a canister waits at most before it is tried again where a resource was lacking.
+const WAIT_ROUNDS_MAX: u32 = 64;
+
+/// Rounds in a row that a canister failed in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Failing {
+    /// Those that count towards quarantine.
+    rounds: u32,
+    /// Those that lacked a resource of the node.
+    lacking: u32,
+    /// The round in which it is tried again.
+    resumes: u64,
+}
+
+impl Failing {
+    fn is_quarantined(&self) -> bool {
+        self.rounds >= FAILED_ROUNDS_MAX
+    }
+}
 
 /// A subnet: its state and what runs it.
 pub struct Subnet {
@@ -34,8 +54,8 @@ pub struct Subnet {
     executors: Executors,
     options: SchedulerOptions,
     invocations: Arc<AtomicU64>,
-    /// Failed rounds in a row, by canister. Node-local.
-    failing: BTreeMap<Principal, u32>,
+    /// Canisters whose last round failed. Node-local.
+    failing: BTreeMap<Principal, Failing>,
     roots: StateRoot,
 }
 
@@ -153,7 +173,7 @@ impl Subnet {
     /// Whether this node has given up on a canister until [`Subnet::release`] or new code.
     #[must_use]
     pub fn is_quarantined(&self, id: &Principal) -> bool {
-        self.failing.get(id).is_some_and(|&rounds| rounds >= FAILED_ROUNDS_MAX)
+        self.failing.get(id).is_some_and(Failing::is_quarantined)
     }
 
     /// Lets a quarantined canister run again.

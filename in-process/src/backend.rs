@@ -55,6 +55,22 @@ impl InProcess {
     }
 
     fn run(&self, role: Role, snapshot: &Snapshot, invocation: &Invocation) -> Result<Outcome, BackendError> {
+        let result = self.run_warm(role, snapshot, invocation);
+        if let Err(BackendError::Exhausted { .. }) = &result {
+            // Old versions that idle instances keep are not to be in the way when the message runs again.
+            let idle =
+                [Role::Update, Role::Query].map(|role| lock(&self.warm).take(&(snapshot.canister, role)));
+            drop(idle);
+        }
+        result
+    }
+
+    fn run_warm(
+        &self,
+        role: Role,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+    ) -> Result<Outcome, BackendError> {
         let key = (snapshot.canister, role);
         let warm = lock(&self.warm).take(&key).and_then(|warm| warm.follow(snapshot));
         let warm = match warm {

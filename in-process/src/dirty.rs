@@ -3,7 +3,7 @@
 //! the order of their first writes, 32 bits each, little endian.
 //!
 //! The list makes reading the map cost what was written, not what the heap could hold; the bytes make the
-//! barrier two loads and a branch that is not taken (measured in `docs/decisions/0003`).
+//! barrier two loads and a branch that is not taken (measured in `docs/decisions/0004`).
 
 use execution::memory::{PAGE_BYTES, WASM_PAGE_BYTES};
 

@@ -38,6 +38,9 @@ pub enum EngineError {
     /// An update that this instance can't follow: the owner drops it and makes a new one.
     #[error("could not bring the instance up to date: {0}")]
     Sync(String),
+    /// The kernel has no memory or no mapping left.
+    #[error(transparent)]
+    Memory(#[from] execution::memory::MemoryError),
     /// A run failed around the guest: the owner drops the instance.
     #[error("the run failed: {0}")]
     Run(String),
@@ -121,7 +124,7 @@ fn config() -> Result<Config, wasmtime::Error> {
         .memory_guard_size(MEMORY_GUARD_BYTES)
         .guard_before_linear_memory(false)
         .memory_may_move(false)
-        // Pages of record are copied in; a copy-on-write image would be a second source of content.
+        // Pages of record are mapped or copied in; an image of wasmtime's would be a second source of content.
         .memory_init_cow(false)
         .table_lazy_init(true)
         .signals_based_traps(true)

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use execution::memory::{MemoryError, PAGE_BYTES, PageUpdate, WASM_PAGE_BYTES, Window};
+use execution::memory::{PAGE_BYTES, PageUpdate, WASM_PAGE_BYTES, Window};
 use execution::module::Interface;
 use execution::outcome::{Effects, Ending, LogLine};
 use execution::{EntryPoint, GlobalValue, Instructions, Invocation, Trap};
@@ -191,15 +191,16 @@ pub(crate) fn set_counter(store: &mut StoreContextMut<'_, Data>, instructions: i
 }
 
 impl Instance {
-    /// Makes an instance with the memory of `start`, whose pages lie in `base`. It costs the number of runs
-    /// of pages, not of pages.
+    /// Makes an instance with the memory of `start`, whose pages lie in `base`. Long runs of pages cost a
+    /// mapping each, short ones a copy.
     ///
     /// The owner keeps the versions in the slots that it names here and in [`Instance::sync`] alive until an
     /// update replaces them: the instance reads them when it likes.
     ///
     /// # Errors
     /// [`EngineError::Instance`] when the kernel refuses memory, or code and shape don't fit together.
-    /// [`EngineError::Sync`] when `start` is not of that shape.
+    /// [`EngineError::Sync`] when `start` is not of that shape. [`EngineError::Memory`] when no more can be
+    /// mapped.
     pub fn new(code: &Code, shape: Shape, base: Base<'_>, start: &Update) -> Result<Self, EngineError> {
         let failed = |error: wasmtime::Error| EngineError::Instance(format!("{error:#}"));
         let Base { window, files, bytes_max, mappings_max } = base;
@@ -224,13 +225,12 @@ impl Instance {
         instance.store.data_mut().stable.table = PageTable::new(&start.stable);
         let (mapped, copied) = mapped_and_copied(&start.heap, mappings_max);
         for run in mapped {
-            // Where the kernel has no mapping left, the pages are copied like all others.
-            if !instance.map_heap(&files, bytes_max, run)? {
-                instance.load_heap_run(run)?;
-            }
+            let heap = instance.store.data().handles().memory;
+            let heap = heap.ok_or_else(|| EngineError::Sync("there is no heap".into()))?;
+            native::map_heap(&mut instance.store, heap, &files, bytes_max, run)?;
         }
-        for run in copied {
-            instance.load_heap_run(run)?;
+        for (page, _) in copied.into_iter().flat_map(PageUpdate::pages) {
+            instance.load_heap_page(page).map_err(EngineError::Sync)?;
         }
         instance.state = State::Ready;
         Ok(instance)
@@ -256,9 +256,11 @@ impl Instance {
         require_ascending("heap", &update.heap, update.heap_pages)?;
         for run in &update.heap {
             for (page, slot) in run.pages() {
-                self.heap.set(page, slot);
+                let first = self.heap.set(page, slot);
                 if !run.known {
                     self.load_heap_page(page).map_err(EngineError::Sync)?;
+                } else if first {
+                    self.own_heap_page(page);
                 }
             }
         }
@@ -306,6 +308,8 @@ impl Instance {
         }
         let reusable = !shrink
             && !self.shape().drops_data
+            && !self.heap.is_large()
+            && !self.store.data().stable.table.is_large()
             && !stable::overlay_is_large(&mut self.store.as_context_mut());
         let logs = logs(&mut run, trap.as_ref());
         let effects = match &trap {
@@ -413,25 +417,15 @@ impl Instance {
         Ok(())
     }
 
-    /// Maps heap pages copy-on-write; false, and nothing changed, where the kernel refuses that.
-    fn map_heap(
-        &mut self,
-        files: &[BorrowedFd<'_>],
-        bytes_max: u64,
-        run: PageUpdate,
-    ) -> Result<bool, EngineError> {
-        let memory = self.store.data().handles().memory;
-        let memory = memory.ok_or_else(|| EngineError::Sync("there is no heap".into()))?;
-        let mapped = native::map_heap(&mut self.store, memory, files, bytes_max, run);
-        match mapped {
-            Ok(()) => Ok(true),
-            Err(MemoryError::Os { .. }) => Ok(false),
-            Err(error) => Err(EngineError::Sync(error.to_string())),
+    /// Makes sure that a page is this instance's own, and not still the arena's. Code counts as having written
+    /// a page that the processor has not: the compiler leaves out the store of a value to where it was just
+    /// read, and memmove(3) from a place to itself does nothing.
+    fn own_heap_page(&mut self, page: u64) {
+        let Some(memory) = self.store.data().handles().memory else { return };
+        let Ok(page) = usize::try_from(page) else { return };
+        if let Some(byte) = memory.data_mut(&mut self.store).get_mut(page * PAGE_BYTES) {
+            *byte = std::hint::black_box(*byte);
         }
-    }
-
-    fn load_heap_run(&mut self, run: PageUpdate) -> Result<(), EngineError> {
-        run.pages().try_for_each(|(page, _)| self.load_heap_page(page)).map_err(EngineError::Sync)
     }
 
     /// Copies a heap page of record into place.

@@ -1,67 +1,40 @@
-//! Tables over 4 KiB pages that cost what they hold: a heap or stable memory may be large and touched little.
+//! Tables over 4 KiB pages that cost what they hold: a memory may be large and touched little, here and there.
 
 use std::collections::BTreeMap;
 
 use execution::memory::{PageUpdate, Slot};
 
-/// Pages in a chunk, the unit in which tables grow: 1 MiB.
-const CHUNK_PAGES: u64 = 256;
-/// Entry of a page whose slot is as it was at the start.
-const AS_AT_START: u32 = 0;
-/// Entry of a page that is all zero.
-const ZERO: u32 = 1;
-/// Entry of the page in slot 0.
-const SLOT: u32 = 2;
-
-/// A number for each page; 0 where none was set.
-#[derive(Debug, Default)]
-pub(crate) struct PageMap(BTreeMap<u64, Box<[u32; CHUNK_PAGES as usize]>>);
-
-impl PageMap {
-    pub(crate) fn get(&self, page: u64) -> u32 {
-        self.0.get(&(page / CHUNK_PAGES)).map_or(0, |chunk| chunk[within(page)])
-    }
-
-    /// The number of `page`, to be set.
-    pub(crate) fn entry(&mut self, page: u64) -> &mut u32 {
-        let chunk = self.0.entry(page / CHUNK_PAGES);
-        &mut chunk.or_insert_with(|| Box::new([0; CHUNK_PAGES as usize]))[within(page)]
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
-    }
-}
-
-fn within(page: u64) -> usize {
-    (page % CHUNK_PAGES) as usize
-}
+/// Changed pages that a table may hold; a new one starts from runs again.
+const CHANGED_MAX: usize = 1 << 20;
 
 /// Where the pages of record of a memory lie: as at the start, and what changed since.
 #[derive(Debug, Default)]
 pub(crate) struct PageTable {
     /// By ascending page.
     start: Vec<PageUpdate>,
-    changed: PageMap,
+    /// `None`: all zero.
+    changed: BTreeMap<u64, Option<Slot>>,
 }
 
 impl PageTable {
     /// A table of `start`, which must be ascending and disjoint; absent pages are zero.
     pub(crate) fn new(start: &[PageUpdate]) -> Self {
-        Self { start: start.to_vec(), changed: PageMap::default() }
+        Self { start: start.to_vec(), changed: BTreeMap::new() }
     }
 
     /// The slot of `page`; `None`: all zero.
     pub(crate) fn get(&self, page: u64) -> Option<Slot> {
-        match self.changed.get(page) {
-            AS_AT_START => self.at_start(page),
-            entry => entry.checked_sub(SLOT),
-        }
+        self.changed.get(&page).copied().unwrap_or_else(|| self.at_start(page))
     }
 
-    pub(crate) fn set(&mut self, page: u64, slot: Option<Slot>) {
-        // An arena has far fewer slots than numbers (`execution_memory`: 2^28).
-        *self.changed.entry(page) = slot.map_or(ZERO, |slot| slot.saturating_add(SLOT));
+    /// Sets the slot of `page`; whether it is the page's first change since the start.
+    pub(crate) fn set(&mut self, page: u64, slot: Option<Slot>) -> bool {
+        self.changed.insert(page, slot).is_none()
+    }
+
+    /// Whether so many pages have changed that the table should be made anew.
+    pub(crate) fn is_large(&self) -> bool {
+        self.changed.len() > CHANGED_MAX
     }
 
     fn at_start(&self, page: u64) -> Option<Slot> {
@@ -87,20 +60,12 @@ mod tests {
             slots(&table),
             [none, none, Some(10), Some(11), Some(12), none, none, none, none, Some(0), none]
         );
-        table.set(3, None);
-        table.set(5, Some(0));
+        assert!(table.set(3, None));
+        assert!(table.set(5, Some(0)));
+        assert!(!table.set(5, Some(0)), "the second change");
         assert_eq!(
             slots(&table),
             [none, none, Some(10), none, Some(12), Some(0), none, none, none, Some(0), none]
         );
-    }
-
-    #[test]
-    fn a_map_costs_the_chunks_that_it_touches() {
-        let mut map = PageMap::default();
-        *map.entry(1 << 40) += 7;
-        assert_eq!((map.get(1 << 40), map.get((1 << 40) + 1), map.0.len()), (7, 0, 1));
-        map.clear();
-        assert_eq!((map.get(1 << 40), map.0.len()), (0, 0));
     }
 }

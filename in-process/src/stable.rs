@@ -4,12 +4,14 @@
 //! page in a message copies it into the overlay, a private memory that only ever holds this message's
 //! written pages.
 
+use std::collections::BTreeMap;
+
 use execution::memory::{PAGE_BYTES, WASM_PAGE_BYTES, Window};
 use wasmtime::{AsContextMut, Memory, MemoryTypeBuilder, Store, StoreContextMut};
 
 use crate::engine::{EngineError, MEMORY_RESERVATION_BYTES};
 use crate::instance::Data;
-use crate::pages::{PageMap, PageTable};
+use crate::pages::PageTable;
 use crate::trap::Stop;
 
 /// The overlay grows by this many 64 KiB pages at a time: one mprotect(2) for 1 MiB.
@@ -29,13 +31,10 @@ pub(crate) struct Stable {
     pub(crate) wasm_pages: u64,
     /// Pages of record.
     pub(crate) table: PageTable,
-    /// Pages written in this message: one more than their place in the overlay.
-    written: PageMap,
-    /// The same pages in the order of their places.
+    /// Pages read or written in this message; those written with their place in the overlay.
+    accessed: BTreeMap<u64, Option<u32>>,
+    /// Pages written in the order of their places.
     order: Vec<u64>,
-    /// Pages read or written in this message: 1.
-    accessed: PageMap,
-    accessed_count: u64,
     overlay: Option<Memory>,
 }
 
@@ -45,10 +44,8 @@ impl Stable {
             window,
             wasm_pages: 0,
             table: PageTable::default(),
-            written: PageMap::default(),
+            accessed: BTreeMap::new(),
             order: Vec::new(),
-            accessed: PageMap::default(),
-            accessed_count: 0,
             overlay: None,
         }
     }
@@ -78,10 +75,8 @@ impl Stable {
 
     /// Forgets this message's pages; the page table stands.
     pub(crate) fn forget(&mut self) {
-        self.written.clear();
-        self.order.clear();
         self.accessed.clear();
-        self.accessed_count = 0;
+        self.order.clear();
     }
 
     /// Reads a page of record.
@@ -100,13 +95,14 @@ impl Stable {
 
     /// Where in the overlay a page lies, if it was written in this message.
     fn place(&self, page: u64) -> Option<u64> {
-        self.written.get(page).checked_sub(1).map(u64::from)
+        self.accessed.get(&page).copied().flatten().map(u64::from)
     }
 
     /// Pages of `offset..offset+size` not written yet in this message.
     pub(crate) fn unwritten(&self, offset: u64, size: u64) -> u64 {
         let (first, last) = (offset / PAGE, (offset + size - 1) / PAGE);
-        (first..=last).filter(|page| self.written.get(*page) == 0).count() as u64
+        let written = self.accessed.range(first..=last).filter(|(_, place)| place.is_some()).count();
+        last - first + 1 - written as u64
     }
 
     /// Number of pages written in this message.
@@ -121,11 +117,9 @@ impl Stable {
             return Err(Stop::access_limit("accessed", pages_max));
         }
         for page in first..=last {
-            let accessed = self.accessed.entry(page);
-            self.accessed_count += u64::from(*accessed == 0);
-            *accessed = 1;
+            self.accessed.entry(page).or_insert(None);
         }
-        if self.accessed_count > pages_max {
+        if self.accessed.len() as u64 > pages_max {
             return Err(Stop::access_limit("accessed", pages_max));
         }
         Ok(())
@@ -170,8 +164,8 @@ pub(crate) fn write_page(
                 data.stable.record(page, target)?;
             }
             data.stable.order.push(page);
-            // An overlay has at most 2^21 pages.
-            *data.stable.written.entry(page) = u32::try_from(data.stable.order.len()).unwrap_or(u32::MAX);
+            let entry = u32::try_from(place).expect("an overlay has at most 2^21 pages");
+            data.stable.accessed.insert(page, Some(entry));
             place
         }
     };

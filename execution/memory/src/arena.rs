@@ -16,7 +16,8 @@ use crate::{Budget, MemoryError, PAGE_BYTES};
 /// Index of a page slot inside an arena.
 pub type Slot = u32;
 
-/// Most slots that are faulted in at once: 4 MiB, about a millisecond during which others wait.
+/// Most slots that are taken fresh at once, and that are faulted in ahead beside them: 4 MiB each, about two
+/// milliseconds during which others wait.
 const FRESH_AT_ONCE: Slot = 1024;
 /// Fewest slots that are faulted in ahead of need: 64 KiB.
 const AHEAD_MIN: Slot = 16;
@@ -224,8 +225,8 @@ impl Arena {
         for (index, segment) in self.segments.iter().enumerate().take(segment_of(last) + 1) {
             if segment.get().is_none() {
                 let slots = slots_of(index, self.slots_max);
-                // Somebody else may have been first: ours is dropped then, seen by nobody.
-                let _first = segment.set(Segment::new(bytes(slots.end - slots.start))?);
+                let made = segment.set(Segment::new(bytes(slots.end - slots.start))?);
+                assert!(made.is_ok(), "segments are made under the lock, or before anybody has the arena");
             }
         }
         Ok(())
@@ -248,6 +249,8 @@ impl Arena {
             match populated {
                 // Before Linux 5.14: pages come when they are written.
                 Ok(()) | Err(Errno::INVAL) => {}
+                // What a lack of memory is called here: the fault failed (madvise(2)).
+                Err(Errno::FAULT) => return Err(MemoryError::os("arena memory")(Errno::NOMEM)),
                 Err(errno) => return Err(MemoryError::os("arena memory")(errno)),
             }
             start = end;

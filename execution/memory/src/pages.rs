@@ -86,7 +86,7 @@ impl Memory {
     /// A memory of `wasm_pages` pages with `segments` (byte offset, bytes) written in order.
     ///
     /// # Errors
-    /// [`MemoryError::ArenaFull`].
+    /// As for [`Arena::stage`].
     ///
     /// # Panics
     /// If a segment does not fit into the size: the caller has validated the module.

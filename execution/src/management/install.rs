@@ -9,6 +9,7 @@ use crate::check::check_interface;
 use crate::management::candid_io::decode;
 use crate::management::{Answered, Managed, Management, Stuck, types};
 use crate::memory::{Arena, Memory};
+use crate::module::Interface;
 use crate::report::Executed;
 use crate::run::{CANDID_EMPTY, Call, Env, Staged, ended, retried};
 use crate::state::{CanisterState, ChangeDetails, Code, InstallMode};
@@ -244,6 +245,10 @@ impl<'a> Installing<'a> {
         let env = self.staged.env;
         let canister = &mut self.staged.canister;
         let interface = &module.interface;
+        if keep && let Err(why) = can_take(interface, canister.code.as_ref()) {
+            let text = format!("Invalid upgrade option: the Wasm memory can't be kept: {why}");
+            return Ok(Err(text::from_canister(canister.id, ErrorCode::CONTRACT_VIOLATION, &text)));
+        }
         let before = canister.memory_bytes();
         let old = canister.code.take();
         let arena = match &old {
@@ -317,6 +322,24 @@ impl<'a> Installing<'a> {
         }
         staged
     }
+}
+
+/// Whether a module can go on with the heap of `old`.
+fn can_take(new: &Interface, old: Option<&Code>) -> Result<(), String> {
+    let Some(old) = old.filter(|old| old.module.interface.has_memory) else { return Ok(()) };
+    let width = |memory64| if memory64 { 64 } else { 32 };
+    if !new.has_memory {
+        return Err("the new module has none".into());
+    }
+    if new.memory64 != old.module.interface.memory64 {
+        let (new, old) = (width(new.memory64), width(old.module.interface.memory64));
+        return Err(format!("the new module's is a {new}-bit one, the old {old}-bit"));
+    }
+    let pages = old.heap.wasm_pages();
+    if pages > new.heap_pages_max {
+        return Err(format!("it has {pages} pages, the new module's has {} at most", new.heap_pages_max));
+    }
+    Ok(())
 }
 
 fn memory_fits(env: &Env, canister: &CanisterState, growth: u64) -> Result<(), UserError> {

@@ -8,7 +8,7 @@ use crate::answer::{Output, Verdict, answer};
 use crate::report::{Executed, Failure, RoundReport};
 use crate::run::{Env, MESSAGE_OVERHEAD, Staged};
 use crate::state::{CanisterMessage, CanisterState, Payload, Response, Shared, Status, Task, TaskPointer};
-use crate::subnet::{FAILED_ROUNDS_MAX, Subnet};
+use crate::subnet::{Failing, Subnet, WAIT_ROUNDS_MAX};
 use crate::{BackendError, ErrorCode, Instructions, Nanoseconds, Principal, UserError};
 
 /// Deliveries between canisters in one round.
@@ -61,8 +61,9 @@ impl Subnet {
         self.charge_storage();
         self.queue_tasks();
 
-        let quarantined = self.failing.iter().filter(|(_, rounds)| **rounds >= FAILED_ROUNDS_MAX);
-        let skipped = quarantined.map(|(id, _)| *id).collect();
+        let now = self.state.round;
+        let waits = |failing: &Failing| failing.is_quarantined() || failing.resumes > now;
+        let skipped = self.failing.iter().filter(|(_, failing)| waits(failing)).map(|(id, _)| *id).collect();
         let mut work = RoundWork { skipped, ..RoundWork::default() };
         for _ in 0..DELIVERIES_MAX {
             let managed = self.run_management(&mut work);
@@ -117,16 +118,21 @@ impl Subnet {
         true
     }
 
-    /// Counts a canister's failed round. One that lacked a resource of the node doesn't count: the message
-    /// waits until there is enough, however long that takes.
+    /// Counts a canister's failed round. One that lacked a resource of the node doesn't count towards
+    /// quarantine: the message waits until there is enough, and is tried ever less often.
     pub(crate) fn note_failure(&mut self, canister: Principal, error: &BackendError) -> Failure {
-        let rounds = self.failing.entry(canister).or_insert(0);
-        if !matches!(error, BackendError::Exhausted { .. }) {
-            *rounds = rounds.saturating_add(1);
+        let failing = self.failing.entry(canister).or_default();
+        if matches!(error, BackendError::Exhausted { .. }) {
+            let wait = 1_u32.checked_shl(failing.lacking).unwrap_or(u32::MAX).min(WAIT_ROUNDS_MAX);
+            failing.lacking = failing.lacking.saturating_add(1);
+            failing.resumes = self.state.round.saturating_add(wait.into());
+        } else {
+            failing.rounds = failing.rounds.saturating_add(1);
         }
+        let rounds = failing.rounds;
         let violation = matches!(error, BackendError::Violation(_));
-        tracing::warn!(%canister, %error, rounds = *rounds, "canister skipped for this round");
-        Failure { canister, error: error.to_string(), violation, rounds: *rounds }
+        tracing::warn!(%canister, %error, rounds, "canister skipped for this round");
+        Failure { canister, error: error.to_string(), violation, rounds }
     }
 
     /// Calls whose deadline has passed are rejected with code 6; what was attached is lost.

@@ -45,17 +45,23 @@ fn a_message_waits_for_a_resource_of_the_node_however_long_that_takes() {
     let mut bench = Bench::new();
     let a = bench.canister("");
     let full = || BackendError::Exhausted { limit: "arena_bytes", detail: "full".into() };
-    // Three tries in each of ten rounds, many more than end in quarantine otherwise.
-    *bench.script.failing.lock().unwrap() = Some((30, a, full));
+    // Two tries in each of six rounds, more than end in quarantine otherwise.
+    *bench.script.failing.lock().unwrap() = Some((12, a, full));
     let program = bench.program([Op::Reply(b"ok".to_vec())]);
     let id = bench.submit(a, "run", &program.to_be_bytes()).unwrap();
-    for _ in 0..10 {
-        let report = bench.round();
-        assert_eq!(report.failures[0].error, "out of arena_bytes: full");
-        assert_eq!(bench.subnet.status(&id), IngressStatus::Received);
+    let mut failed = Vec::new();
+    for round in 0..40 {
+        for failure in bench.round().failures {
+            assert_eq!(failure.error, "out of arena_bytes: full");
+            failed.push(round);
+        }
         assert!(!bench.subnet.is_quarantined(&a));
     }
-    bench.round();
+    assert_eq!(failed, [0, 1, 3, 7, 15, 31], "ever less often");
+    assert_eq!(bench.subnet.status(&id), IngressStatus::Received);
+    for _ in 40..64 {
+        bench.round();
+    }
     assert_eq!(bench.subnet.status(&id), IngressStatus::Replied(Arc::from(*b"ok")));
 }
 

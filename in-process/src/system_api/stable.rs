@@ -131,6 +131,9 @@ fn read(guest: &mut Guest<'_>, dst: u64, offset: u64, size: u64) -> Result<(), S
 fn write(guest: &mut Guest<'_>, offset: u64, src: u64, size: u64) -> Result<(), Stop> {
     let memory = guest.memory()?;
     let pages_max = pages_max(guest);
+    if size / PAGE > pages_max {
+        return Err(Stop::access_limit("modified", pages_max));
+    }
     let new = guest.data().stable.unwritten(offset, size);
     if guest.data().stable.written_count() + new > pages_max {
         return Err(Stop::access_limit("modified", pages_max));

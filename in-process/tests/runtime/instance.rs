@@ -197,3 +197,36 @@ fn code_of_another_kind_is_refused() {
     let file = file.file().try_clone_to_owned().unwrap();
     assert!(matches!(Code::load(&Engine::new().unwrap(), file), Err(EngineError::Code(_))));
 }
+
+/// Twelve pages of `A`s; methods that count as writing page 3 and leave it as it is.
+const SELF: &str = r#"(module (memory 1) (data (i32.const 0) "A")
+    (func (export "canister_update store") (i32.store (i32.const 12288) (i32.load (i32.const 12288))))
+    (func (export "canister_update copy")
+      (memory.copy (i32.const 12288) (i32.const 12288) (i32.const 4096))))"#;
+
+#[test]
+fn a_page_that_code_wrote_with_what_was_there_keeps_it_when_its_old_slot_is_used_again() {
+    for method in ["store", "copy"] {
+        let mut canister = Canister::new(SELF);
+        let arena = Arc::clone(&canister.snapshot.arena);
+        let mut staged = arena.stage(12).unwrap();
+        staged.ranges_mut().into_iter().for_each(|range| range.fill(b'A'));
+        canister.snapshot.heap = canister.snapshot.heap.with(1, (0..).zip(staged.finish()));
+        let at_start = Update { heap_pages: 1, heap: canister.snapshot.heap.updates(), ..Update::default() };
+        let mut instance = started(&canister, &at_start).unwrap();
+        let ran = run(&canister, &mut instance, method).unwrap();
+        assert_eq!(ran.heap_dirty, [3], "{method}");
+        // Committed as the owner does it: copied, synced, and then the old version is let go.
+        let mut page = [0; PAGE_BYTES];
+        instance.copy_heap_page(3, &mut page);
+        let version = arena.store(&page).unwrap();
+        let known = PageUpdate::one(3, Some(version.slot()), true);
+        instance.sync(&Update { heap_pages: 1, heap: vec![known], ..Update::default() }).unwrap();
+        let old = canister.snapshot.heap.page(3).unwrap().slot();
+        canister.snapshot.heap = canister.snapshot.heap.with(1, [(3, version)]);
+        let reused = arena.store(&[b'B'; PAGE_BYTES]).unwrap();
+        assert_eq!(reused.slot(), old, "the slot is used again");
+        instance.copy_heap_page(3, &mut page);
+        assert_eq!(page, [b'A'; PAGE_BYTES], "{method}");
+    }
+}

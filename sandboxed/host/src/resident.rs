@@ -12,7 +12,8 @@ use execution::{BackendError, Invocation, Limits, MemoryDelta, Module, Outcome, 
 use sandbox_os::PACKET_FILES_MAX;
 use sandbox_os::pull::{PullError, Span};
 use sandbox_protocol::{
-    Execute, Load, Loaded, PAGES_PER_REPLY, Pages, Sync, ToNode, ToWorker, globals, page_runs,
+    Execute, List, Load, Loaded, PAGES_MAX, PAGES_PER_REPLY, PageRun, Pages, Sync, ToNode, ToWorker, globals,
+    page_runs,
 };
 
 use crate::claims::{Answered, Bounds, Claims, answered};
@@ -32,6 +33,8 @@ pub(crate) struct Resident {
     segments: usize,
     /// Where its memory is.
     loaded: Loaded,
+    /// Bytes of heap, and of written stable pages, that were looked at there.
+    verified: [u64; 2],
     /// Limits that it was sent last.
     limits: Option<Arc<Limits>>,
     stable_pages_max: u64,
@@ -100,8 +103,8 @@ impl Resident {
                 heap_pages: target.heap.wasm_pages(),
                 stable_pages: target.stable.wasm_pages(),
                 globals: globals(&target.globals),
-                heap: page_runs(target.heap.updates()),
-                stable: page_runs(target.stable.updates()),
+                heap: sendable(target.heap.updates())?,
+                stable: sendable(target.stable.updates())?,
             },
         };
         let segments: Vec<_> = target.arena.files().collect();
@@ -109,8 +112,8 @@ impl Resident {
             std::iter::once(target.module.code.file()).chain(segments.iter().copied()).collect();
         let heap_bytes = if interface.has_memory { interface.heap_pages_max * WASM_PAGE_BYTES } else { 0 };
         let stable_pages = limits.stable_access_pages.into_iter().max().unwrap_or(0);
-        let written_max = [heap_bytes, stable_pages.saturating_mul(PAGE_BYTES as u64)];
-        let (loaded, worker) = worker.load(load, &files, written_max, patience)?;
+        let verified = [heap_bytes, stable_pages.saturating_mul(PAGE_BYTES as u64)];
+        let (loaded, worker) = worker.load(load, &files, verified, patience)?;
         worker.registered().serves(target.canister, role);
         Ok(Self {
             worker,
@@ -118,6 +121,7 @@ impl Resident {
             arena: Arc::clone(&target.arena),
             segments: segments.len(),
             loaded,
+            verified,
             limits: None,
             stable_pages_max,
             heap: Held::at(&target.heap),
@@ -147,8 +151,8 @@ impl Resident {
             heap_pages: target.heap.wasm_pages(),
             stable_pages: target.stable.wasm_pages(),
             globals: globals(&target.globals),
-            heap: page_runs(self.heap.changes(&target.heap)),
-            stable: page_runs(self.stable.changes(&target.stable)),
+            heap: sendable(self.heap.changes(&target.heap))?,
+            stable: sendable(self.stable.changes(&target.stable))?,
         };
         let known = self
             .limits
@@ -217,11 +221,16 @@ impl Resident {
     fn copy(mut self, claims: &Claims, run: &Run) -> Result<(StagedPages, Self), BackendError> {
         let (heap, stable) = (claims.heap.len(), claims.stable.len());
         let mut staged = self.arena.stage(heap.saturating_add(stable))?;
-        // Page indices were checked against the sizes, and those against the ranges that were verified.
+        let bytes = |pages: u64| pages.saturating_mul(PAGE_BYTES as u64);
+        let heap_end = claims.heap.last().map_or(0, |page| bytes(page.saturating_add(1)));
+        if heap_end > self.verified[0] || bytes(stable as u64) > self.verified[1] {
+            return Err(violation("written pages beyond the memory that was seen"));
+        }
         let mut from: Vec<Span> = claims
             .heap
             .chunk_by(|a, b| a.checked_add(1) == Some(*b))
             .map(|run| Span {
+                // Inside the range that was verified, so below its end.
                 address: self.loaded.heap + run[0] * PAGE_BYTES as u64,
                 bytes: run.len() * PAGE_BYTES,
             })
@@ -277,6 +286,15 @@ impl Resident {
         }
         Ok(self)
     }
+}
+
+/// Runs for the wire, unless the memory is too scattered for that: more than 4 million runs of pages.
+fn sendable(updates: Vec<PageUpdate>) -> Result<List<PageRun, PAGES_MAX>, BackendError> {
+    if updates.len() > PAGES_MAX {
+        let detail = format!("a memory in {} runs of pages, at most {PAGES_MAX} can be sent", updates.len());
+        return Err(BackendError::Engine(detail));
+    }
+    Ok(page_runs(updates))
 }
 
 impl Held {

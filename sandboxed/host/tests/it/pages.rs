@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use execution::memory::{Arena, Budget, PAGE_BYTES};
-use execution::{Backend, BackendError, Snapshot};
+use execution::{Backend, BackendError, Invocation, Snapshot};
 use in_process::{Engine, InProcess, InProcessOptions};
 use sandbox_host::source::{LauncherSource, WorkerProcess, WorkerSource};
 use sandbox_host::{SandboxOptions, Sandboxed};
@@ -174,5 +174,83 @@ fn a_message_that_meets_the_nodes_memory_fails_with_its_name_and_runs_when_there
             let backend = InProcess::new(Engine::new().unwrap(), &InProcessOptions::default());
             execute(&backend, &other, &update(4, "many"));
         }
+    });
+}
+
+/// Pages 0 to 15 of `A`s from the start; page 3 written with what is there; page 10 filled with `B`s.
+const SELF: &str = r#"(module
+    (import "ic0" "msg_reply" (func $reply))
+    (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
+    (memory 1)
+    (data (i32.const 0) "PAGES")
+    (func (export "canister_update store")
+        (i32.store (i32.const 12288) (i32.load (i32.const 12288))) (call $reply))
+    (func (export "canister_update copy")
+        (memory.copy (i32.const 12288) (i32.const 12288) (i32.const 4096)) (call $reply))
+    (func (export "canister_update fill")
+        (memory.fill (i32.const 40960) (i32.const 66) (i32.const 4096)) (call $reply))
+    (func (export "canister_update get") (call $append (i32.const 12288) (i32.const 4096)) (call $reply)))"#;
+
+#[test]
+fn a_page_written_with_what_was_there_is_not_changed_by_later_commits() {
+    on_large_stack(|| {
+        let module = compile(&SELF.replace("PAGES", &"A".repeat(16 * PAGE_BYTES)));
+        let backends: [Box<dyn Backend>; 2] = [
+            Box::new(sandbox(source())),
+            Box::new(InProcess::new(Engine::new().unwrap(), &InProcessOptions::default())),
+        ];
+        for (backend, method) in backends.iter().flat_map(|backend| [(backend, "store"), (backend, "copy")]) {
+            let mut state = of_module(Arc::clone(&module), 1 << 20);
+            for (id, method) in (1..).zip([method, "fill", "fill", "get"]) {
+                let outcome = execute(&**backend, &state, &update(id, method));
+                if method == "get" {
+                    assert!(reply(&outcome) == [b'A'; PAGE_BYTES], "a page holds another's bytes");
+                }
+                state = commit(&state, &outcome);
+            }
+        }
+    });
+}
+
+/// Reads a byte of stable memory at each of many places a MiB apart.
+const STRIDE: &str = r#"(module
+    (import "ic0" "msg_reply" (func $reply))
+    (import "ic0" "stable64_grow" (func $grow (param i64) (result i64)))
+    (import "ic0" "stable64_read" (func $read (param i64 i64 i64)))
+    (import "ic0" "stable64_write" (func $write (param i64 i64 i64)))
+    (memory 1)
+    (func (export "canister_update grow") (drop (call $grow (i64.const 8192000))) (call $reply))
+    (func (export "canister_update read") (local $at i64)
+        (loop $next
+            (call $read (i64.const 0) (local.get $at) (i64.const 1))
+            (local.set $at (i64.add (local.get $at) (i64.const 1048576)))
+            (br_if $next (i64.lt_u (local.get $at) (i64.const 536869863424))))
+        (call $reply))
+    (func (export "canister_update write") (local $at i64)
+        (loop $next
+            (call $write (local.get $at) (i64.const 0) (i64.const 1))
+            (local.set $at (i64.add (local.get $at) (i64.const 8388608)))
+            (br_if $next (i64.lt_u (local.get $at) (i64.const 536869863424))))
+        (call $reply)))"#;
+
+#[test]
+fn stable_memory_touched_as_far_apart_and_often_as_a_message_may_fits_a_worker() {
+    on_large_stack(|| {
+        let module = compile(STRIDE);
+        let sandbox = sandbox(source());
+        let in_process = InProcess::new(Engine::new().unwrap(), &InProcessOptions::default());
+        let run = |backend: &dyn Backend| {
+            let mut state = of_module(Arc::clone(&module), 1 << 40);
+            ["grow", "read", "write", "write", "read"].map(|method| {
+                let invocation = Invocation { instructions_max: 40_000_000_000, ..update(1, method) };
+                let outcome = execute(backend, &state, &invocation);
+                state = commit(&state, &outcome);
+                (outcome.ending, outcome.instructions, outcome.stable_pages_dirty)
+            })
+        };
+        let direct = run(&in_process);
+        assert_eq!(direct[2].2, 64_000);
+        assert_eq!(run(&sandbox), direct);
+        assert_eq!(sandbox.status().launches, sandbox.status().ended + sandbox.status().workers.len() as u64);
     });
 }
