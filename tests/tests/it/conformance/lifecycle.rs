@@ -99,6 +99,11 @@ fn upgrades() -> Vec<Check> {
             update("set").reply(""), upgrade(0, &persistent, kept(Some(Persistence::Keep), false)).reply(OK),
             query("get").numbers(&[1, 7, 1, 3]),
         ]),
+        check("L12 heap too large for the new module", [&persistent], [
+            update("set").reply(""),
+            upgrade(0, &format!("{persistent} (memory 1 1)"), kept(Some(Persistence::Keep), false)).error("IC0504", "it has 2 pages, the new module's has 1 at most"),
+            query("get").numbers(&[7, 7, 1, 2]),
+        ]),
         check("L13", [&persistent], [
             update("set").reply(""),
             upgrade(0, KEEPS, kept(Some(Persistence::Keep), false)).error("IC0504", "Invalid upgrade option"),
