@@ -10,7 +10,10 @@ use crate::instance::{Base, Instance, Ran, Shape, Update};
 
 impl From<EngineError> for BackendError {
     fn from(error: EngineError) -> Self {
-        Self::Engine(error.to_string())
+        match error {
+            EngineError::Refused { limit, .. } => Self::Exhausted { limit, detail: error.to_string() },
+            other => Self::Engine(other.to_string()),
+        }
     }
 }
 
