@@ -53,6 +53,13 @@ pub trait Backend: Send + Sync {
         invocation: &Invocation,
         overlay: Option<&Snapshot>,
     ) -> Result<Outcome, BackendError>;
+
+    /// Gives back some of what is kept idle for later runs, because the node met the limit that `short` names.
+    /// Whether there was any: then what failed may be tried again.
+    fn relieve(&self, short: &BackendError) -> bool {
+        let _ = short;
+        false
+    }
 }
 
 /// What came of running an entry point.

@@ -145,8 +145,9 @@ impl Asking<'_> {
         let call = Call { entry, caller, instructions_max: self.left, context: None, refunded: 0 };
         let invocation = self.view.env.invocation(canister, call);
         let on = overlay.unwrap_or(snapshot);
-        let checked = retried(|| {
-            let outcome = self.view.env.backend.query(snapshot, &invocation, overlay)?;
+        let backend = &*self.view.env.backend;
+        let checked = retried(backend, || {
+            let outcome = backend.query(snapshot, &invocation, overlay)?;
             Ok(check(&invocation, on, outcome)?)
         })?;
         let outcome = &checked.outcome;

@@ -53,7 +53,7 @@ pub struct Failure {
     pub error: String,
     /// Whether it was a violation.
     pub violation: bool,
-    /// Rounds in a row that it has failed, this one included.
+    /// Rounds in a row that it has failed, this one included unless the node lacked something for it.
     pub rounds: u32,
 }
 

@@ -65,7 +65,7 @@ impl Env {
         call: Call<'_>,
     ) -> Result<(Invocation, Checked), BackendError> {
         let invocation = self.invocation(canister, call);
-        let checked = retried(|| {
+        let checked = retried(&*self.backend, || {
             let outcome = match self.backend.execute(snapshot, &invocation)? {
                 Execution::Finished(outcome) => outcome,
                 Execution::Paused(run) => finish(run, invocation.slice)?,
@@ -122,13 +122,18 @@ impl Env {
     }
 }
 
-/// Runs `attempt` until it succeeds, a bounded number of times.
-pub(crate) fn retried<T>(mut attempt: impl FnMut() -> Result<T, BackendError>) -> Result<T, BackendError> {
+/// Runs `attempt` until it succeeds, a bounded number of times. What the node is short of, `backend` is asked to
+/// give back before the next.
+pub(crate) fn retried<T>(
+    backend: &dyn Backend,
+    mut attempt: impl FnMut() -> Result<T, BackendError>,
+) -> Result<T, BackendError> {
     let mut tries = 1;
     loop {
         match attempt() {
             Err(error) if tries < tries_for(&error) => {
-                tracing::debug!(%error, tries, "backend failed, trying again");
+                let relieved = matches!(error, BackendError::Exhausted { .. }) && backend.relieve(&error);
+                tracing::debug!(%error, tries, relieved, "backend failed, trying again");
                 tries += 1;
             }
             result => return result,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use execution::memory::WASM_PAGE_BYTES;
+use execution::memory::{WASM_PAGE_BYTES, limit};
 use execution::{Backend, BackendError, Execution, Invocation, ModuleHash, Outcome, Principal, Snapshot};
 
 use crate::engine::{Code, Engine};
@@ -94,7 +94,7 @@ impl InProcess {
         }
         let file =
             snapshot.module.code.file().try_clone_to_owned().map_err(|error| BackendError::Exhausted {
-                limit: "open files",
+                limit: limit::met(&error).unwrap_or("code files"),
                 detail: format!("code of module {hash:?}: {error}"),
             })?;
         let code = Code::load(&self.engine, file)?;
@@ -115,6 +115,21 @@ impl Backend for InProcess {
         overlay: Option<&Snapshot>,
     ) -> Result<Outcome, BackendError> {
         self.run(Role::Query, overlay.unwrap_or(snapshot), invocation)
+    }
+
+    /// Ends the half of the idle instances that was unused longest, and forgets as much code.
+    fn relieve(&self, short: &BackendError) -> bool {
+        match short {
+            BackendError::Exhausted {
+                limit: limit::MEMORY | limit::OPEN_FILES | limit::SYSTEM_FILES,
+                ..
+            } => {
+                // Unmapped and closed here, not under the locks.
+                let (instances, code) = (lock(&self.warm).halve(), lock(&self.code).halve());
+                !instances.is_empty() || !code.is_empty()
+            }
+            _ => false,
+        }
     }
 }
 
@@ -163,7 +178,16 @@ impl<K: Eq + Hash + Copy, V> Recent<K, V> {
         if self.entries.len() <= self.entries_max {
             return None;
         }
+        self.take_oldest()
+    }
+
+    fn take_oldest(&mut self) -> Option<V> {
         let oldest = self.entries.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| *key)?;
         self.take(&oldest)
+    }
+
+    /// Takes out the half that was unused longest, or the only one.
+    fn halve(&mut self) -> Vec<V> {
+        (0..self.entries.len().div_ceil(2)).filter_map(|_| self.take_oldest()).collect()
     }
 }

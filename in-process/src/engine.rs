@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use execution::memory::limit;
 use wasmtime::{Config, InstancePre, Linker, Module};
 
 use crate::instance::Data;
@@ -35,6 +36,14 @@ pub enum EngineError {
     /// No instance could be made.
     #[error("could not make an instance: {0}")]
     Instance(String),
+    /// The kernel refused what an instance needs.
+    #[error("could not make an instance: {detail}")]
+    Refused {
+        /// The limit that was met.
+        limit: &'static str,
+        /// What was asked for.
+        detail: String,
+    },
     /// An update that this instance can't follow: the owner drops it and makes a new one.
     #[error("could not bring the instance up to date: {0}")]
     Sync(String),
@@ -44,6 +53,17 @@ pub enum EngineError {
     /// A run failed around the guest: the owner drops the instance.
     #[error("the run failed: {0}")]
     Run(String),
+}
+
+impl EngineError {
+    /// Why no instance could be made.
+    pub(crate) fn instance(error: wasmtime::Error) -> Self {
+        let detail = format!("{error:#}");
+        match limit::met(error.root_cause()) {
+            Some(limit) => Self::Refused { limit, detail },
+            None => Self::Instance(detail),
+        }
+    }
 }
 
 /// An engine of the one profile. Clones share it.

@@ -198,11 +198,11 @@ impl Instance {
     /// update replaces them: the instance reads them when it likes.
     ///
     /// # Errors
-    /// [`EngineError::Instance`] when the kernel refuses memory, or code and shape don't fit together.
-    /// [`EngineError::Sync`] when `start` is not of that shape. [`EngineError::Memory`] when no more can be
-    /// mapped.
+    /// [`EngineError::Refused`] and [`EngineError::Memory`] when the kernel refuses memory or a mapping;
+    /// [`EngineError::Instance`] when code and shape don't fit together; [`EngineError::Sync`] when `start` is not
+    /// of that shape.
     pub fn new(code: &Code, shape: Shape, base: Base<'_>, start: &Update) -> Result<Self, EngineError> {
-        let failed = |error: wasmtime::Error| EngineError::Instance(format!("{error:#}"));
+        let failed = EngineError::instance;
         let Base { window, files, bytes_max, mappings_max } = base;
         let data = Data { shape, stable: Stable::new(window), host_growth: true, handles: None, run: None };
         let mut store = Store::new(code.engine.raw(), data);

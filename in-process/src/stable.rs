@@ -52,7 +52,7 @@ impl Stable {
 
     /// Reserves the overlay in the instance's store.
     pub(crate) fn reserve(store: &mut Store<Data>) -> Result<(), EngineError> {
-        let failed = |error: wasmtime::Error| EngineError::Instance(format!("stable overlay: {error:#}"));
+        let failed = |error: wasmtime::Error| EngineError::instance(error.context("stable overlay"));
         let ty = MemoryTypeBuilder::new()
             .memory64(true)
             .min(0)

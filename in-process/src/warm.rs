@@ -12,6 +12,7 @@ impl From<EngineError> for BackendError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Memory(error) => error.into(),
+            EngineError::Refused { limit, .. } => Self::Exhausted { limit, detail: error.to_string() },
             other => Self::Engine(other.to_string()),
         }
     }

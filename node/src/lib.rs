@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bounds;
 pub mod cli;
 pub mod demo;
 pub mod drun;

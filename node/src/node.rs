@@ -11,13 +11,15 @@ use execution::{
     Nanoseconds, Principal, QueryAnswer, RoundReport, SchedulerOptions, Subnet, SubnetConfig, UserError,
 };
 use in_process::compile::ModuleCompiler;
-use in_process::{Engine, InProcess, InProcessOptions};
+use in_process::{Engine, InProcess};
 use rollout::{
-    Arm, LivePolicy, Mode, Observed, Observer, Recorder, Sandbox, Selector, ShadowCounts, ShadowOptions,
+    Arm, Bounds, LivePolicy, Mode, Observed, Observer, Recorder, Sandbox, Selector, ShadowCounts,
+    ShadowOptions,
 };
 use rustix::process::{Pid, Signal};
-use sandbox_host::{LiveWorker, SandboxOptions, SandboxStatus, Sandboxed};
+use sandbox_host::{LiveWorker, SandboxStatus, Sandboxed};
 
+use crate::bounds;
 use crate::image;
 use crate::input::Input;
 
@@ -41,7 +43,8 @@ pub struct NodeOptions {
 pub enum PolicySource {
     /// Always the same.
     Fixed(Mode),
-    /// A file, read again whenever it changes.
+    /// A file, read again whenever it changes. Its `[memory]`, `[sandbox]` and `[in_process]` are in force as
+    /// they are at the start.
     File {
         /// The file.
         path: PathBuf,
@@ -141,7 +144,8 @@ impl Observer for Observations {
 }
 
 impl Node {
-    /// Puts a node together. The launcher is started first, before the node holds anything.
+    /// Puts a node together. The launcher is started before the node holds anything but its policy. This process's
+    /// limit of open files is raised as far as it goes.
     ///
     /// # Errors
     /// The engine, the sandbox or the policy file.
@@ -163,16 +167,18 @@ impl Node {
         options: NodeOptions,
         compiled: Option<(Engine, Arc<ModuleCompiler>)>,
     ) -> Result<Self, NodeError> {
-        let sandbox = match options.policy {
-            PolicySource::Fixed(Mode::InProcess) => None,
-            PolicySource::Fixed(Mode::Sandboxed | Mode::Shadow) | PolicySource::File { .. } => {
-                Some(start_sandbox()?)
-            }
-        };
+        bounds::raise_open_files();
         let live = match &options.policy {
             PolicySource::Fixed(mode) => LivePolicy::fixed(*mode),
             PolicySource::File { path, subnet, node } => {
                 LivePolicy::watch(path, subnet, node).map_err(|error| NodeError::Policy(error.to_string()))?
+            }
+        };
+        let bounds = live.load().policy.bounds();
+        let sandbox = match options.policy {
+            PolicySource::Fixed(Mode::InProcess) => None,
+            PolicySource::Fixed(Mode::Sandboxed | Mode::Shadow) | PolicySource::File { .. } => {
+                Some(start_sandbox(&bounds)?)
             }
         };
         let config = match options.preset {
@@ -190,7 +196,7 @@ impl Node {
         let observations = Arc::new(Observations::default());
         let selector = Arc::new(Selector::with(
             live,
-            Arc::new(InProcess::new(engine.clone(), &InProcessOptions::default())),
+            Arc::new(InProcess::new(engine.clone(), &bounds::in_process(&bounds))),
             Sandbox::from(sandbox.clone().map(|sandbox| sandbox as Arc<dyn Backend>)),
             Arc::new(Recorder::new()),
             Some(Arc::clone(&observations) as Arc<dyn Observer>),
@@ -200,6 +206,7 @@ impl Node {
         let scheduler = SchedulerOptions {
             threads: options.threads.unwrap_or(defaults.threads),
             message_roots: options.message_roots,
+            memory: bounds::memory(&bounds),
             ..defaults
         };
         let backend = Arc::clone(&selector) as Arc<dyn Backend>;
@@ -360,8 +367,8 @@ impl Node {
     }
 }
 
-fn start_sandbox() -> Result<Arc<Sandboxed>, NodeError> {
-    Sandboxed::start(image::LAUNCHER, image::WORKER, SandboxOptions::default())
+fn start_sandbox(bounds: &Bounds) -> Result<Arc<Sandboxed>, NodeError> {
+    Sandboxed::start(image::LAUNCHER, image::WORKER, bounds::sandbox(bounds))
         .map(Arc::new)
         .map_err(NodeError::Sandbox)
 }

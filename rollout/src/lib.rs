@@ -21,7 +21,7 @@ pub use measure::{
 };
 pub use mode::{Floor, Mode};
 pub use policy::{
-    ENTRIES_MAX, FILE_BYTES_MAX, Layer, LayerSaid, Location, Policy, Reason, Resolution, Standing,
+    Bounds, ENTRIES_MAX, FILE_BYTES_MAX, Layer, LayerSaid, Location, Policy, Reason, Resolution, Standing,
 };
 pub use selector::{
     Comparison, Divergence, DivergenceRecord, Field, Sandbox, Selector, ShadowCounts, ShadowOptions, Switch,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::{ArcSwap, Guard};
 
 use crate::policy::FILE_BYTES_MAX;
-use crate::{Diagnostic, Mode, Policy, Resolution};
+use crate::{Bounds, Diagnostic, Mode, Policy, Resolution};
 
 /// The policy in force from one moment on.
 #[derive(Debug)]
@@ -21,6 +21,9 @@ pub struct InForce {
     pub policy: Policy,
     /// What it says for this node.
     pub resolution: Resolution,
+    /// Keys of `[memory]`, `[sandbox]` and `[in_process]` that say something else than when the node started, `table.key`
+    /// each. What they say now is in force after another start.
+    pub restart_for: Vec<String>,
     /// From 1; one more with every change of the file's content that was accepted.
     pub generation: u64,
     /// When it was swapped in, on the monotonic clock.
@@ -30,10 +33,13 @@ pub struct InForce {
 }
 
 impl InForce {
-    fn new(policy: Policy, scope: &Scope, generation: u64) -> Self {
+    /// `started`: the bounds that the node started with.
+    fn new(policy: Policy, scope: &Scope, generation: u64, started: Bounds) -> Self {
         let mut resolution = policy.resolve(&scope.subnet, &scope.node);
         resolution.generation = generation;
-        Self { policy, resolution, generation, since: Instant::now(), since_time: SystemTime::now() }
+        let restart_for = started.changed(policy.bounds());
+        let (since, since_time) = (Instant::now(), SystemTime::now());
+        Self { policy, resolution, restart_for, generation, since, since_time }
     }
 
     /// The mode in force on this node.
@@ -135,6 +141,8 @@ pub struct LivePolicy {
 struct Shared {
     scope: Scope,
     path: Option<PathBuf>,
+    /// Bounds that the node started with.
+    started: Bounds,
     in_force: ArcSwap<InForce>,
     loader: Mutex<Loader>,
     changed: Condvar,
@@ -154,7 +162,7 @@ impl LivePolicy {
     #[must_use]
     pub fn fixed(mode: Mode) -> Arc<Self> {
         let scope = Scope { subnet: String::new(), node: String::new() };
-        let in_force = InForce::new(Policy::fixed(mode), &scope, 1);
+        let in_force = InForce::new(Policy::fixed(mode), &scope, 1, Bounds::default());
         Arc::new(Self {
             shared: Shared::new(scope, None, in_force, Vec::new(), Box::new(|_| {})),
             watcher: None,
@@ -181,7 +189,9 @@ impl LivePolicy {
     ) -> Result<Arc<Self>, LoadError> {
         let bytes = read(path)?;
         let scope = Scope { subnet: subnet.to_owned(), node: node.to_owned() };
-        let in_force = InForce::new(parse(path, &bytes)?, &scope, 1);
+        let policy = parse(path, &bytes)?;
+        let bounds = policy.bounds();
+        let in_force = InForce::new(policy, &scope, 1, bounds);
         let shared = Shared::new(scope, Some(path.to_owned()), in_force, bytes, on_reload);
         let watcher = watch::Watcher::start(path, Arc::clone(&shared))?;
         Ok(Arc::new(Self { shared, watcher: Some(watcher) }))
@@ -247,6 +257,7 @@ impl Shared {
         Arc::new(Self {
             scope,
             path,
+            started: in_force.policy.bounds(),
             in_force: ArcSwap::from_pointee(in_force),
             loader: Mutex::new(Loader { accepted, last_error: None }),
             changed: Condvar::new(),
@@ -271,12 +282,19 @@ impl Shared {
         }
         let policy = parse(path, &bytes)?;
         let generation = self.in_force.load().generation + 1;
-        let next = Arc::new(InForce::new(policy, &self.scope, generation));
+        let next = Arc::new(InForce::new(policy, &self.scope, generation, self.started));
         self.in_force.store(Arc::clone(&next));
         *loader = Loader { accepted: bytes, last_error: None };
         self.changed.notify_all();
         drop(loader);
         tracing::info!(generation, mode = next.mode().as_str(), "policy in force");
+        if !next.restart_for.is_empty() {
+            let keys = next.restart_for.join(", ");
+            tracing::warn!(
+                generation,
+                "{keys}: what the file says now is in force after a restart of the node"
+            );
+        }
         (self.on_reload)(Ok(&next));
         Ok(true)
     }

@@ -1,12 +1,15 @@
 //! The policy: which mode applies where.
 
+mod bounds;
 mod floors;
 mod parse;
 mod resolution;
+mod units;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use bounds::Bounds;
 pub use resolution::{Layer, LayerSaid, Location, Reason, Resolution, Standing};
 
 use crate::{Diagnostic, Floor, Mode, Position};
@@ -23,6 +26,7 @@ pub struct Policy {
     default: Table,
     subnets: HashMap<String, Table>,
     nodes: HashMap<String, Table>,
+    bounds: Bounds,
 }
 
 /// What one table of the file says.
@@ -73,6 +77,7 @@ impl Policy {
             default: Table { mode: Some(said), floor: None },
             subnets: HashMap::new(),
             nodes: HashMap::new(),
+            bounds: Bounds::default(),
         }
     }
 
@@ -80,6 +85,13 @@ impl Policy {
     #[must_use]
     pub fn file(&self) -> &str {
         &self.file
+    }
+
+    /// Bounds of the node that reads it. They are in force from its start on, so a change of them takes
+    /// another start; see [`crate::InForce::restart_for`].
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
     /// What applies on `node` of `subnet`, and why. Pure. Done once per reload, not per message.

@@ -43,6 +43,15 @@ impl Sandbox {
         Self::Lazy { make: Box::new(make), made: OnceLock::new() }
     }
 
+    /// The backend, if there is one already.
+    fn made(&self) -> Option<&Arc<dyn Backend>> {
+        match self {
+            Self::Ready(backend) => Some(backend),
+            Self::Lazy { made, .. } => made.get(),
+            Self::Unavailable(_) => None,
+        }
+    }
+
     fn get(&self) -> Result<Arc<dyn Backend>, BackendError> {
         match self {
             Self::Ready(backend) => Ok(Arc::clone(backend)),
@@ -234,6 +243,12 @@ impl Backend for Selector {
             }
             Err(error) => Err(pinned.failed(error)),
         }
+    }
+
+    /// Whatever the mode: both may hold what the node is short of.
+    fn relieve(&self, short: &BackendError) -> bool {
+        let in_process = self.in_process.relieve(short);
+        self.sandbox.made().is_some_and(|sandbox| sandbox.relieve(short)) || in_process
     }
 }
 

@@ -14,6 +14,7 @@
 mod arena;
 mod blob;
 mod budget;
+pub mod limit;
 mod pages;
 mod segment;
 mod window;
@@ -72,14 +73,7 @@ impl MemoryError {
             Self::ArenaFull { .. } => Some("arena_bytes"),
             Self::BudgetMet { .. } => Some("memory_bytes"),
             Self::Outside(_) => None,
-            Self::Os { source, .. } => match Errno::from_io_error(source)? {
-                Errno::MFILE => Some("open files (RLIMIT_NOFILE)"),
-                Errno::NFILE => Some("open files of the system (fs.file-max)"),
-                // mmap(2) says the same of both.
-                Errno::NOMEM => Some("memory or mappings (vm.max_map_count)"),
-                Errno::NOSPC => Some("space of memory files"),
-                _ => None,
-            },
+            Self::Os { source, .. } => limit::met(source),
         }
     }
 

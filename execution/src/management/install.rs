@@ -104,7 +104,7 @@ impl Subnet {
         mode: InstallMode,
         upgrade: Option<Upgrade>,
     ) -> Step<Arc<Module>> {
-        let compiled = retried(|| {
+        let compiled = retried(&*self.backend, || {
             let compiled = self.compiler.compile(wasm)?;
             if let Ok(module) = &compiled {
                 check_interface(&module.interface, &self.config.limits)?;
@@ -253,7 +253,9 @@ impl<'a> Installing<'a> {
         let old = canister.code.take();
         let arena = match &old {
             Some(code) => Arc::clone(&code.arena),
-            None => Arena::within(env.memory.arena_bytes, &env.memory.budget).map_err(BackendError::from)?,
+            None => {
+                retried(&*env.backend, || Ok(Arena::within(env.memory.arena_bytes, &env.memory.budget)?))?
+            }
         };
         let heap = match &old {
             Some(code) if keep => code.heap.with(code.heap.wasm_pages().max(interface.heap_pages_min), []),

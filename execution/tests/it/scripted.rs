@@ -81,6 +81,8 @@ pub(crate) struct Scripted {
     pub(crate) seen: Mutex<Vec<Invocation>>,
     /// How many more executions of a canister fail, and with what.
     pub(crate) failing: Mutex<Option<(u32, Principal, Fail)>>,
+    /// What it was asked to give back something for, as texts.
+    pub(crate) relieved: Mutex<Vec<String>>,
 }
 
 /// Makes a failure around the guest.
@@ -300,6 +302,11 @@ impl Backend for Scripted {
         overlay: Option<&Snapshot>,
     ) -> Result<Outcome, BackendError> {
         Ok(self.run(overlay.unwrap_or(snapshot), invocation))
+    }
+
+    fn relieve(&self, short: &BackendError) -> bool {
+        self.relieved.lock().unwrap().push(short.to_string());
+        true
     }
 }
 

@@ -80,6 +80,17 @@ fn a_bad_policy_is_refused_where_it_is_bad() {
 }
 
 #[test]
+fn bounds_of_the_node_are_checked_too() {
+    let text = b"schema = 1\n[sandbox]\nworkers_max = 4_000\nworker_memory = \"12GB\"\n";
+    let folder = folder_with(&[("p.toml", text)]);
+    let ran = run_in(folder.path(), &["config", "check", "p.toml"]);
+    assert_eq!(ran.code, Some(1));
+    for part in ["p.toml:4:17", "`worker_memory` is `12GB`", "did you mean `12GiB`?"] {
+        assert!(ran.stderr.contains(part), "{part} is missing in: {}", ran.stderr);
+    }
+}
+
+#[test]
 fn the_four_faults_of_a_policy_are_found() {
     for (name, text) in [
         ("an unknown key", "schema = 1\n[default]\nmode = \"shadow\"\nmood = 1\n"),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::bounds::{Bounds, KEYS, Key as BoundKey, TABLES};
 use super::{ENTRIES_MAX, FILE_BYTES_MAX, Policy, Said, Table, floors};
 use crate::diagnostic::{Source, nearest, quoted};
 use crate::{Diagnostic, Floor, Mode};
@@ -17,7 +18,7 @@ const DIAGNOSTICS_MAX: usize = 100;
 const ID_CHARS_MAX: usize = 63;
 
 /// Keys of the file.
-const TOP_KEYS: [&str; 4] = ["schema", "default", "subnets", "nodes"];
+const TOP_KEYS: [&str; 7] = ["schema", "default", "subnets", "nodes", "memory", "sandbox", "in_process"];
 /// Keys that the full schema has and this version does not.
 const TOP_KEYS_LATER: [&str; 14] = [
     "meta",
@@ -153,6 +154,7 @@ impl Reader<'_> {
             default: Table::default(),
             subnets: HashMap::new(),
             nodes: HashMap::new(),
+            bounds: Bounds::default(),
         };
         self.schema(root);
         for (key, value) in root {
@@ -161,6 +163,7 @@ impl Reader<'_> {
                 "default" => policy.default = self.table("[default]", value, &DEFAULT),
                 "subnets" => policy.subnets = self.tables("subnets", value, &SUBNET),
                 "nodes" => policy.nodes = self.tables("nodes", value, &NODE),
+                name if TABLES.contains(&name) => self.bounds(name, value, &mut policy.bounds),
                 name => self.stray_key(key, name, "", &TOP_KEYS, &TOP_KEYS_LATER),
             }
         }
@@ -236,6 +239,61 @@ impl Reader<'_> {
             }
         }
         table
+    }
+
+    /// `[memory]`, `[sandbox]` or `[in_process]`.
+    fn bounds(&mut self, table: &str, value: &Spanned<DeValue<'_>>, bounds: &mut Bounds) {
+        let name = format!("[{table}]");
+        let Some(entries) = value.get_ref().as_table() else {
+            self.error(value.span(), format!("{name} is {}", a_type(value.get_ref())), "expected a table");
+            return;
+        };
+        let known = || KEYS.iter().filter(|known| known.table == table);
+        for (key, value) in entries {
+            let word: &str = key.get_ref();
+            match known().find(|known| known.name == word) {
+                Some(known) => {
+                    if let Some(read) = self.bound(known, value) {
+                        known.set(bounds, read);
+                    }
+                }
+                None => {
+                    let names: Vec<&str> = known().map(|known| known.name).collect();
+                    self.stray_key(key, word, &name, &names, &[]);
+                }
+            }
+        }
+    }
+
+    /// A whole number, or a quantity with its unit, within the range of its key.
+    fn bound(&mut self, key: &BoundKey, value: &Spanned<DeValue<'_>>) -> Option<u64> {
+        let within = format!("from {} to {}", key.write(key.least), key.write(key.most));
+        let expected = key.units.map_or_else(
+            || format!("expected a whole number {within}"),
+            |units| {
+                format!(
+                    "expected {} such as \"{}\", {within} ({})",
+                    units.name,
+                    units.example,
+                    listed(&units.names())
+                )
+            },
+        );
+        let (shown, read) = match (value.get_ref(), key.units) {
+            (DeValue::Integer(number), None) => {
+                let read = u64::from_str_radix(number.as_str(), number.radix()).map_err(|_| None);
+                (quoted(number.as_str()), read)
+            }
+            (DeValue::String(text), Some(units)) => (quoted(text), units.read(text)),
+            (other, _) => (a_type(other).to_owned(), Err(None)),
+        };
+        let suggestion = match read {
+            Ok(read) if (key.least..=key.most).contains(&read) => return Some(read),
+            Ok(_) => None,
+            Err(meant) => meant,
+        };
+        self.error(value.span(), format!("`{}` is {shown}", key.name), &expected).suggestion = suggestion;
+        None
     }
 
     /// A value out of a closed list of words.

@@ -1,6 +1,6 @@
 //! Every error of a policy file, with its exact text.
 
-use rollout::{ENTRIES_MAX, FILE_BYTES_MAX, Policy};
+use rollout::{Bounds, ENTRIES_MAX, FILE_BYTES_MAX, Policy};
 
 /// The diagnostics of a file that must be refused, as printed.
 #[track_caller]
@@ -83,7 +83,7 @@ fn an_unknown_key_is_refused_at_every_level() {
         "error: unknown key `defalt`
  --> p.toml:2:1
 2 | defalt = 3
-  | ^^^^^^ expected schema, default, subnets or nodes; did you mean `default`?
+  | ^^^^^^ expected schema, default, subnets, nodes, memory, sandbox or in_process; did you mean `default`?
 error: unknown key `mod` in [default]
  --> p.toml:4:1
 4 | mod = 1
@@ -246,13 +246,95 @@ fn a_file_that_is_not_text_is_refused() {
     assert_eq!(errors[0].message, "the file is not UTF-8 text");
 }
 
+#[test]
+fn bounds_are_read_with_their_units_and_silence_leaves_what_is_built_in() {
+    let text = "schema = 1\n[sandbox]\nworkers_max = 1_000\nworker_memory = \"12GiB\"\nidle = \"5m\"\n[in_process]\ncode_max = 7\n";
+    let bounds = Policy::parse("p.toml", text).unwrap().bounds();
+    let expected = Bounds {
+        workers_max: Some(1_000),
+        worker_memory_bytes: Some(12 << 30),
+        idle_ms: Some(300_000),
+        code_max: Some(7),
+        ..Bounds::default()
+    };
+    assert_eq!(bounds, expected);
+    assert_eq!(Policy::parse("p.toml", "schema = 1\n").unwrap().bounds(), Bounds::default());
+}
+
+#[test]
+fn a_size_or_duration_with_another_unit_or_none_is_refused_with_what_was_meant() {
+    assert_eq!(
+        refused("schema = 1\n[sandbox]\nworker_memory = \"12GB\"\nidle = \"300\"\nstep_patience = 10\n"),
+        "error: `worker_memory` is `12GB`
+ --> p.toml:3:17
+3 | worker_memory = \"12GB\"
+  |                 ^^^^^^ expected a size such as \"12GiB\", from 64MiB to 1024TiB (B, KiB, MiB, GiB or TiB); did you mean `12GiB`?
+error: `idle` is `300`
+ --> p.toml:4:8
+4 | idle = \"300\"
+  |        ^^^^^ expected a duration such as \"300s\", from 1s to 30d (ms, s, m, h or d); did you mean `300s`?
+error: `step_patience` is an integer
+ --> p.toml:5:17
+5 | step_patience = 10
+  |                 ^^ expected a duration such as \"300s\", from 1s to 1h (ms, s, m, h or d)"
+    );
+}
+
+#[test]
+fn a_bound_outside_of_its_range_is_refused() {
+    assert_eq!(
+        refused(
+            "schema = 1\n[sandbox]\nworkers_max = 0\nidle = \"31d\"\npool = \"2\"\n[in_process]\ninstances_max = -1\n"
+        ),
+        "error: `workers_max` is `0`
+ --> p.toml:3:15
+3 | workers_max = 0
+  |               ^ expected a whole number from 1 to 100000
+error: `idle` is `31d`
+ --> p.toml:4:8
+4 | idle = \"31d\"
+  |        ^^^^^ expected a duration such as \"300s\", from 1s to 30d (ms, s, m, h or d)
+error: `pool` is a string
+ --> p.toml:5:8
+5 | pool = \"2\"
+  |        ^^^ expected a whole number from 0 to 1000
+error: `instances_max` is `-1`
+ --> p.toml:7:17
+7 | instances_max = -1
+  |                 ^^ expected a whole number from 0 to 4000"
+    );
+}
+
+#[test]
+fn an_unknown_bound_is_refused_with_a_suggestion() {
+    assert_eq!(
+        refused("schema = 1\nsandbox = 3\n[in_process]\ninstance_max = 3\nmode = \"shadow\"\n"),
+        "error: [sandbox] is an integer
+ --> p.toml:2:11
+2 | sandbox = 3
+  |           ^ expected a table
+error: unknown key `instance_max` in [in_process]
+ --> p.toml:4:1
+4 | instance_max = 3
+  | ^^^^^^^^^^^^ expected instances_max or code_max; did you mean `instances_max`?
+error: unknown key `mode` in [in_process]
+ --> p.toml:5:1
+5 | mode = \"shadow\"
+  | ^^^^ expected instances_max or code_max"
+    );
+    assert!(
+        refused("schema = 1\n[capacity]\nmax_sandbox_rss = \"24GiB\"\n")
+            .starts_with("error: `capacity` is not supported yet in this version")
+    );
+}
+
 mod hostile {
     use proptest::prelude::*;
     use rollout::Policy;
 
     proptest! {
         #[test]
-        fn no_text_makes_the_reader_panic(text in "(\\PC|[\n\t\"=\\[\\].]|mode|floor|subnets|default|schema = 1\n|\\[nodes\\.a\\]\n){0,40}") {
+        fn no_text_makes_the_reader_panic(text in "(\\PC|[\n\t\"=\\[\\].]|mode|floor|subnets|default|sandbox|idle|pool|schema = 1\n|\\[nodes\\.a\\]\n){0,40}") {
             if let Err(errors) = Policy::parse("p", &text) {
                 prop_assert!(!errors.is_empty());
                 for error in errors {

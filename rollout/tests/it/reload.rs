@@ -187,6 +187,25 @@ fn two_hundred_saves_end_with_the_last_one_and_no_generation_goes_back() {
 }
 
 #[test]
+fn a_changed_bound_is_said_to_take_a_restart_and_the_rest_of_the_file_takes_effect() {
+    let fixture = Fixture::new(Mode::InProcess);
+    let bounded = |mode, idle| format!("{}[sandbox]\nidle = \"{idle}\"\npool = 3\n", text(mode));
+    fixture.replace(&bounded(Mode::InProcess, "300s"));
+    let live = fixture.watch();
+    assert_eq!(live.in_force().restart_for, [""; 0]);
+    fixture.replace(&bounded(Mode::Sandboxed, "60s"));
+    becomes(&live, Mode::Sandboxed);
+    assert_eq!(live.in_force().restart_for, ["sandbox.idle"]);
+    fixture.replace(&text(Mode::Shadow));
+    becomes(&live, Mode::Shadow);
+    assert_eq!(live.in_force().restart_for, ["sandbox.pool", "sandbox.idle"]);
+    // The same duration in other words is no change.
+    fixture.replace(&bounded(Mode::InProcess, "5m"));
+    becomes(&live, Mode::InProcess);
+    assert_eq!(live.in_force().restart_for, [""; 0]);
+}
+
+#[test]
 fn the_same_content_makes_no_new_generation() {
     let fixture = Fixture::new(Mode::InProcess);
     let live = fixture.watch();

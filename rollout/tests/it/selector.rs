@@ -126,13 +126,14 @@ type Run = dyn Fn(&Snapshot, &Invocation) -> Result<Execution, BackendError> + S
 struct Fake {
     run: Box<Run>,
     runs: AtomicU64,
+    relieved: AtomicU64,
 }
 
 impl Fake {
     fn new(
         run: impl Fn(&Snapshot, &Invocation) -> Result<Execution, BackendError> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { run: Box::new(run), runs: AtomicU64::new(0) })
+        Arc::new(Self { run: Box::new(run), runs: AtomicU64::new(0), relieved: AtomicU64::new(0) })
     }
 
     fn finishing(change: impl Fn(&Snapshot, &mut Outcome) + Send + Sync + 'static) -> Arc<Self> {
@@ -165,6 +166,10 @@ impl Backend for Fake {
             Execution::Paused(_) => Err(BackendError::Engine("a query paused".into())),
         }
     }
+
+    fn relieve(&self, _short: &BackendError) -> bool {
+        self.relieved.fetch_add(1, Ordering::SeqCst) == 0
+    }
 }
 
 /// Pauses once, then finishes.
@@ -190,6 +195,18 @@ fn selector(
     let live = LivePolicy::fixed(mode);
     let recorder = Arc::new(Recorder::new());
     (Selector::with(live, Arc::clone(control) as _, sandbox, recorder, observer, options), seen)
+}
+
+#[test]
+fn both_backends_are_asked_for_what_the_node_is_short_of_whatever_the_mode() {
+    for mode in [Mode::InProcess, Mode::Shadow, Mode::Sandboxed] {
+        let (control, candidate) = (Fake::finishing(|_, _| {}), Fake::finishing(|_, _| {}));
+        let (selector, _) = selector(mode, &control, &candidate, ShadowOptions::default());
+        let short = BackendError::Exhausted { limit: "threads", detail: "none".into() };
+        assert!(selector.relieve(&short), "one of them had something");
+        assert_eq!([&control, &candidate].map(|fake| fake.relieved.load(Ordering::SeqCst)), [1, 1]);
+        assert!(!selector.relieve(&short), "neither had any more");
+    }
 }
 
 #[test]

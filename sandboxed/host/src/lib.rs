@@ -11,11 +11,13 @@
 //! - `resident`: a worker with a canister in it, and the diff that brings it up to date;
 //! - `claims`: what a reply says, checked against what it may say;
 //! - `table`, `pool`: which workers there are, eviction, workers launched ahead;
+//! - `housekeeping`: measures workers, and ends those that have to go;
 //! - [`Sandboxed`]: the backend.
 
 #![forbid(unsafe_code)]
 
 mod claims;
+mod housekeeping;
 mod options;
 mod paused;
 mod pool;
@@ -28,4 +30,4 @@ mod worker;
 
 pub use options::{Observer, Phases, SandboxOptions};
 pub use sandboxed::Sandboxed;
-pub use status::{LiveWorker, Role, SandboxStatus};
+pub use status::{Evictions, LiveWorker, Role, SandboxStatus};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use execution::{Instructions, Principal};
+use sandbox_os::machine;
 
 /// Where the time of one execution went, on the node's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,12 +32,18 @@ pub type Observer = Arc<dyn Fn(&Phases) + Send + Sync>;
 pub struct SandboxOptions {
     /// Workers launched ahead, confined and without a canister.
     pub pool: usize,
-    /// Workers with a canister; idle ones make room for others.
+    /// Workers with a canister; idle ones make room for others. Those for which this process has descriptors,
+    /// if that is fewer.
     pub workers_max: usize,
+    /// Private memory of all workers with a canister, bytes; idle ones make room for others. `None`: three
+    /// quarters of what this process may use.
+    pub worker_memory_bytes_max: Option<u64>,
     /// Query workers of one canister.
     pub query_workers: usize,
     /// How long a worker may be idle before it goes.
     pub idle_max: Duration,
+    /// How often workers are measured, and those looked for that have to go.
+    pub housekeeping: Duration,
     /// How long a worker may take over anything but running.
     pub step_patience: Duration,
     /// Instructions a second that a worker has to reach: a run gets `step_patience` and the time that its
@@ -51,8 +58,10 @@ impl Default for SandboxOptions {
         Self {
             pool: 2,
             workers_max: 2_000,
+            worker_memory_bytes_max: None,
             query_workers: 1,
             idle_max: Duration::from_secs(300),
+            housekeeping: Duration::from_secs(1),
             step_patience: Duration::from_secs(10),
             instructions_per_second_min: 100_000_000,
             observer: None,
@@ -60,7 +69,32 @@ impl Default for SandboxOptions {
     }
 }
 
+/// Descriptors that a live worker costs the node: its socket, and the handle that it is killed by.
+const DESCRIPTORS_PER_WORKER: u64 = 2;
+
+/// What there may be at once on this machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) workers_max: usize,
+    pub(crate) query_workers: usize,
+    pub(crate) memory_bytes_max: u64,
+}
+
 impl SandboxOptions {
+    /// The bounds that hold on this machine, under the limits that this process has now.
+    pub(crate) fn bounds(&self) -> Bounds {
+        // The other half is for the files of canisters.
+        let by_descriptors = machine::open_files_max() / 2 / DESCRIPTORS_PER_WORKER;
+        let by_descriptors = usize::try_from(by_descriptors).unwrap_or(usize::MAX);
+        // A machine whose memory can't be told has no limit that could be derived from it.
+        let of_machine = || machine::memory_bytes().map_or(u64::MAX, |bytes| bytes / 4 * 3);
+        Bounds {
+            workers_max: self.workers_max.min(by_descriptors).max(1),
+            query_workers: self.query_workers.max(1),
+            memory_bytes_max: self.worker_memory_bytes_max.unwrap_or_else(of_machine),
+        }
+    }
+
     /// How long a run of at most `instructions` may take.
     pub(crate) fn run_patience(&self, instructions: Instructions) -> Duration {
         let seconds = instructions / self.instructions_per_second_min.max(1);
@@ -73,6 +107,7 @@ impl fmt::Debug for SandboxOptions {
         f.debug_struct("SandboxOptions")
             .field("pool", &self.pool)
             .field("workers_max", &self.workers_max)
+            .field("worker_memory_bytes_max", &self.worker_memory_bytes_max)
             .field("query_workers", &self.query_workers)
             .field("idle_max", &self.idle_max)
             .field("step_patience", &self.step_patience)

@@ -2,17 +2,22 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use execution::BackendError;
+use execution::memory::limit;
+use sandbox_os::machine;
 
 use crate::source::WorkerSource;
 use crate::status::{Registry, lock};
-use crate::table::Table;
 use crate::worker::Worker;
 
-/// How often idle workers are looked for.
-const EVICTION_INTERVAL: Duration = Duration::from_secs(5);
+/// How long none is launched ahead after a failure: doubled by each further one, up to the longest.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Descriptors that a worker may not take away: it is looked at from outside with some of them, and the node
+/// reads its own files with the others.
+const DESCRIPTORS_KEPT: usize = 16;
 
 /// Confined workers without a canister, and the thread that keeps them at their number.
 pub(crate) struct Pool {
@@ -21,8 +26,9 @@ pub(crate) struct Pool {
 }
 
 struct Shared {
-    source: Box<dyn WorkerSource>,
+    source: Arc<dyn WorkerSource>,
     registry: Arc<Registry>,
+    wanted: usize,
     patience: Duration,
     state: Mutex<State>,
     changed: Condvar,
@@ -30,49 +36,45 @@ struct Shared {
 
 struct State {
     ready: Vec<Worker>,
-    wanted: usize,
-    /// A launch failed: none is tried ahead until one for a message has succeeded.
-    failing: bool,
+    /// The last launch failed.
+    paused: Option<Paused>,
     stopping: bool,
 }
 
+/// None is launched ahead for a while.
+#[derive(Clone, Copy)]
+struct Paused {
+    since: Instant,
+    pause: Duration,
+}
+
 impl Pool {
-    /// Starts filling with `wanted` workers. The same thread evicts idle workers of `table`.
+    /// Starts filling with `wanted` workers.
     pub(crate) fn start(
-        source: Box<dyn WorkerSource>,
+        source: Arc<dyn WorkerSource>,
         registry: Arc<Registry>,
-        table: Arc<Table>,
         wanted: usize,
         patience: Duration,
-        idle_max: Duration,
     ) -> Result<Self, BackendError> {
-        let state = State { ready: Vec::new(), wanted, failing: false, stopping: false };
-        let shared = Arc::new(Shared {
-            source,
-            registry,
-            patience,
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        });
+        let state = Mutex::new(State { ready: Vec::new(), paused: None, stopping: false });
+        let shared = Arc::new(Shared { source, registry, wanted, patience, state, changed: Condvar::new() });
         let fill = Arc::clone(&shared);
         let filler = std::thread::Builder::new()
             .name("sandbox-pool".into())
-            .spawn(move || fill.fill(&table, idle_max))
-            .map_err(|error| BackendError::Exhausted {
-                limit: "threads",
-                detail: format!("the sandbox's pool thread: {error}"),
-            })?;
+            .spawn(move || fill.fill())
+            .map_err(no_thread)?;
         Ok(Self { shared, filler: Some(filler) })
     }
 
     /// A worker without a canister: one that is ready, or a new one.
     pub(crate) fn take(&self) -> Result<Worker, BackendError> {
+        descriptors_left()?;
         if let Some(worker) = lock(&self.shared.state).ready.pop() {
             self.shared.changed.notify_one();
             return Ok(worker);
         }
         let worker = self.shared.launch()?;
-        lock(&self.shared.state).failing = false;
+        lock(&self.shared.state).paused = None;
         self.shared.changed.notify_one();
         Ok(worker)
     }
@@ -80,33 +82,45 @@ impl Pool {
 
 impl Shared {
     fn launch(&self) -> Result<Worker, BackendError> {
-        Worker::launch(self.source.as_ref(), &self.registry, self.patience)
+        let launched = Worker::launch(self.source.as_ref(), &self.registry, self.patience);
+        self.registry.launched(launched.as_ref().err().map(ToString::to_string));
+        launched
     }
 
-    fn fill(&self, table: &Table, idle_max: Duration) {
-        loop {
-            let mut state = lock(&self.state);
-            while !state.stopping && (state.failing || state.ready.len() >= state.wanted) {
-                let waited = self.changed.wait_timeout(state, EVICTION_INTERVAL);
-                let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-                drop(woken);
-                if timeout.timed_out() {
-                    table.evict_idle(idle_max);
-                }
+    fn fill(&self) {
+        let mut state = lock(&self.state);
+        while !state.stopping {
+            let pause = state.paused.map_or(Duration::ZERO, |paused| paused.left());
+            if state.ready.len() >= self.wanted {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            } else if !pause.is_zero() {
+                state = self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
+            } else {
+                drop(state);
+                let launched = descriptors_left().and_then(|()| self.launch());
                 state = lock(&self.state);
-            }
-            if state.stopping {
-                return;
-            }
-            drop(state);
-            let launched = self.launch();
-            let mut state = lock(&self.state);
-            match launched {
-                Ok(worker) => state.ready.push(worker),
-                // The message that needs a worker next tries itself, and reports why.
-                Err(_) => state.failing = true,
+                match launched {
+                    Ok(worker) => {
+                        state.ready.push(worker);
+                        state.paused = None;
+                    }
+                    // The message that needs a worker next tries itself, and reports why.
+                    Err(_) => state.paused = Some(Paused::after(state.paused)),
+                }
             }
         }
+    }
+}
+
+impl Paused {
+    /// The pause after one more failure.
+    fn after(before: Option<Self>) -> Self {
+        let pause = before.map_or(PAUSE, |before| before.pause.saturating_mul(2).min(PAUSE_MAX));
+        Self { since: Instant::now(), pause }
+    }
+
+    fn left(self) -> Duration {
+        self.pause.saturating_sub(self.since.elapsed())
     }
 }
 
@@ -120,4 +134,16 @@ impl Drop for Pool {
         }
         lock(&self.shared.state).ready.clear();
     }
+}
+
+/// Whether there are descriptors for one more worker.
+pub(crate) fn descriptors_left() -> Result<(), BackendError> {
+    machine::open_files_left(DESCRIPTORS_KEPT).map_err(|error| BackendError::Exhausted {
+        limit: limit::met(&error).unwrap_or(limit::OPEN_FILES),
+        detail: format!("{DESCRIPTORS_KEPT} have to be left for a worker: {error}"),
+    })
+}
+
+pub(crate) fn no_thread(error: std::io::Error) -> BackendError {
+    BackendError::Exhausted { limit: "threads", detail: format!("a thread of the sandbox: {error}") }
 }

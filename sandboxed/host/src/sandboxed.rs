@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use execution::{Backend, BackendError, Execution, Invocation, Outcome, Snapshot};
 
+use crate::housekeeping::Housekeeping;
 use crate::options::{Phases, SandboxOptions};
 use crate::paused::Paused;
 use crate::pool::Pool;
@@ -17,10 +18,13 @@ use crate::worker::violation;
 
 /// Runs each canister in a worker process of its own. Dropping it ends all workers.
 pub struct Sandboxed {
-    // Before the pool: its workers go first, then the launcher that the pool's source holds.
+    // In the order in which they go: nobody looks at the workers, then they, then the launcher that the source
+    // holds.
+    _housekeeping: Housekeeping,
     table: Arc<Table>,
     pool: Pool,
     registry: Arc<Registry>,
+    source: Arc<dyn WorkerSource>,
     options: SandboxOptions,
 }
 
@@ -42,17 +46,20 @@ impl Sandboxed {
     /// # Errors
     /// [`BackendError::Exhausted`] when no thread can be started.
     pub fn with_source(source: Box<dyn WorkerSource>, options: SandboxOptions) -> Result<Self, BackendError> {
-        let table = Arc::new(Table::new(options.workers_max, options.query_workers));
-        let registry = Arc::new(Registry::default());
-        let pool = Pool::start(
-            source,
+        let bounds = options.bounds();
+        let source: Arc<dyn WorkerSource> = source.into();
+        let registry = Arc::new(Registry::new(bounds));
+        let table = Arc::new(Table::new(bounds, Arc::clone(&registry)));
+        let housekeeping = Housekeeping::start(
+            Arc::clone(&source),
             Arc::clone(&registry),
             Arc::clone(&table),
-            options.pool,
-            options.step_patience,
+            options.housekeeping,
             options.idle_max,
         )?;
-        Ok(Self { table, pool, registry, options })
+        let pool =
+            Pool::start(Arc::clone(&source), Arc::clone(&registry), options.pool, options.step_patience)?;
+        Ok(Self { _housekeeping: housekeeping, table, pool, registry, source, options })
     }
 
     /// Live workers, counts and layers.
@@ -102,9 +109,15 @@ impl Sandboxed {
         Ok(execution)
     }
 
+    /// A worker with the canister in it.
     fn load(&self, role: Role, target: &Snapshot, invocation: &Invocation) -> Result<Resident, BackendError> {
-        let patience: Duration = self.options.step_patience;
-        Resident::load(self.pool.take()?, role, target, &invocation.limits, patience)
+        self.table.make_room()?;
+        let worker = self.pool.take()?;
+        let (number, pid) = (worker.registered().number(), worker.process().pid());
+        let resident = Resident::load(worker, role, target, &invocation.limits, self.options.step_patience)?;
+        // What it holds now counts for the next one.
+        self.registry.measure_worker(self.source.as_ref(), number, pid);
+        Ok(resident)
     }
 
     fn counted<T>(&self, result: Result<T, BackendError>) -> Result<T, BackendError> {
@@ -153,6 +166,11 @@ impl Backend for Sandboxed {
             Execution::Finished(outcome) => Ok(outcome),
             Execution::Paused(_) => Err(violation("paused a query")),
         }))
+    }
+
+    /// Ends some idle workers.
+    fn relieve(&self, short: &BackendError) -> bool {
+        self.table.relieve(short)
     }
 }
 

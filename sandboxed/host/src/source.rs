@@ -9,11 +9,12 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use execution::BackendError;
+use execution::memory::limit;
 use rustix::io::Errno;
 use rustix::process::Pid;
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{self, NotConfined, Phase};
-use sandbox_os::{LaunchError, LaunchedWorker, Launcher, Socket};
+use sandbox_os::{LaunchError, LaunchedWorker, Launcher, Socket, SocketError, machine};
 
 use crate::status::lock;
 
@@ -24,6 +25,9 @@ pub trait WorkerSource: Send + Sync {
     /// # Errors
     /// [`BackendError::Spawn`] or [`BackendError::Exhausted`].
     fn launch(&self) -> Result<Box<dyn WorkerProcess>, BackendError>;
+    /// Memory that a worker of its making holds for itself alone, in bytes, as the kernel counts it; `None`
+    /// where that can't be told, as of one that is gone.
+    fn private_bytes(&self, pid: i32) -> Option<u64>;
 }
 
 /// A worker process as the node sees it. Dropping it must end and reap the process.
@@ -88,6 +92,10 @@ impl WorkerSource for LauncherSource {
         };
         Ok(Box::new(launched.map_err(refused)?))
     }
+
+    fn private_bytes(&self, pid: i32) -> Option<u64> {
+        machine::private_bytes(pid).ok()
+    }
 }
 
 impl WorkerProcess for LaunchedWorker {
@@ -124,24 +132,27 @@ impl WorkerProcess for LaunchedWorker {
 }
 
 fn refused(error: LaunchError) -> BackendError {
-    let source = match &error {
-        LaunchError::Launcher(source) | LaunchError::Step { source, .. } => Some(source),
+    let limit = match &error {
+        LaunchError::Launcher(source) | LaunchError::Step { source, .. } => limit_met(source),
+        LaunchError::Gone(SocketError::Os(errno)) => limit_met(&(*errno).into()),
         LaunchError::Gone(_) | LaunchError::NoSeparateUser => None,
     };
-    match source.and_then(limit_met) {
+    match limit {
         Some(limit) => BackendError::Exhausted { limit, detail: error.to_string() },
         None => BackendError::Spawn(error.to_string()),
     }
 }
 
-/// The kernel's name of the limit that an error stands for.
+/// Processes of a user or a control group.
+pub(crate) const PROCESSES: &str = "processes (RLIMIT_NPROC, pids.max)";
+/// Namespaces of a user.
+pub(crate) const NAMESPACES: &str = "namespaces (user.max_*_namespaces)";
+
+/// The name of the limit that a launch met.
 fn limit_met(error: &io::Error) -> Option<&'static str> {
     match Errno::from_io_error(error)? {
-        Errno::AGAIN => Some("processes (RLIMIT_NPROC, pids.max)"),
-        Errno::NOMEM => Some("memory"),
-        Errno::NFILE => Some("open files of the system (fs.file-max)"),
-        Errno::MFILE => Some("open files (RLIMIT_NOFILE)"),
-        Errno::NOSPC => Some("namespaces (user.max_*_namespaces)"),
-        _ => None,
+        Errno::AGAIN => Some(PROCESSES),
+        Errno::NOSPC => Some(NAMESPACES),
+        _ => limit::met(error),
     }
 }

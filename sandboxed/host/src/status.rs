@@ -1,10 +1,13 @@
-//! Which workers live, for reports.
+//! Which workers live and what they hold, for eviction and reports.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use execution::Principal;
+
+use crate::options::Bounds;
+use crate::source::WorkerSource;
 
 /// What a worker of a canister is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,6 +25,36 @@ pub struct LiveWorker {
     pub pid: i32,
     /// Whom it serves; `None`: launched ahead.
     pub canister: Option<(Principal, Role)>,
+    /// Its private memory as measured last; 0 while it serves nobody.
+    pub memory_bytes: u64,
+}
+
+/// Idle workers that had to go since the start, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evictions {
+    /// Idle for too long.
+    pub idle: u64,
+    /// Another canister needed one, and there were `workers_max`.
+    pub count: u64,
+    /// All together held more than `worker_memory_bytes_max`, or the kernel refused memory.
+    pub memory: u64,
+    /// The node ran short of descriptors.
+    pub descriptors: u64,
+    /// The kernel refused another process or namespace.
+    pub processes: u64,
+    /// They kept old page versions that their canister's full arena needed back.
+    pub arena: u64,
+}
+
+/// Why idle workers have to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Idle,
+    Count,
+    Memory,
+    Descriptors,
+    Processes,
+    Arena,
 }
 
 /// The sandbox at one moment.
@@ -29,30 +62,56 @@ pub struct LiveWorker {
 pub struct SandboxStatus {
     /// Live workers, oldest first.
     pub workers: Vec<LiveWorker>,
+    /// Workers with a canister that there may be at once: what was asked for, or what descriptors allow.
+    pub workers_max: usize,
+    /// Private memory of all workers together.
+    pub memory_bytes: u64,
+    /// What they may hold before idle ones go.
+    pub memory_bytes_max: u64,
     /// Workers launched since the start.
     pub launches: u64,
     /// Workers that are no more, whatever ended them.
     pub ended: u64,
     /// Violations among the reasons.
     pub violations: u64,
+    /// Evictions among the reasons.
+    pub evictions: Evictions,
+    /// Why the last launch failed; `None`: it did not. It is tried again, at growing intervals.
+    pub launch_error: Option<String>,
     /// Layers of confinement of the worker launched last: name, and whether it is in force.
     pub layers: Vec<(&'static str, bool)>,
 }
 
 /// Keeps account of live workers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Registry {
+    bounds: Bounds,
     live: Mutex<BTreeMap<u64, LiveWorker>>,
     layers: Mutex<Vec<(&'static str, bool)>>,
+    launch_error: Mutex<Option<String>>,
+    evictions: Mutex<Evictions>,
     launches: AtomicU64,
     ended: AtomicU64,
     violations: AtomicU64,
 }
 
 impl Registry {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            live: Mutex::default(),
+            layers: Mutex::default(),
+            launch_error: Mutex::default(),
+            evictions: Mutex::default(),
+            launches: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            violations: AtomicU64::new(0),
+        }
+    }
+
     pub(crate) fn enter(self: &Arc<Self>, pid: i32, layers: Vec<(&'static str, bool)>) -> Registered {
         let number = self.launches.fetch_add(1, Ordering::Relaxed);
-        lock(&self.live).insert(number, LiveWorker { pid, canister: None });
+        lock(&self.live).insert(number, LiveWorker { pid, canister: None, memory_bytes: 0 });
         *lock(&self.layers) = layers;
         Registered { registry: Arc::clone(self), number }
     }
@@ -61,15 +120,69 @@ impl Registry {
         self.violations.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Notes how the last launch went.
+    pub(crate) fn launched(&self, error: Option<String>) {
+        *lock(&self.launch_error) = error;
+    }
+
+    pub(crate) fn evicted(&self, reason: Reason, workers: usize) {
+        let mut evictions = lock(&self.evictions);
+        let count = match reason {
+            Reason::Idle => &mut evictions.idle,
+            Reason::Count => &mut evictions.count,
+            Reason::Memory => &mut evictions.memory,
+            Reason::Descriptors => &mut evictions.descriptors,
+            Reason::Processes => &mut evictions.processes,
+            Reason::Arena => &mut evictions.arena,
+        };
+        *count = count.saturating_add(workers as u64);
+    }
+
+    /// Private memory of all workers together.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        total(lock(&self.live).values())
+    }
+
+    /// Measures every worker that serves a canister.
+    pub(crate) fn measure(&self, source: &dyn WorkerSource) {
+        let serving: Vec<(u64, i32)> = lock(&self.live)
+            .iter()
+            .filter(|(_, worker)| worker.canister.is_some())
+            .map(|(&number, worker)| (number, worker.pid))
+            .collect();
+        for (number, pid) in serving {
+            self.measure_worker(source, number, pid);
+        }
+    }
+
+    /// Measures one worker.
+    pub(crate) fn measure_worker(&self, source: &dyn WorkerSource, number: u64, pid: i32) {
+        // Not under the lock: this asks the kernel.
+        let Some(bytes) = source.private_bytes(pid) else { return };
+        if let Some(worker) = lock(&self.live).get_mut(&number) {
+            worker.memory_bytes = bytes;
+        }
+    }
+
     pub(crate) fn status(&self) -> SandboxStatus {
+        let workers: Vec<LiveWorker> = lock(&self.live).values().cloned().collect();
         SandboxStatus {
-            workers: lock(&self.live).values().cloned().collect(),
+            memory_bytes: total(workers.iter()),
+            workers,
+            workers_max: self.bounds.workers_max,
+            memory_bytes_max: self.bounds.memory_bytes_max,
             launches: self.launches.load(Ordering::Relaxed),
             ended: self.ended.load(Ordering::Relaxed),
             violations: self.violations.load(Ordering::Relaxed),
+            evictions: *lock(&self.evictions),
+            launch_error: lock(&self.launch_error).clone(),
             layers: lock(&self.layers).clone(),
         }
     }
+}
+
+fn total<'a>(workers: impl Iterator<Item = &'a LiveWorker>) -> u64 {
+    workers.fold(0, |sum, worker| sum.saturating_add(worker.memory_bytes))
 }
 
 /// A worker's entry; leaves with it.

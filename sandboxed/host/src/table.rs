@@ -1,21 +1,29 @@
 //! Which workers serve which canister, how many, and which goes first.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use execution::memory::limit;
 use execution::{BackendError, Principal};
 
+use crate::options::Bounds;
 use crate::resident::{Key, Resident};
-use crate::status::{Role, lock};
+use crate::source::{NAMESPACES, PROCESSES};
+use crate::status::{Reason, Registry, Role, lock};
+
+/// Idle workers that go at once when the kernel refuses something: enough for one worker's descriptors and
+/// those that have to be left, few enough to be launched again soon.
+const RELIEF: usize = 8;
 
 /// All workers with a canister. Those that are busy are out, and counted.
 #[derive(Debug)]
 pub(crate) struct Table {
     entries: Mutex<Entries>,
     returned: Condvar,
-    workers_max: usize,
-    query_workers: usize,
+    bounds: Bounds,
+    registry: Arc<Registry>,
 }
 
 #[derive(Debug, Default)]
@@ -48,13 +56,8 @@ pub(crate) struct Lease {
 }
 
 impl Table {
-    pub(crate) fn new(workers_max: usize, query_workers: usize) -> Self {
-        Self {
-            entries: Mutex::default(),
-            returned: Condvar::new(),
-            workers_max: workers_max.max(1),
-            query_workers: query_workers.max(1),
-        }
+    pub(crate) fn new(bounds: Bounds, registry: Arc<Registry>) -> Self {
+        Self { entries: Mutex::default(), returned: Condvar::new(), bounds, registry }
     }
 
     /// Waits for the right to one of the canister's workers, and takes an idle one if there is any.
@@ -65,7 +68,7 @@ impl Table {
     ) -> Result<(Lease, Option<Resident>), BackendError> {
         let most = match key.1 {
             Role::Update => 1,
-            Role::Query => self.query_workers,
+            Role::Query => self.bounds.query_workers,
         };
         let start = Instant::now();
         let mut entries = lock(&self.entries);
@@ -79,11 +82,11 @@ impl Table {
                 }
                 // From here on the lease gives back what has been taken.
                 let lease = Lease { table: Arc::clone(self), key, put_back: false };
-                let evicted = entries.evict_to(self.workers_max);
-                let over = idle.is_none() && entries.workers > self.workers_max;
+                let over = entries.workers.saturating_sub(self.bounds.workers_max);
+                let evicted = entries.evict(over);
                 drop(entries);
-                drop(evicted);
-                return if over { Err(self.full()) } else { Ok((lease, idle.map(|idle| idle.resident))) };
+                let full = self.end(Reason::Count, evicted) < over && idle.is_none();
+                return if full { Err(self.full()) } else { Ok((lease, idle.map(|idle| idle.resident))) };
             }
             let left = patience.saturating_sub(start.elapsed());
             if left.is_zero() {
@@ -99,59 +102,106 @@ impl Table {
     /// Ends the idle workers of a canister. Their mirrors keep old page versions, which an arena that is full
     /// needs back.
     pub(crate) fn evict_canister(&self, canister: Principal) {
-        let mut entries = lock(&self.entries);
-        let mut evicted = Vec::new();
-        for role in [Role::Update, Role::Query] {
-            if let Some(entry) = entries.by_key.get_mut(&(canister, role)) {
-                evicted.append(&mut entry.idle);
+        let evicted = lock(&self.entries).evict_if(|key, _| key.0 == canister);
+        self.end(Reason::Arena, evicted);
+    }
+
+    /// Ends workers that have been idle for longer than `idle_max`.
+    pub(crate) fn evict_idle(&self, idle_max: Duration) {
+        let evicted = lock(&self.entries).evict_if(|_, idle| idle.since.elapsed() > idle_max);
+        self.end(Reason::Idle, evicted);
+    }
+
+    /// Ends idle workers until all together hold no more memory than they may.
+    ///
+    /// # Errors
+    /// [`BackendError::Exhausted`] when the busy ones alone hold more.
+    pub(crate) fn make_room(&self) -> Result<(), BackendError> {
+        let max = self.bounds.memory_bytes_max;
+        loop {
+            let held = self.registry.memory_bytes();
+            if held <= max {
+                return Ok(());
+            }
+            if self.evict(Reason::Memory, 1) == 0 {
+                return Err(memory_full(held, max));
             }
         }
-        entries.workers = entries.workers.saturating_sub(evicted.len());
-        entries.forget_empty();
-        drop(entries);
-        drop(evicted);
+    }
+
+    /// Ends some idle workers if the kernel refused something that they hold. Whether any went: it may be had
+    /// now.
+    pub(crate) fn relieve(&self, short: &BackendError) -> bool {
+        Reason::of(short).is_some_and(|reason| self.evict(reason, RELIEF) > 0)
+    }
+
+    /// Ends the `count` idle workers that go first, or all there are.
+    fn evict(&self, reason: Reason, count: usize) -> usize {
+        let evicted = lock(&self.entries).evict(count);
+        self.end(reason, evicted)
+    }
+
+    /// Kills and reaps, which is not to be done under the lock.
+    fn end(&self, reason: Reason, evicted: Vec<Idle>) -> usize {
+        if !evicted.is_empty() {
+            self.registry.evicted(reason, evicted.len());
+        }
+        evicted.len()
     }
 
     fn full(&self) -> BackendError {
         BackendError::Exhausted {
             limit: "workers_max",
-            detail: format!("all {} sandbox workers are busy", self.workers_max),
+            detail: format!("all {} sandbox workers are busy", self.bounds.workers_max),
         }
-    }
-
-    /// Ends workers that have been idle for longer than `idle_max`.
-    pub(crate) fn evict_idle(&self, idle_max: Duration) {
-        let mut entries = lock(&self.entries);
-        let mut evicted = Vec::new();
-        for entry in entries.by_key.values_mut() {
-            evicted.extend(entry.idle.extract_if(.., |idle| idle.since.elapsed() > idle_max));
-        }
-        entries.workers = entries.workers.saturating_sub(evicted.len());
-        entries.forget_empty();
-        drop(entries);
-        // Killed and reaped here, not under the lock.
-        drop(evicted);
     }
 }
 
+fn memory_full(held: u64, max: u64) -> BackendError {
+    BackendError::Exhausted {
+        limit: "worker_memory_bytes_max",
+        detail: format!("busy sandbox workers hold {held} bytes of {max} ([sandbox] worker_memory)"),
+    }
+}
+
+/// Idle workers go in this order: first those for queries, for which no round waits, then those for messages;
+/// within a role the one idle for longest.
+fn eviction_order(key: &Key, since: Instant) -> (Reverse<Role>, Instant) {
+    (Reverse(key.1), since)
+}
+
 impl Entries {
-    /// Takes the workers idle for longest until no more than `workers_max` are left, or none is idle.
-    fn evict_to(&mut self, workers_max: usize) -> Vec<Idle> {
+    /// Takes out the `count` idle workers that go first, or all there are.
+    fn evict(&mut self, count: usize) -> Vec<Idle> {
         let mut evicted = Vec::new();
-        while self.workers > workers_max {
-            let oldest = self
-                .by_key
-                .values_mut()
-                .filter(|entry| !entry.idle.is_empty())
-                .min_by_key(|entry| entry.idle.first().map(|idle| idle.since));
-            let Some(entry) = oldest else { break };
+        while evicted.len() < count {
+            // Of a canister's workers, the first has been idle for longest.
+            let firsts = self.by_key.iter_mut().filter_map(|(key, entry)| {
+                let order = eviction_order(key, entry.idle.first()?.since);
+                Some((order, entry))
+            });
+            let Some((_, entry)) = firsts.min_by_key(|(order, _)| *order) else { break };
             evicted.push(entry.idle.remove(0));
-            self.workers -= 1;
         }
-        if !evicted.is_empty() {
+        self.forget(evicted.len());
+        evicted
+    }
+
+    fn evict_if(&mut self, goes: impl Fn(&Key, &Idle) -> bool) -> Vec<Idle> {
+        let mut evicted = Vec::new();
+        for (key, entry) in &mut self.by_key {
+            evicted.extend(entry.idle.extract_if(.., |idle| goes(key, idle)));
+        }
+        self.forget(evicted.len());
+        evicted
+    }
+
+    /// Workers have been taken out.
+    fn forget(&mut self, workers: usize) {
+        if workers > 0 {
+            self.workers = self.workers.saturating_sub(workers);
             self.forget_empty();
         }
-        evicted
     }
 
     fn forget_empty(&mut self) {
@@ -184,5 +234,33 @@ impl Drop for Lease {
         if waiting {
             self.table.returned.notify_all();
         }
+    }
+}
+
+impl Reason {
+    /// What idle workers can give back that the kernel refused.
+    fn of(short: &BackendError) -> Option<Self> {
+        let BackendError::Exhausted { limit, .. } = short else { return None };
+        match *limit {
+            limit::OPEN_FILES | limit::SYSTEM_FILES => Some(Self::Descriptors),
+            limit::MEMORY => Some(Self::Memory),
+            PROCESSES | NAMESPACES => Some(Self::Processes),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn query_workers_go_first_and_then_whoever_was_idle_for_longest() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let key = |role| (Principal::anonymous(), role);
+        let mut idle = [(Role::Update, 0), (Role::Query, 2), (Role::Update, 3), (Role::Query, 1)];
+        idle.sort_by_key(|(role, second)| eviction_order(&key(*role), at(*second)));
+        assert_eq!(idle, [(Role::Query, 1), (Role::Query, 2), (Role::Update, 0), (Role::Update, 3)]);
     }
 }

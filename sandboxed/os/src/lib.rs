@@ -1,5 +1,6 @@
 //! What the sandbox asks of the kernel: sockets, sealed images, launch, confinement, verification from
-//! outside, page pull, placement. Linux on x86-64 only. The one place of the sandbox with `unsafe`.
+//! outside, page pull, placement, what memory and descriptors there are. Linux on x86-64 only. The one place
+//! of the sandbox with `unsafe`.
 //!
 //! Order of a worker's life, each step in the file named:
 //! `launch` (launcher: namespaces, empty root, rlimits, uid, Landlock, SETUP filter, exec of the sealed
@@ -11,6 +12,7 @@ pub mod image;
 mod jail;
 pub mod launch;
 pub mod lockdown;
+pub mod machine;
 pub mod place;
 pub mod pull;
 pub mod socket;

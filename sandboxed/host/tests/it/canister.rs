@@ -2,29 +2,33 @@
 
 use std::sync::Arc;
 
-use execution::memory::{Arena, Blob, Memory};
-use execution::module::Interface;
+use execution::memory::{Arena, Memory};
 use execution::{
-    EntryPoint, Freezing, GlobalValue, Invocation, Limits, Module, ModuleHash, Principal, RunStatus,
-    Snapshot, SystemView,
+    Backend, BackendError, Compiler, EntryPoint, Execution, Freezing, Invocation, Limits, Module, Principal,
+    RunStatus, Snapshot, SystemView,
 };
+use in_process::Engine;
+use in_process::compile::ModuleCompiler;
 
 pub(crate) fn principal(number: u8) -> Principal {
     Principal::from_slice(&[0, 0, 0, 0, 0, 0, 0, number, 1, 1])
 }
 
-/// A canister of two heap pages (64 KiB) whose code no honest worker could load.
-pub(crate) fn snapshot() -> Snapshot {
-    let interface = Interface {
-        has_memory: true,
-        heap_pages_min: 1,
-        heap_pages_max: 4,
-        globals: vec![GlobalValue::I32(0)],
-        ..Interface::default()
-    };
-    let code = Blob::new(b"code").unwrap();
-    let module = Module { hash: ModuleHash([1; 32]), wasm_bytes: 4, interface, code };
-    of_module(Arc::new(module), 1 << 20)
+/// Runs a message as a round does: what the node is short of is asked back, and the message tried again.
+pub(crate) fn tried(
+    backend: &dyn Backend,
+    snapshot: &Snapshot,
+    invocation: &Invocation,
+) -> Result<Execution, BackendError> {
+    backend.execute(snapshot, invocation).or_else(|short| {
+        backend.relieve(&short);
+        backend.execute(snapshot, invocation)
+    })
+}
+
+pub(crate) fn compile(text: &str) -> Arc<Module> {
+    let compiler = ModuleCompiler::new(Engine::new().unwrap(), Arc::new(Limits::system()));
+    compiler.compile(&wat::parse_str(text).unwrap()).unwrap().unwrap()
 }
 
 pub(crate) fn of_module(module: Arc<Module>, arena_bytes: u64) -> Snapshot {

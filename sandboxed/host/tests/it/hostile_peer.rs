@@ -12,8 +12,8 @@ use sandbox_protocol::{
     ToNode, VERSION, encode,
 };
 
-use crate::canister::{snapshot, update};
-use crate::peer::{LOADED, Peer, Peers, finished, greetings};
+use crate::canister::update;
+use crate::peer::{LOADED, Peer, Peers, finished, greetings, snapshot};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

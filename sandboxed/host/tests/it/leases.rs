@@ -7,13 +7,13 @@ use execution::{Backend, BackendError, EntryPoint, Execution, Invocation, Paused
 use sandbox_host::{SandboxOptions, Sandboxed};
 use sandbox_protocol::{ToNode, ToWorker};
 
-use crate::canister::{invocation, principal, snapshot, update};
-use crate::peer::{Peers, finished};
+use crate::canister::{invocation, principal, update};
+use crate::peer::{Peers, finished, snapshot};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Peers that pause each update once, and answer queries at once.
-fn pausing() -> Peers {
+pub(crate) fn pausing() -> Peers {
     Peers::new(|peer| {
         let mut binding = peer.until_execute()?;
         loop {
@@ -37,7 +37,7 @@ fn sliced(id: u64) -> Invocation {
     Invocation { slice: 10, ..update(id, "m") }
 }
 
-fn paused(sandbox: &Sandboxed, id: u64) -> Box<dyn PausedRun> {
+pub(crate) fn paused(sandbox: &Sandboxed, id: u64) -> Box<dyn PausedRun> {
     match sandbox.execute(&snapshot(), &sliced(id)).unwrap() {
         Execution::Paused(run) => run,
         Execution::Finished(_) => panic!("a pause was due"),

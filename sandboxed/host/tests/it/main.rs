@@ -2,7 +2,9 @@
 
 mod canister;
 mod hostile_peer;
+mod images;
 mod leases;
+mod limits;
 mod mirror;
 mod pages;
 mod peer;

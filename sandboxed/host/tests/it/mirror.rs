@@ -8,8 +8,8 @@ use execution::{Backend, Execution, Outcome, Snapshot};
 use sandbox_host::Sandboxed;
 use sandbox_protocol::{List, PageRun, PageSpan, ToNode, ToWorker};
 
-use crate::canister::{snapshot, update};
-use crate::peer::{LOADED, Peers, finished, shared};
+use crate::canister::update;
+use crate::peer::{LOADED, Peers, finished, shared, snapshot};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

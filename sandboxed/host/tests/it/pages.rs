@@ -12,8 +12,9 @@ use sandbox_os::Socket;
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{NotConfined, Phase};
 
-use crate::canister::{of_module, principal, update};
-use crate::real_worker::{commit, compile, content, execute, images, on_large_stack, reply};
+use crate::canister::{compile, of_module, principal, update};
+use crate::images::images;
+use crate::real_worker::{commit, content, execute, on_large_stack, reply};
 
 /// Writes stable pages out of order, more heap pages than one reply carries, and grows both memories.
 const WRITER: &str = r#"(module
@@ -55,6 +56,10 @@ struct Unreadable(LauncherSource);
 impl WorkerSource for Unreadable {
     fn launch(&self) -> Result<Box<dyn WorkerProcess>, BackendError> {
         Ok(Box::new(Refusing(self.0.launch()?)))
+    }
+
+    fn private_bytes(&self, pid: i32) -> Option<u64> {
+        self.0.private_bytes(pid)
     }
 }
 

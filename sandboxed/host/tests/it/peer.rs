@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use execution::BackendError;
-use execution::memory::PAGE_BYTES;
+use execution::memory::{Blob, PAGE_BYTES};
+use execution::module::Interface;
+use execution::{BackendError, GlobalValue, Module, ModuleHash, Snapshot};
 use sandbox_host::source::{WorkerProcess, WorkerSource};
 use sandbox_host::{SandboxOptions, Sandboxed};
 use sandbox_os::pull::{PullError, Span};
@@ -18,6 +19,8 @@ use sandbox_protocol::{
     Assembly, Binding, Effects, End, Finished, List, Loaded, PACKET_BYTES, ToNode, ToWorker, decode, encode,
     globals, packets,
 };
+
+use crate::canister::of_module;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -44,6 +47,11 @@ pub(crate) struct Peers {
     /// Whether the node may read a peer's memory.
     pub(crate) readable: bool,
     pub(crate) killed: Arc<AtomicUsize>,
+    /// What they are measured to hold, by process id; 0 where nothing is said.
+    pub(crate) private: Arc<Mutex<HashMap<i32, u64>>>,
+    /// With how many live ones the next launch meets which limit.
+    pub(crate) short: Arc<Mutex<Option<(usize, &'static str)>>>,
+    launched: AtomicUsize,
 }
 
 impl Peers {
@@ -54,7 +62,21 @@ impl Peers {
             missing: None,
             readable: true,
             killed: Arc::default(),
+            private: Arc::default(),
+            short: Arc::default(),
+            launched: AtomicUsize::new(0),
         }
+    }
+
+    /// Peers that answer every message at once.
+    pub(crate) fn correct() -> Self {
+        Self::new(|peer| {
+            let mut binding = peer.until_execute()?;
+            loop {
+                peer.reply(binding, &ToNode::Finished(Box::new(finished())))?;
+                binding = peer.receive()?;
+            }
+        })
     }
 
     /// A backend whose workers are these peers.
@@ -66,6 +88,11 @@ impl Peers {
 
 impl WorkerSource for Peers {
     fn launch(&self) -> Result<Box<dyn WorkerProcess>, BackendError> {
+        let live = self.launched.load(Ordering::SeqCst) - self.killed.load(Ordering::SeqCst);
+        if let Some((_, limit)) = self.short.lock().unwrap().filter(|(most, _)| live >= *most) {
+            return Err(BackendError::Exhausted { limit, detail: format!("{live} processes live") });
+        }
+        let pid = self.launched.fetch_add(1, Ordering::SeqCst) + 1;
         let (node, worker) = Socket::pair().unwrap();
         let script = Arc::clone(&self.script);
         std::thread::spawn(move || {
@@ -74,6 +101,7 @@ impl WorkerSource for Peers {
             let _hung_up = script(&mut peer);
         });
         Ok(Box::new(PeerProcess {
+            pid: i32::try_from(pid).unwrap(),
             socket: node,
             memory: self.memory.clone(),
             missing: self.missing,
@@ -81,9 +109,15 @@ impl WorkerSource for Peers {
             killed: Arc::clone(&self.killed),
         }))
     }
+
+    fn private_bytes(&self, pid: i32) -> Option<u64> {
+        Some(self.private.lock().unwrap().get(&pid).copied().unwrap_or(0))
+    }
 }
 
 struct PeerProcess {
+    /// From 1, in the order of launch.
+    pid: i32,
     socket: Socket,
     memory: PeerMemory,
     missing: Option<Phase>,
@@ -99,7 +133,7 @@ impl fmt::Debug for PeerProcess {
 
 impl WorkerProcess for PeerProcess {
     fn pid(&self) -> i32 {
-        1
+        self.pid
     }
 
     fn socket(&self) -> &Socket {
@@ -196,7 +230,7 @@ pub(crate) fn finished() -> Finished<'static> {
         stable_pages_dirty: 0,
         logs: List(vec![]),
         effects: Some(Effects {
-            globals: globals(&[execution::GlobalValue::I32(0)]),
+            globals: globals(&[GlobalValue::I32(0)]),
             answer: None,
             calls: List(vec![]),
             certified_data: None,
@@ -211,6 +245,20 @@ pub(crate) fn finished() -> Finished<'static> {
         stable: List(vec![]),
         reusable: true,
     }
+}
+
+/// A canister of two heap pages (64 KiB) whose code no honest worker could load.
+pub(crate) fn snapshot() -> Snapshot {
+    let interface = Interface {
+        has_memory: true,
+        heap_pages_min: 1,
+        heap_pages_max: 4,
+        globals: vec![GlobalValue::I32(0)],
+        ..Interface::default()
+    };
+    let code = Blob::new(b"code").unwrap();
+    let module = Module { hash: ModuleHash([1; 32]), wasm_bytes: 4, interface, code };
+    of_module(Arc::new(module), 1 << 20)
 }
 
 pub(crate) fn shared<T>(value: T) -> Arc<Mutex<T>> {

@@ -1,54 +1,20 @@
 //! The real launcher and the real worker, built as the node's build script builds them.
 
 use std::path::Path;
-use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::Duration;
 
 use execution::memory::{Memory, PageVersion};
-use execution::{
-    Backend, BackendError, Compiler, EntryPoint, Execution, GlobalValue, Invocation, Limits, Module, Outcome,
-    Snapshot,
-};
-use in_process::compile::ModuleCompiler;
+use execution::{Backend, BackendError, EntryPoint, Execution, GlobalValue, Invocation, Outcome, Snapshot};
 use in_process::{Engine, InProcess, InProcessOptions};
-use sandbox_host::{Role, SandboxOptions, Sandboxed};
+use sandbox_host::{Evictions, Role, SandboxOptions, Sandboxed};
 
-use crate::canister::{invocation, of_module, update};
-
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-
-/// Both images, static and without a compiler. A nested cargo, because here features are unified with it.
-pub(crate) fn images() -> [&'static [u8]; 2] {
-    static IMAGES: OnceLock<[&'static [u8]; 2]> = OnceLock::new();
-    *IMAGES.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("images");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(root).args(["build", "--release", "--locked", "--target", TARGET]);
-        cargo.arg("--target-dir").arg(&target).args(["-p", "sandbox-worker", "-p", "sandbox-launcher"]);
-        for inherited in ["RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET"] {
-            cargo.env_remove(inherited);
-        }
-        cargo
-            .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
-            .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
-            .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
-        assert!(cargo.status().unwrap().success(), "the images can be built");
-        ["bulkhead-launcher", "sandbox-worker"].map(|program| {
-            let bytes = std::fs::read(target.join(TARGET).join("release").join(program)).unwrap();
-            &*Box::leak(bytes.into_boxed_slice())
-        })
-    })
-}
+use crate::canister::{compile, invocation, of_module, principal, update};
+use crate::images::images;
 
 fn sandbox() -> Sandboxed {
     let [launcher, worker] = images();
     Sandboxed::start(launcher, worker, SandboxOptions::default()).unwrap()
-}
-
-pub(crate) fn compile(text: &str) -> Arc<Module> {
-    let compiler = ModuleCompiler::new(Engine::new().unwrap(), Arc::new(Limits::system()));
-    compiler.compile(&wat::parse_str(text).unwrap()).unwrap().unwrap()
 }
 
 /// Counts in a global, in heap pages 0 and 5, and in stable memory; traps and grows on demand.
@@ -312,11 +278,81 @@ fn a_full_table_evicts_the_worker_idle_for_longest() {
     let module = compile(COUNTER);
     for number in 1..=3 {
         let mut snapshot = of_module(Arc::clone(&module), 1 << 20);
-        snapshot.canister = crate::canister::principal(number);
+        snapshot.canister = principal(number);
         init(&sandbox, &snapshot);
     }
     let mut live: Vec<_> =
         sandbox.status().workers.into_iter().filter_map(|worker| worker.canister).map(|c| c.0).collect();
     live.sort();
-    assert_eq!(live, [crate::canister::principal(2), crate::canister::principal(3)]);
+    assert_eq!(live, [principal(2), principal(3)]);
+}
+
+#[test]
+fn a_worker_that_was_evicted_is_made_again_and_nobody_can_tell() {
+    let module = compile(COUNTER);
+    let told = |options: SandboxOptions| {
+        let [launcher, worker] = images();
+        let sandbox = Sandboxed::start(launcher, worker, options).unwrap();
+        let mut states: Vec<Snapshot> = (1..=2)
+            .map(|number| {
+                let fresh = of_module(Arc::clone(&module), 64 << 20);
+                init(&sandbox, &Snapshot { canister: principal(number), ..fresh })
+            })
+            .collect();
+        let mut told = Vec::new();
+        for (id, method) in (2..).zip(["inc", "inc_then_trap", "grow", "inc", "nop", "inc"]) {
+            for state in &mut states {
+                let outcome = execute(&sandbox, state, &update(id, method));
+                *state = commit(state, &outcome);
+                told.push(content(&outcome));
+                told.push(content(&sandbox.query(state, &query(100 + id), None).unwrap()));
+            }
+        }
+        (told, sandbox.status().evictions)
+    };
+    let (undisturbed, evictions) = told(SandboxOptions::default());
+    assert_eq!(evictions, Evictions::default(), "the control: there is room for all");
+    let (by_count, evictions) = told(SandboxOptions { workers_max: 1, ..SandboxOptions::default() });
+    // 26 runs, each after one of another worker; two of them trap and leave no worker.
+    assert_eq!(evictions, Evictions { count: 23, ..Evictions::default() });
+    assert!(by_count == undisturbed);
+    let never = Duration::from_secs(3600);
+    let options =
+        SandboxOptions { worker_memory_bytes_max: Some(1), housekeeping: never, ..SandboxOptions::default() };
+    let (by_memory, evictions) = told(options);
+    assert_eq!(evictions, Evictions { memory: 23, ..Evictions::default() });
+    assert!(by_memory == undisturbed);
+}
+
+/// Writes every page of 32 MiB.
+const FILLER: &str = r#"(module
+    (import "ic0" "msg_reply" (func $reply))
+    (memory 512)
+    (func (export "canister_update fill")
+        (memory.fill (i32.const 0) (i32.const 1) (i32.const 33554432))
+        (call $reply)))"#;
+
+#[test]
+fn a_workers_memory_is_measured_from_outside() {
+    const FILLED: u64 = 32 << 20;
+    let [launcher, worker] = images();
+    let options = SandboxOptions { housekeeping: Duration::from_millis(1), ..SandboxOptions::default() };
+    let sandbox = Sandboxed::start(launcher, worker, options).unwrap();
+    let small = init(&sandbox, &counter());
+    let mut large = of_module(compile(FILLER), 2 * FILLED);
+    large.canister = principal(1);
+    execute(&sandbox, &large, &update(2, "fill"));
+    let memory = |canister| {
+        let workers = sandbox.status().workers;
+        let serves = |worker: &&sandbox_host::LiveWorker| worker.canister.is_some_and(|c| c.0 == canister);
+        workers.iter().find(serves).unwrap().memory_bytes
+    };
+    let start = std::time::Instant::now();
+    while memory(principal(1)) < FILLED {
+        assert!(start.elapsed() < Duration::from_secs(20), "in vain: {:?}", sandbox.status());
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    let (small, large) = (memory(small.canister), memory(principal(1)));
+    assert!(large < FILLED + (1 << 20), "{large}");
+    assert!((1..1 << 20).contains(&small), "{small}");
 }

@@ -1,0 +1,96 @@
+//! From what the policy file says of the node's bounds to the options of what they bound.
+
+use std::time::Duration;
+
+use execution::MemoryOptions;
+use execution::memory::Budget;
+use in_process::InProcessOptions;
+use rollout::Bounds;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sandbox_host::SandboxOptions;
+
+/// What `[memory]` says, and what is built in where it is silent.
+#[must_use]
+pub fn memory(bounds: &Bounds) -> MemoryOptions {
+    let built_in = MemoryOptions::default();
+    MemoryOptions {
+        arena_bytes: bounds.arena_bytes.unwrap_or(built_in.arena_bytes),
+        budget: bounds.memory_bytes.map_or(built_in.budget, Budget::new),
+    }
+}
+
+/// What `[sandbox]` says, and what is built in where it is silent.
+#[must_use]
+pub fn sandbox(bounds: &Bounds) -> SandboxOptions {
+    let built_in = SandboxOptions::default();
+    SandboxOptions {
+        workers_max: count(bounds.workers_max, built_in.workers_max),
+        worker_memory_bytes_max: bounds.worker_memory_bytes.or(built_in.worker_memory_bytes_max),
+        pool: count(bounds.pool, built_in.pool),
+        query_workers: count(bounds.query_workers, built_in.query_workers),
+        idle_max: duration(bounds.idle_ms, built_in.idle_max),
+        step_patience: duration(bounds.step_patience_ms, built_in.step_patience),
+        instructions_per_second_min: bounds
+            .instructions_per_second_min
+            .unwrap_or(built_in.instructions_per_second_min),
+        ..built_in
+    }
+}
+
+/// What `[in_process]` says, and what is built in where it is silent.
+#[must_use]
+pub fn in_process(bounds: &Bounds) -> InProcessOptions {
+    let built_in = InProcessOptions::default();
+    InProcessOptions {
+        instances_max: count(bounds.instances_max, built_in.instances_max),
+        code_max: count(bounds.code_max, built_in.code_max),
+    }
+}
+
+fn count(said: Option<u64>, built_in: usize) -> usize {
+    said.map_or(built_in, |said| usize::try_from(said).unwrap_or(usize::MAX))
+}
+
+fn duration(said: Option<u64>, built_in: Duration) -> Duration {
+    said.map_or(built_in, Duration::from_millis)
+}
+
+/// Lets this process have as many descriptors as it may: a canister takes one to four for its arena, its code one
+/// and another while it is mapped in-process, a worker two.
+pub(crate) fn raise_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        // Where the kernel refuses, the limit stays, and is respected.
+        let _refused = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_of_the_file_reaches_its_option() {
+        let text = "schema = 1\n[memory]\ntotal = \"9GiB\"\ncanister = \"1GiB\"\n[sandbox]\nworkers_max = 11\nworker_memory = \"64MiB\"\npool = 12\nquery_workers = 13\nidle = \"14s\"\nstep_patience = \"15s\"\ninstructions_per_second_min = 16_000_000\n[in_process]\ninstances_max = 17\ncode_max = 18\n";
+        let bounds = rollout::Policy::parse("p.toml", text).unwrap().bounds();
+        let memory = memory(&bounds);
+        assert_eq!(memory.arena_bytes, 1 << 30);
+        assert!(format!("{:?}", memory.budget).contains(&(9_u64 << 30).to_string()), "{memory:?}");
+        let sandbox = sandbox(&bounds);
+        assert_eq!((sandbox.workers_max, sandbox.pool, sandbox.query_workers), (11, 12, 13));
+        assert_eq!(sandbox.worker_memory_bytes_max, Some(64 << 20));
+        assert_eq!(
+            (sandbox.idle_max, sandbox.step_patience),
+            (Duration::from_secs(14), Duration::from_secs(15))
+        );
+        assert_eq!(sandbox.instructions_per_second_min, 16_000_000);
+        assert_eq!(in_process(&bounds), InProcessOptions { instances_max: 17, code_max: 18 });
+    }
+
+    #[test]
+    fn a_silent_file_leaves_what_is_built_in() {
+        let bounds = rollout::Policy::parse("p.toml", "schema = 1\n[sandbox]\n").unwrap().bounds();
+        assert_eq!(format!("{:?}", sandbox(&bounds)), format!("{:?}", SandboxOptions::default()));
+        assert_eq!(in_process(&bounds), InProcessOptions::default());
+    }
+}

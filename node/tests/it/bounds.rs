@@ -1,0 +1,51 @@
+//! A node with hardly any room: canisters wait for each other's workers, and nothing of it shows in the state.
+
+use bulkhead_node::node::on_executor_stack;
+use bulkhead_node::{Node, NodeOptions, PolicySource, Preset};
+use execution::{MessageId, Principal};
+use rollout::Mode;
+
+use crate::driver::{Driver, EMPTY};
+use crate::program::folder_with;
+
+const CANISTERS: u64 = 4;
+const MESSAGES: u64 = 5;
+
+#[test]
+fn with_one_worker_for_four_canisters_messages_wait_and_all_end_as_if_there_were_room() {
+    let policy = b"schema = 1\n[default]\nmode = \"sandboxed\"\n[sandbox]\nworkers_max = 1\npool = 0\n";
+    let folder = folder_with(&[("policy.toml", policy)]);
+    let (subnet, node) = ("s".to_owned(), "n".to_owned());
+    let policy = PolicySource::File { path: folder.path().join("policy.toml"), subnet, node };
+    let fixed = NodeOptions::fixed(Mode::Sandboxed, Preset::System);
+    let node = Node::new(NodeOptions { policy, threads: Some(2), keep_input: true, ..fixed }).unwrap();
+    on_executor_stack(move || {
+        let mut driver = Driver::new(node);
+        let canisters: Vec<Principal> = (0..CANISTERS).map(|number| driver.create(number)).collect();
+        let mut sent: Vec<MessageId> =
+            canisters.iter().map(|canister| driver.install(*canister, CANISTERS)).collect();
+        for message in &sent {
+            driver.answer(message);
+        }
+        for nonce in 0..MESSAGES {
+            sent.extend(canisters.iter().map(|canister| driver.send(*canister, "inc", EMPTY, nonce)));
+        }
+        for message in &sent {
+            driver.answer(message);
+        }
+        let waited = |failure: &String| failure == "out of workers_max: all 1 sandbox workers are busy";
+        assert!(driver.failures.iter().all(waited), "{:?}", driver.failures);
+        let status = driver.node.sandbox().unwrap();
+        assert_eq!((status.workers_max, status.violations), (1, 0));
+        assert!(status.evictions.count >= CANISTERS - 1, "{:?}", status.evictions);
+        let input = driver.node.take_input();
+        let mut with_room = driver.node.twin(Mode::InProcess).unwrap();
+        with_room.replay(&input).unwrap();
+        // Not the state roots: they say in which round a message was answered.
+        for canister in canisters {
+            let [here, there] = [&driver.node, &with_room]
+                .map(|node| node.query(Principal::anonymous(), canister, "get", EMPTY).result.unwrap());
+            assert_eq!(here, there);
+        }
+    });
+}
