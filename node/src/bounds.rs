@@ -9,13 +9,14 @@ use rollout::Bounds;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandbox_host::SandboxOptions;
 
-/// What `[memory]` says, and what is built in where it is silent.
+/// What `[memory]` says, and what is built in where it is silent: half of the memory that this process may use.
 #[must_use]
 pub fn memory(bounds: &Bounds) -> MemoryOptions {
     let built_in = MemoryOptions::default();
+    let half = || sandbox_host::machine_memory_bytes().ok().map(|bytes| bytes / 2);
     MemoryOptions {
         arena_bytes: bounds.arena_bytes.unwrap_or(built_in.arena_bytes),
-        budget: bounds.memory_bytes.map_or(built_in.budget, Budget::new),
+        budget: bounds.memory_bytes.or_else(half).map_or(built_in.budget, Budget::new),
     }
 }
 
@@ -92,5 +93,7 @@ mod tests {
         let bounds = rollout::Policy::parse("p.toml", "schema = 1\n[sandbox]\n").unwrap().bounds();
         assert_eq!(format!("{:?}", sandbox(&bounds)), format!("{:?}", SandboxOptions::default()));
         assert_eq!(in_process(&bounds), InProcessOptions::default());
+        let half = sandbox_host::machine_memory_bytes().unwrap() / 2;
+        assert!(format!("{:?}", memory(&bounds).budget).contains(&half.to_string()), "{half}");
     }
 }

@@ -29,5 +29,6 @@ mod table;
 mod worker;
 
 pub use options::{Observer, Phases, SandboxOptions};
+pub use sandbox_os::machine::memory_bytes as machine_memory_bytes;
 pub use sandboxed::Sandboxed;
 pub use status::{Evictions, LiveWorker, Role, SandboxStatus};

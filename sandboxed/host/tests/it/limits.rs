@@ -244,5 +244,5 @@ fn a_status_tells_the_bounds_in_force() {
     assert_eq!(status.workers_max, of_descriptors, "no more than there are descriptors for");
     let by_machine = SandboxOptions { worker_memory_bytes_max: None, ..options(0) };
     let by_machine = Sandboxed::with_source(Box::new(Peers::correct()), by_machine).unwrap().status();
-    assert_eq!(by_machine.memory_bytes_max, sandbox_os::machine::memory_bytes().unwrap() / 4 * 3);
+    assert_eq!(by_machine.memory_bytes_max, sandbox_os::machine::memory_bytes().unwrap() / 8 * 3);
 }
