@@ -90,7 +90,7 @@ impl Sandboxed {
         let answered = Instant::now();
         let step = resident.take(answer, run).inspect_err(|error| {
             // The message runs again; old versions that idle workers keep are not to be in its way then.
-            if matches!(error, BackendError::Exhausted { limit: "arena_bytes", .. }) {
+            if matches!(error, BackendError::Exhausted { limit: "arena_bytes" | "memory_bytes", .. }) {
                 self.table.evict_canister(target.canister);
             }
         })?;
