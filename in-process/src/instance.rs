@@ -105,7 +105,7 @@ pub struct Ran {
     pub stable_pages: u64,
     /// Heap pages to pull, ascending; empty where nothing is kept.
     pub heap_dirty: Vec<u64>,
-    /// Stable pages to pull, in the order of [`Instance::stable_page`]; empty where nothing is kept.
+    /// Stable pages to pull, in the order of [`Instance::copy_stable_page`]; empty where nothing is kept.
     pub stable_dirty: Vec<u64>,
     /// Heap pages written, kept or not.
     pub heap_pages_dirty: u64,
