@@ -68,11 +68,11 @@ fn a_message_waits_for_a_resource_of_the_node_however_long_that_takes() {
 #[test]
 fn what_the_node_is_short_of_is_asked_back_before_the_next_try_and_nothing_else_is() {
     let full = || BackendError::Exhausted { limit: "workers_max", detail: "full".into() };
-    let shorts = ["out of workers_max: full".to_owned(), "out of workers_max: full".to_owned()];
+    let shorts = ["out of workers_max: full".to_owned()];
     for (fail, asked) in [(full as crate::scripted::Fail, &shorts[..]), (killed, &[])] {
         let mut bench = Bench::new();
         let a = bench.canister("");
-        *bench.script.failing.lock().unwrap() = Some((2, a, fail));
+        *bench.script.failing.lock().unwrap() = Some((1, a, fail));
         assert_eq!(bench.run(a, [Op::Reply(b"ok".to_vec())]).unwrap(), b"ok");
         assert_eq!(*bench.script.relieved.lock().unwrap(), asked);
     }

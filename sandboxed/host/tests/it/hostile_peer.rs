@@ -1,10 +1,13 @@
 //! Whatever a worker says or leaves unsaid, the node gets a `BackendError`, the worker is gone, and nothing
 //! stays staged.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use execution::{Backend, BackendError, Execution, Limits};
+use execution::memory::{Blob, Memory};
+use execution::module::Interface;
+use execution::{Backend, BackendError, Execution, Limits, Module, ModuleHash, Snapshot};
 use sandbox_os::SocketError;
 use sandbox_os::verify::Phase;
 use sandbox_protocol::{
@@ -12,7 +15,7 @@ use sandbox_protocol::{
     ToNode, VERSION, encode,
 };
 
-use crate::canister::update;
+use crate::canister::{of_module, update};
 use crate::peer::{LOADED, Peer, Peers, finished, greetings, snapshot};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -204,6 +207,32 @@ fn memory_that_cant_be_a_canisters_is_a_violation_before_any_message() {
         });
         assert_eq!(failure(peers, PATIENCE).to_string(), format!("violation: {text}"));
     }
+}
+
+#[test]
+fn pages_beyond_the_memory_that_was_looked_at_are_a_violation_and_no_overflow() {
+    // A heap that the module doesn't declare: nothing was looked at, and the address is the last page there is.
+    let interface = Interface { globals: vec![execution::GlobalValue::I32(0)], ..Interface::default() };
+    let code = Blob::new(b"code").unwrap();
+    let module = Module { hash: ModuleHash([1; 32]), wasm_bytes: 4, interface, code };
+    let snapshot = Snapshot { heap: Memory::zeroed(1), ..of_module(Arc::new(module), 1 << 20) };
+    let peers = Peers::new(|peer| {
+        let binding = peer.receive()?;
+        peer.reply(binding, &ToNode::Ready)?;
+        let binding = peer.receive()?;
+        peer.reply(binding, &ToNode::Loaded(Loaded { heap: u64::MAX - 4095, ..LOADED }))?;
+        let binding = peer.receive()?;
+        peer.reply(binding, &ToNode::Locked)?;
+        let binding = peer.receive()?;
+        let mut claim = finished();
+        claim.heap_pages_dirty = 1;
+        claim.heap = List(vec![PageSpan { page: 1, count: 1 }]);
+        peer.reply(binding, &ToNode::Finished(Box::new(claim)))?;
+        peer.receive().map(drop)
+    });
+    let error = peers.sandbox(PATIENCE).execute(&snapshot, &update(9, "m")).unwrap_err();
+    assert_eq!(error.to_string(), "violation: written pages beyond the memory that was seen");
+    assert_eq!(snapshot.arena.bytes_used(), 0, "nothing stays staged");
 }
 
 #[test]
