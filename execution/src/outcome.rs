@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use execution_memory::PageVersion;
 
-use crate::{Callback, Cycles, ErrorCode, GlobalValue, Instructions, Nanoseconds, Principal};
+use crate::{Callback, Cycles, ErrorCode, GlobalValue, Instructions, Nanoseconds, Principal, Snapshot};
 
 /// The result of one run of an entry point: deterministic, the same in every mode.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,4 +112,23 @@ pub struct MemoryDelta {
     pub heap: Vec<(u64, PageVersion)>,
     /// Stable pages written, by ascending 4 KiB page index.
     pub stable: Vec<(u64, PageVersion)>,
+}
+
+impl MemoryDelta {
+    /// What takes `before` to memories of `[heap, stable]` 64 KiB pages with the given pages written.
+    #[must_use]
+    pub fn of(
+        before: &Snapshot,
+        [heap_pages, stable_pages]: [u64; 2],
+        heap: Vec<(u64, PageVersion)>,
+        stable: Vec<(u64, PageVersion)>,
+    ) -> Self {
+        let changed = |before: u64, after: u64| (before != after).then_some(after);
+        Self {
+            heap_pages: changed(before.heap.wasm_pages(), heap_pages),
+            stable_pages: changed(before.stable.wasm_pages(), stable_pages),
+            heap,
+            stable,
+        }
+    }
 }

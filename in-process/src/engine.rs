@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use execution::memory::limit;
+use execution::memory::{MemoryError, limit};
 use wasmtime::{Config, InstancePre, Linker, Module};
 
 use crate::instance::Data;
@@ -47,12 +47,19 @@ pub enum EngineError {
     /// An update that this instance can't follow: the owner drops it and makes a new one.
     #[error("could not bring the instance up to date: {0}")]
     Sync(String),
-    /// The kernel has no memory or no mapping left.
-    #[error(transparent)]
-    Memory(#[from] execution::memory::MemoryError),
     /// A run failed around the guest: the owner drops the instance.
     #[error("the run failed: {0}")]
     Run(String),
+}
+
+impl From<MemoryError> for EngineError {
+    fn from(error: MemoryError) -> Self {
+        let detail = error.to_string();
+        match error.limit() {
+            Some(limit) => Self::Refused { limit, detail },
+            None => Self::Instance(detail),
+        }
+    }
 }
 
 impl EngineError {

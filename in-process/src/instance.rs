@@ -4,16 +4,16 @@ use std::cmp::Reverse;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use execution::check::returns_memory;
 use execution::memory::{PAGE_BYTES, PageUpdate, WASM_PAGE_BYTES, Window};
 use execution::module::Interface;
 use execution::outcome::{Effects, Ending, LogLine};
-use execution::{EntryPoint, GlobalValue, Instructions, Invocation, Trap};
+use execution::{GlobalValue, Instructions, Invocation, Trap};
 use wasmtime::{
     AsContext, AsContextMut, Func, Global, Instance as RawInstance, Memory, ResourceLimiter, Store,
     StoreContextMut, Table, Val,
 };
 
-use crate::context::Context;
 use crate::dirty::{self, DirtyMap};
 use crate::engine::{Code, EngineError};
 use crate::pages::PageTable;
@@ -115,13 +115,6 @@ pub struct Ran {
     pub reusable: bool,
 }
 
-/// Whether the private pages of such a run are wanted: to be committed, or as the overlay of a composite
-/// query's next step.
-#[must_use]
-pub fn returns_memory(entry: &EntryPoint) -> bool {
-    entry.keeps_memory() || Context::of(entry).is_composite()
-}
-
 /// A warm instance. It needs a thread with a stack of 16 MiB to run on: guests may use 5 MiB of it.
 ///
 /// After [`Instance::new`], [`Instance::run`] makes no system call but mprotect(2) (heap and overlay
@@ -198,7 +191,7 @@ impl Instance {
     /// update replaces them: the instance reads them when it likes.
     ///
     /// # Errors
-    /// [`EngineError::Refused`] and [`EngineError::Memory`] when the kernel refuses memory or a mapping;
+    /// [`EngineError::Refused`] when the kernel refuses memory or a mapping;
     /// [`EngineError::Instance`] when code and shape don't fit together; [`EngineError::Sync`] when `start` is not
     /// of that shape.
     pub fn new(code: &Code, shape: Shape, base: Base<'_>, start: &Update) -> Result<Self, EngineError> {

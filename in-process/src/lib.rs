@@ -30,5 +30,5 @@ mod warm;
 pub use backend::{InProcess, InProcessOptions};
 pub use context::{Context, Contexts};
 pub use engine::{Code, Engine, EngineError};
-pub use instance::{Base, Instance, Ran, Shape, Update, returns_memory};
+pub use instance::{Base, Instance, Ran, Shape, Update};
 pub use system_api::available;

@@ -11,7 +11,6 @@ use crate::instance::{Base, Instance, Ran, Shape, Update};
 impl From<EngineError> for BackendError {
     fn from(error: EngineError) -> Self {
         match error {
-            EngineError::Memory(error) => error.into(),
             EngineError::Refused { limit, .. } => Self::Exhausted { limit, detail: error.to_string() },
             other => Self::Engine(other.to_string()),
         }
@@ -80,7 +79,6 @@ impl Warm {
         };
         if let Some(effects) = &mut ran.effects {
             let held = &self.snapshot;
-            let size = |before: u64, after: u64| (before != after).then_some(after);
             let globals = Arc::clone(&effects.globals);
             if ran.reusable {
                 self.instance.sync(&Update {
@@ -91,12 +89,8 @@ impl Warm {
                     stable: written(&stable),
                 })?;
             }
-            effects.memory = MemoryDelta {
-                heap_pages: size(held.heap.wasm_pages(), ran.heap_pages),
-                stable_pages: size(held.stable.wasm_pages(), ran.stable_pages),
-                heap: heap.clone(),
-                stable: stable.clone(),
-            };
+            let sizes = [ran.heap_pages, ran.stable_pages];
+            effects.memory = MemoryDelta::of(held, sizes, heap.clone(), stable.clone());
             self.snapshot = Snapshot {
                 heap: held.heap.with(ran.heap_pages, heap),
                 stable: held.stable.with(ran.stable_pages, stable),

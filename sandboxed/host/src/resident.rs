@@ -99,13 +99,7 @@ impl Resident {
             drops_data: interface.drops_data,
             globals: globals(&interface.globals),
             arena_bytes: target.arena.bytes_max(),
-            start: Sync {
-                heap_pages: target.heap.wasm_pages(),
-                stable_pages: target.stable.wasm_pages(),
-                globals: globals(&target.globals),
-                heap: sendable(target.heap.updates())?,
-                stable: sendable(target.stable.updates())?,
-            },
+            start: sync(target, target.heap.updates(), target.stable.updates())?,
         };
         let segments: Vec<_> = target.arena.files().collect();
         let files: Vec<_> =
@@ -147,13 +141,7 @@ impl Resident {
         invocation: &Invocation,
         patience: Duration,
     ) -> Result<(Answered, Self, Run), BackendError> {
-        let sync = Sync {
-            heap_pages: target.heap.wasm_pages(),
-            stable_pages: target.stable.wasm_pages(),
-            globals: globals(&target.globals),
-            heap: sendable(self.heap.changes(&target.heap))?,
-            stable: sendable(self.stable.changes(&target.stable))?,
-        };
+        let sync = sync(target, self.heap.changes(&target.heap), self.stable.changes(&target.stable))?;
         let known = self
             .limits
             .as_ref()
@@ -203,13 +191,8 @@ impl Resident {
         };
         let mut outcome = claims.outcome;
         if let Some(effects) = &mut outcome.effects {
-            let size = |before: u64, after: u64| (before != after).then_some(after);
-            effects.memory = MemoryDelta {
-                heap_pages: size(run.target.heap.wasm_pages(), claims.heap_pages),
-                stable_pages: size(run.target.stable.wasm_pages(), claims.stable_pages),
-                heap: heap.clone(),
-                stable: stable.clone(),
-            };
+            let sizes = [claims.heap_pages, claims.stable_pages];
+            effects.memory = MemoryDelta::of(&run.target, sizes, heap.clone(), stable.clone());
         }
         self.heap.wrote(claims.heap_pages, heap);
         self.stable.wrote(claims.stable_pages, stable);
@@ -286,6 +269,17 @@ impl Resident {
         }
         Ok(self)
     }
+}
+
+/// What brings a worker to `target`, for the wire.
+fn sync(target: &Snapshot, heap: Vec<PageUpdate>, stable: Vec<PageUpdate>) -> Result<Sync, BackendError> {
+    Ok(Sync {
+        heap_pages: target.heap.wasm_pages(),
+        stable_pages: target.stable.wasm_pages(),
+        globals: globals(&target.globals),
+        heap: sendable(heap)?,
+        stable: sendable(stable)?,
+    })
 }
 
 /// Runs for the wire, unless the memory is too scattered for that: more than 4 million runs of pages.
