@@ -1,4 +1,4 @@
-//! Threads that run canisters: a fixed number, made once, each with a stack that canister code fits on.
+//! Threads that run canisters: a fixed number, made once.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,8 @@ use std::thread::JoinHandle;
 use crate::Principal;
 use crate::memory::Budget;
 
-/// Stack of a thread that runs canister code, bytes: 5 MiB of it are the canister's.
+/// Stack of a thread that runs rounds or queries, bytes: modules are validated and compiled on it. Canister code has
+/// stacks of its own.
 pub const EXECUTOR_STACK_BYTES: usize = 16 << 20;
 
 /// Called on each executor thread with its number before its first job, e.g. to pin it to a core.

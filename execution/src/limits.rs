@@ -19,8 +19,11 @@ pub struct Limits {
     pub inspect_instructions: Instructions,
     /// Instructions of an install, reinstall or upgrade, all entry points and compilation together.
     pub install_instructions: Instructions,
-    /// Instructions of one slice.
+    /// Instructions of one slice: a message that has used them pauses until the next round.
     pub slice_instructions: Instructions,
+    /// Messages that may be paused at the end of a round. Those that began last are aborted beyond that, and begin
+    /// again when there is room.
+    pub paused_messages: usize,
     /// Share of a callback's budget kept for cleanup, in percent.
     pub cleanup_percent: u64,
     /// Instructions a canister may use in one round before it waits for the next.
@@ -96,6 +99,7 @@ impl Limits {
             inspect_instructions: 200_000_000,
             install_instructions: 300_000_000_000,
             slice_instructions: 2_000_000_000,
+            paused_messages: 40,
             cleanup_percent: 5,
             round_instructions: 7_000_000_000,
             heap32_bytes: 4 * GIB,
@@ -135,6 +139,7 @@ impl Limits {
             system_subnet: true,
             update_instructions: 50_000_000_000,
             install_instructions: 1_000_000_000_000,
+            slice_instructions: 10_000_000_000,
             prices: Prices {
                 message: 0,
                 instruction: 0,
@@ -192,4 +197,11 @@ impl Limits {
     pub fn scaled(&self, price: Cycles) -> Cycles {
         price.saturating_mul(Cycles::from(self.nodes)) / 13
     }
+}
+
+/// Slices that a message of at most `limit` instructions may take (`canister-execution.md` section 3.4): no two in a
+/// row use less than a slice together, so it comes to its limit before this.
+#[must_use]
+pub fn slices_max(limit: Instructions, slice: Instructions) -> u64 {
+    limit.checked_div(slice).unwrap_or(0).saturating_mul(2).clamp(4, 400)
 }

@@ -14,11 +14,12 @@ use sha2::{Digest, Sha256};
 
 use crate::answer::{Verdict, answer};
 use crate::report::Executed;
-use crate::state::{CanisterState, ManagementCall, Origin};
+use crate::state::{CanisterState, Input, ManagementCall, Origin, PausedMessage};
 use crate::subnet::{RoundWork, Subnet};
 use crate::{BackendError, Cycles, ErrorCode, Principal, UserError, text};
 
 use candid_io::decode;
+pub(crate) use install::install;
 pub(crate) use lifecycle::run_out;
 pub(crate) use status::canister_status;
 
@@ -41,7 +42,7 @@ type Managed = Result<Result<Answered, UserError>, Stuck>;
 
 /// A call on its way through a method.
 struct Management<'a> {
-    call: &'a ManagementCall,
+    call: &'a Arc<ManagementCall>,
     executed: Vec<Executed>,
 }
 
@@ -99,6 +100,16 @@ pub(crate) fn no_method(method: &str) -> UserError {
     UserError::new(ErrorCode::METHOD_NOT_FOUND, format!("Management canister has no method '{method}'"))
 }
 
+/// That `caller` controls `canister`.
+fn require_controller(canister: &CanisterState, caller: Principal) -> Result<(), UserError> {
+    if canister.is_controlled_by(&caller) { Ok(()) } else { Err(not_controller(canister, caller)) }
+}
+
+/// Whether a method leaves alone what a paused message works on: it reads, or gives cycles.
+fn is_harmless(method: &str) -> bool {
+    ["canister_status", "canister_info", "deposit_cycles", "provisional_top_up_canister"].contains(&method)
+}
+
 /// Answers of a subnet that lacks a feature (`canister-execution.md` section 8).
 fn outside_feature(method: &str) -> Option<UserError> {
     let threshold = matches!(
@@ -127,7 +138,8 @@ fn outside_feature(method: &str) -> Option<UserError> {
 
 impl Subnet {
     /// Runs the management calls that wait, in order; `false` when there was none that could run.
-    /// A call that fails around the guest stays, and so do later ones of the same caller.
+    /// A call that fails around the guest stays, as does one about a canister with a message in hand, and so do later
+    /// ones of the same canister.
     pub(crate) fn run_management(&mut self, work: &mut RoundWork) -> bool {
         let calls = std::mem::take(&mut self.state.management);
         let mut kept = Vector::new();
@@ -138,8 +150,15 @@ impl Subnet {
                 kept.push_back(call);
                 continue;
             }
+            if self.must_wait(&call) {
+                if matches!(call.origin, Origin::Canister { .. }) {
+                    work.blocked.insert(caller);
+                }
+                kept.push_back(call);
+                continue;
+            }
             let mut management = Management { call: &call, executed: Vec::new() };
-            match self.manage(&mut management) {
+            match self.manage(&mut management, work) {
                 Ok(result) => {
                     ran = true;
                     work.report.executed.append(&mut management.executed);
@@ -167,10 +186,33 @@ impl Subnet {
         self.route(output.into_iter().collect());
     }
 
-    fn manage(&mut self, call: &mut Management<'_>) -> Managed {
+    /// Whether a call is about a canister that does nothing else than the message that it has in hand.
+    fn must_wait(&self, call: &ManagementCall) -> bool {
+        !self.schedule.paused.is_empty()
+            && !is_harmless(&call.method)
+            && target(&call.method, &call.arg).is_ok_and(|id| self.schedule.paused.contains(&id))
+    }
+
+    /// Begins an install: the canister has the call in hand until it is done.
+    fn install_code(&mut self, call: &Management<'_>, work: &mut RoundWork) -> Managed {
+        let found = target("install_code", &call.call.arg).and_then(|id| self.controlled(call, id));
+        let mut canister = match found {
+            Ok(canister) => canister.clone(),
+            Err(error) => return Ok(Err(error)),
+        };
+        let input = Input::Management(Arc::clone(call.call));
+        canister.paused = Some(PausedMessage { input, slices: 0, time: self.state.time });
+        let id = canister.id;
+        match self.run_in_hand(canister, work) {
+            Ok(()) => Ok(Ok(Answered::Later)),
+            Err(error) => Err(Stuck { canister: id, error }),
+        }
+    }
+
+    fn manage(&mut self, call: &mut Management<'_>, work: &mut RoundWork) -> Managed {
         let method = call.call.method.as_str();
         if method == "install_code" {
-            return self.install_code(call);
+            return self.install_code(call, work);
         }
         let rule = ingress_rule(method);
         if call.by_user() && rule == Some(IngressRule::Never) {
@@ -199,11 +241,7 @@ impl Subnet {
     /// The canister that `id` names, if the caller controls it.
     fn controlled(&self, call: &Management<'_>, id: Principal) -> Result<&CanisterState, UserError> {
         let canister = self.canister(&id).ok_or_else(|| text::not_found(id))?;
-        if canister.is_controlled_by(&call.caller()) {
-            Ok(canister)
-        } else {
-            Err(not_controller(canister, call.caller()))
-        }
+        require_controller(canister, call.caller()).map(|()| canister)
     }
 
     /// 32 bytes that follow from the round's seed and the number of draws in the round.

@@ -1,8 +1,14 @@
 //! One message of one canister, from its queue to the state after it (`canister-execution.md` 4.2).
+//!
+//! A message is a future: it is pending where it has used up a slice, and is polled again in the next round. So a
+//! message of several entry points (a callback and its cleanup, an upgrade) is written as if it ran at once.
 
 mod call;
 mod response;
+mod step;
 mod task;
+
+pub(crate) use step::{Step, Stepped, begin};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,20 +19,16 @@ use crate::check::{self, Checked, check};
 use crate::executors::MemoryOptions;
 use crate::management::wrong_sender_version;
 use crate::report::{Ended, Executed};
-use crate::state::{
-    CanisterMessage, CanisterState, Input, MessageId, Origin, PendingCall, Request, Status, SubnetConfig,
-};
+use crate::state::{CanisterState, MessageId, Origin, PendingCall, Request, Status, SubnetConfig};
 use crate::{
-    Answer, Backend, BackendError, Cycles, Ending, EntryPoint, Execution, Instructions, Invocation,
-    Nanoseconds, OutgoingCall, Principal, Snapshot, SystemView, Trap, UserError, Violation, text,
+    Answer, Backend, BackendError, Compiler, Cycles, Ending, EntryPoint, Execution, Instructions, Invocation,
+    Nanoseconds, OutgoingCall, Principal, Snapshot, SystemView, Trap, UserError, Violation, slices_max, text,
 };
 
 /// How often a message is tried on the backend within one round.
 const TRIES: u32 = 3;
 /// The same where a resource of the node is lacking: a backend gives back what it can spare after the first.
 const TRIES_LACKING: u32 = 2;
-/// Slices that one message may take (`canister-execution.md` section 3.4).
-const SLICES_MAX: u32 = 400;
 /// What a message counts in a round's budget besides its instructions; not charged.
 pub(crate) const MESSAGE_OVERHEAD: Instructions = 500_000;
 /// `DIDL`, no types, no values: the empty Candid reply.
@@ -37,6 +39,7 @@ pub(crate) const CANDID_EMPTY: &[u8] = b"DIDL\0\0";
 pub(crate) struct Env {
     pub(crate) config: Arc<SubnetConfig>,
     pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) compiler: Arc<dyn Compiler>,
     pub(crate) time: Nanoseconds,
     /// Physical: numbers invocations.
     pub(crate) invocations: Arc<AtomicU64>,
@@ -57,22 +60,16 @@ pub(crate) struct Call<'a> {
 }
 
 impl Env {
-    /// Runs and checks one entry point on the state of `canister`, trying again what failed around it.
-    pub(crate) fn execute(
+    /// Runs and checks an entry point that has no slices, trying again what failed around it.
+    pub(crate) fn execute_whole(
         &self,
-        canister: &CanisterState,
         snapshot: &Snapshot,
-        call: Call<'_>,
-    ) -> Result<(Invocation, Checked), BackendError> {
-        let invocation = self.invocation(canister, call);
-        let checked = retried(&*self.backend, || {
-            let outcome = match self.backend.execute(snapshot, &invocation)? {
-                Execution::Finished(outcome) => outcome,
-                Execution::Paused(run) => finish(run, invocation.slice)?,
-            };
-            Ok(check(&invocation, snapshot, outcome)?)
-        })?;
-        Ok((invocation, checked))
+        invocation: &Invocation,
+    ) -> Result<Checked, BackendError> {
+        retried(&*self.backend, || match self.backend.execute(snapshot, invocation)? {
+            Execution::Finished(outcome) => Ok(check(invocation, snapshot, outcome)?),
+            Execution::Paused(_) => Err(Violation("paused a run that has no slices".into()).into()),
+        })
     }
 
     pub(crate) fn invocation(&self, canister: &CanisterState, call: Call<'_>) -> Invocation {
@@ -128,70 +125,95 @@ pub(crate) fn retried<T>(
     backend: &dyn Backend,
     mut attempt: impl FnMut() -> Result<T, BackendError>,
 ) -> Result<T, BackendError> {
-    let mut tries = 1;
+    let mut tries = Tries(0);
     loop {
         match attempt() {
-            Err(error) if tries < tries_for(&error) => {
-                let relieved = matches!(error, BackendError::Exhausted { .. }) && backend.relieve(&error);
-                tracing::debug!(%error, tries, relieved, "backend failed, trying again");
-                tries += 1;
-            }
+            Err(error) if tries.again(backend, &error) => {}
             result => return result,
         }
     }
 }
 
-fn tries_for(error: &BackendError) -> u32 {
-    match error {
-        BackendError::Exhausted { .. } => TRIES_LACKING,
-        _ => TRIES,
-    }
-}
+/// Attempts that have failed.
+struct Tries(u32);
 
-fn finish(mut run: Box<dyn crate::PausedRun>, slice: Instructions) -> Result<crate::Outcome, BackendError> {
-    for _ in 0..SLICES_MAX {
-        match run.resume(slice)? {
-            Execution::Finished(outcome) => return Ok(outcome),
-            Execution::Paused(later) => run = later,
+impl Tries {
+    /// Whether there is another attempt after one that failed with `error`.
+    fn again(&mut self, backend: &dyn Backend, error: &BackendError) -> bool {
+        self.0 += 1;
+        let lacking = matches!(error, BackendError::Exhausted { .. });
+        if self.0 >= if lacking { TRIES_LACKING } else { TRIES } {
+            return false;
         }
+        let relieved = lacking && backend.relieve(error);
+        tracing::debug!(%error, tries = self.0, relieved, "backend failed, trying again");
+        true
     }
-    run.abort();
-    Err(Violation(format!("paused more than {SLICES_MAX} times")).into())
 }
 
 /// One message's work on a copy of a canister: dropped if the backend fails, moved into place if not.
-pub(crate) struct Staged<'a> {
-    pub(crate) env: &'a Env,
+pub(crate) struct Staged {
+    pub(crate) env: Arc<Env>,
     pub(crate) canister: CanisterState,
     pub(crate) outputs: Vec<Output>,
     pub(crate) executed: Vec<Executed>,
     pub(crate) instructions: Instructions,
+    /// Slices that the message has used up.
+    slices: u32,
+    /// Slices that end without a pause: those that the message had used up when it was given up.
+    slices_at_once: u32,
 }
 
-impl<'a> Staged<'a> {
-    pub(crate) fn new(env: &'a Env, canister: &CanisterState) -> Self {
-        Self { env, canister: canister.clone(), outputs: Vec::new(), executed: Vec::new(), instructions: 0 }
+impl Staged {
+    pub(crate) fn new(env: Arc<Env>, canister: CanisterState, slices_at_once: u32) -> Self {
+        Self {
+            env,
+            canister,
+            outputs: Vec::new(),
+            executed: Vec::new(),
+            instructions: 0,
+            slices: 0,
+            slices_at_once,
+        }
     }
 
-    /// Takes the next input and does all that it asks for; `false` when there was none.
-    pub(crate) fn step(&mut self) -> Result<bool, BackendError> {
-        if self.canister.hook_due() && self.canister.status == Status::Running {
-            self.low_memory()?;
-        } else {
-            match self.canister.inputs.pop() {
-                Some(Input::Task(task)) => self.task(task)?,
-                Some(Input::Canister(CanisterMessage::Request(request))) => self.request(&request)?,
-                Some(Input::Canister(CanisterMessage::Response(response))) => self.response(&response)?,
-                Some(Input::Ingress(ingress)) => self.ingress(&ingress)?,
-                None => return Ok(false),
+    /// Runs and checks one entry point on the state of the canister, trying again what failed around it. Pending at
+    /// the end of each slice, once: an attempt after a failure catches up with the one that failed.
+    pub(crate) async fn execute(
+        &mut self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+    ) -> Result<Checked, BackendError> {
+        let mut tries = Tries(0);
+        let before = self.slices;
+        loop {
+            match self.attempt(snapshot, invocation).await {
+                Err(error) if tries.again(&*self.env.backend, &error) => self.slices = before,
+                result => return result,
             }
         }
-        stop_when_idle(&mut self.canister, &mut self.outputs);
-        if self.env.message_roots && !self.executed.is_empty() {
-            let root = crate::root::canister_root(&self.canister);
-            self.executed.iter_mut().for_each(|executed| executed.state_root = Some(root));
+    }
+
+    async fn attempt(
+        &mut self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+    ) -> Result<Checked, BackendError> {
+        let mut execution = self.env.backend.execute(snapshot, invocation)?;
+        for _ in 0..slices_max(invocation.instructions_max, invocation.slice) {
+            match execution {
+                Execution::Finished(outcome) => return Ok(check(invocation, snapshot, outcome)?),
+                Execution::Paused(run) => {
+                    self.slices += 1;
+                    if self.slices > self.slices_at_once {
+                        self.slices_at_once = self.slices;
+                        step::pause().await;
+                    }
+                    execution = run.resume(invocation.slice)?;
+                }
+            }
         }
-        Ok(true)
+        Err(Violation("paused more often than the message has slices".into()).into())
     }
 
     /// Notes a run for the report and the round's account.

@@ -14,6 +14,8 @@ pub(crate) struct Schedule {
     pub(crate) heartbeats: BTreeSet<Principal>,
     /// Running with a timer set, by due time.
     pub(crate) timers: BTreeSet<(Nanoseconds, Principal)>,
+    /// With a message in hand.
+    pub(crate) paused: BTreeSet<Principal>,
     /// Stopping.
     pub(crate) stopping: BTreeSet<Principal>,
     /// Best-effort calls that are out, by deadline.
@@ -43,6 +45,7 @@ impl Schedule {
         let running = canister.status == Status::Running;
         let exports = canister.module().map(|module| module.interface.exports).unwrap_or_default();
         set(&mut self.active, id, canister.has_work());
+        set(&mut self.paused, id, canister.paused.is_some());
         set(&mut self.heartbeats, id, running && exports.heartbeat);
         set(&mut self.stopping, id, matches!(canister.status, Status::Stopping(_)));
         let timer = if running && exports.global_timer { canister.global_timer } else { 0 };
@@ -58,6 +61,7 @@ impl Schedule {
     /// Forgets a canister that is gone.
     pub(crate) fn forget(&mut self, id: &Principal) {
         self.active.remove(id);
+        self.paused.remove(id);
         self.heartbeats.remove(id);
         self.stopping.remove(id);
         if let Some(timer) = self.timer_of.remove(id) {
@@ -65,10 +69,10 @@ impl Schedule {
         }
     }
 
-    /// Canisters that get a task at `now`.
+    /// Canisters that get a task at `now`: none that has a message in hand.
     pub(crate) fn due(&self, now: Nanoseconds) -> BTreeSet<Principal> {
         let timers = self.timers.iter().take_while(|(time, _)| *time <= now).map(|(_, id)| *id);
-        timers.chain(self.heartbeats.iter().copied()).collect()
+        timers.chain(self.heartbeats.iter().copied()).filter(|id| !self.paused.contains(id)).collect()
     }
 }
 

@@ -15,5 +15,5 @@ pub use canister::{
 };
 pub use ingress::{Ingress, IngressRecord, IngressStatus, MessageId};
 pub use messages::{CanisterMessage, Payload, Request, Response};
-pub use queue::{Input, Inputs, Source, Task};
+pub use queue::{Input, Inputs, PausedMessage, Source, Task};
 pub use subnet::{IngressHistory, ManagementCall, Shared, SubnetConfig, SubnetState};

@@ -1,6 +1,7 @@
 //! A subnet as its driver sees it: messages in, rounds, answers out.
 
 mod admission;
+mod inputs;
 mod round;
 mod routing;
 
@@ -14,7 +15,7 @@ use std::sync::atomic::AtomicU64;
 use crate::executors::{Executors, SchedulerOptions};
 use crate::query::{QueryAnswer, QueryView};
 use crate::root::{Root, StateRoot};
-use crate::run::Env;
+use crate::run::{Env, Step};
 use crate::schedule::Schedule;
 use crate::state::{
     CanisterState, Change, ChangeDetails, IngressStatus, MessageId, Shared, SubnetConfig, SubnetState,
@@ -57,6 +58,9 @@ pub struct Subnet {
     /// Canisters whose last round failed. Node-local.
     failing: BTreeMap<Principal, Failing>,
     roots: StateRoot,
+    /// Messages between two slices, by the canister that has them in hand. Node-local: the state has what it takes to
+    /// begin them again.
+    paused: BTreeMap<Principal, Step>,
 }
 
 impl fmt::Debug for Subnet {
@@ -101,6 +105,7 @@ impl Subnet {
             invocations: Arc::new(AtomicU64::new(1)),
             failing: BTreeMap::new(),
             roots: StateRoot::default(),
+            paused: BTreeMap::new(),
         }
     }
 
@@ -176,6 +181,14 @@ impl Subnet {
         self.failing.get(id).is_some_and(Failing::is_quarantined)
     }
 
+    /// Gives up all paused messages, as before a checkpoint: each begins again from its start in a later round. Part
+    /// of the replicated input: all nodes of a subnet do it after the same round.
+    pub fn abort_paused(&mut self) {
+        for id in std::mem::take(&mut self.paused).into_keys() {
+            self.begin_again(id);
+        }
+    }
+
     /// Lets a quarantined canister run again.
     pub fn release(&mut self, id: &Principal) {
         self.failing.remove(id);
@@ -187,6 +200,7 @@ impl Subnet {
         Env {
             config: Arc::clone(&self.config),
             backend: Arc::clone(&self.backend),
+            compiler: Arc::clone(&self.compiler),
             time: self.state.time,
             invocations: Arc::clone(&self.invocations),
             // Divided, so that canisters that run in parallel can't take more than there is.
@@ -224,6 +238,7 @@ impl Subnet {
         self.schedule.forget(id);
         self.executors.forget(id);
         self.failing.remove(id);
+        self.paused.remove(id);
         self.state.remove(id)
     }
 }

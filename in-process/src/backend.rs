@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use execution::memory::{WASM_PAGE_BYTES, limit};
-use execution::{Backend, BackendError, Execution, Invocation, ModuleHash, Outcome, Principal, Snapshot};
+use execution::{
+    Backend, BackendError, Execution, Instructions, Invocation, ModuleHash, Outcome, PausedRun, Principal,
+    Snapshot,
+};
 
 use crate::engine::{Code, Engine};
-use crate::warm::{Warm, finished};
+use crate::warm::{Halfway, Progress, Warm};
 
 /// Bounds of [`InProcess`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,15 +29,16 @@ impl Default for InProcessOptions {
     }
 }
 
-/// Runs canisters in the node's own address space, on the calling thread.
-///
-/// A message runs to its end in one go: it never pauses at the end of a slice (see [`crate::Instance::run`]).
-/// The calling thread needs a stack of 16 MiB: a guest may use 5 MiB of it.
+/// Runs canisters in the node's own address space, on the calling thread and on a stack that belongs to the
+/// canister's instance: a paused message keeps it, whatever the thread does next.
 pub struct InProcess {
     engine: Engine,
     code: Mutex<Recent<ModuleHash, Code>>,
-    warm: Mutex<Recent<(Principal, Role), Warm>>,
+    warm: Arc<WarmInstances>,
 }
+
+type Key = (Principal, Role);
+type WarmInstances = Mutex<Recent<Key, Warm>>;
 
 /// A canister has one instance for messages and one for queries, so that neither waits for the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,41 +54,31 @@ impl InProcess {
         Self {
             engine,
             code: Mutex::new(Recent::new(options.code_max)),
-            warm: Mutex::new(Recent::new(options.instances_max)),
+            warm: Arc::new(Mutex::new(Recent::new(options.instances_max))),
         }
     }
 
-    fn run(&self, role: Role, snapshot: &Snapshot, invocation: &Invocation) -> Result<Outcome, BackendError> {
-        let result = self.run_warm(role, snapshot, invocation);
-        if let Err(BackendError::Exhausted { .. }) = &result {
-            // Old versions that idle instances keep are not to be in the way when the message runs again.
-            let idle =
-                [Role::Update, Role::Query].map(|role| lock(&self.warm).take(&(snapshot.canister, role)));
-            drop(idle);
-        }
-        result
-    }
-
-    fn run_warm(
+    fn run(
         &self,
         role: Role,
         snapshot: &Snapshot,
         invocation: &Invocation,
-    ) -> Result<Outcome, BackendError> {
+    ) -> Result<Execution, BackendError> {
         let key = (snapshot.canister, role);
+        let progress = self.instance(key, snapshot, invocation).and_then(|warm| warm.run(invocation));
+        went_on(&self.warm, key, progress)
+    }
+
+    /// An instance with the content of `snapshot`.
+    fn instance(&self, key: Key, snapshot: &Snapshot, invocation: &Invocation) -> Result<Warm, BackendError> {
         let warm = lock(&self.warm).take(&key).and_then(|warm| warm.follow(snapshot));
-        let warm = match warm {
-            Some(warm) => warm,
+        match warm {
+            Some(warm) => Ok(warm),
             None => {
                 let pages_max = invocation.limits.stable_bytes / WASM_PAGE_BYTES;
-                Warm::new(&self.code(snapshot)?, snapshot, pages_max)?
+                Warm::new(&self.code(snapshot)?, snapshot, pages_max)
             }
-        };
-        let (outcome, warm) = warm.run(invocation)?;
-        let evicted = warm.and_then(|warm| lock(&self.warm).put(key, warm));
-        // Unmapped here, not under the lock.
-        drop(evicted);
-        Ok(outcome)
+        }
     }
 
     fn code(&self, snapshot: &Snapshot) -> Result<Code, BackendError> {
@@ -105,7 +99,7 @@ impl InProcess {
 
 impl Backend for InProcess {
     fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
-        self.run(Role::Update, snapshot, invocation).map(finished)
+        self.run(Role::Update, snapshot, invocation)
     }
 
     fn query(
@@ -114,7 +108,10 @@ impl Backend for InProcess {
         invocation: &Invocation,
         overlay: Option<&Snapshot>,
     ) -> Result<Outcome, BackendError> {
-        self.run(Role::Query, overlay.unwrap_or(snapshot), invocation)
+        match self.run(Role::Query, overlay.unwrap_or(snapshot), invocation)? {
+            Execution::Finished(outcome) => Ok(outcome),
+            Execution::Paused(_) => Err(BackendError::Engine("a query has no slices".into())),
+        }
     }
 
     /// Ends the half of the idle instances that was unused longest, and forgets as much code.
@@ -139,6 +136,49 @@ impl std::fmt::Debug for InProcess {
             .field("instances", &lock(&self.warm).entries.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Keeps the instance of a message that ended for the next one, or with its paused run.
+fn went_on(
+    warm: &Arc<WarmInstances>,
+    key: Key,
+    progress: Result<Progress, BackendError>,
+) -> Result<Execution, BackendError> {
+    match progress {
+        Ok(Progress::Finished(outcome, instance)) => {
+            let evicted = instance.and_then(|instance| lock(warm).put(key, instance));
+            // Unmapped here, not under the lock.
+            drop(evicted);
+            Ok(Execution::Finished(outcome))
+        }
+        Ok(Progress::Paused(run)) => {
+            Ok(Execution::Paused(Box::new(Sliced { run, key, warm: Arc::clone(warm) })))
+        }
+        Err(error) => {
+            if matches!(error, BackendError::Exhausted { .. }) {
+                // Old versions that idle instances keep are not to be in the way when the message runs again.
+                let idle = [Role::Update, Role::Query].map(|role| lock(warm).take(&(key.0, role)));
+                drop(idle);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// A message between two slices, and where its instance goes when it ends.
+struct Sliced {
+    run: Halfway,
+    key: Key,
+    warm: Arc<WarmInstances>,
+}
+
+impl PausedRun for Sliced {
+    fn resume(self: Box<Self>, slice: Instructions) -> Result<Execution, BackendError> {
+        let Self { run, key, warm } = *self;
+        went_on(&warm, key, run.resume(slice))
+    }
+
+    fn abort(self: Box<Self>) {}
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -14,9 +14,11 @@ use crate::native;
 pub(crate) const MEMORY_RESERVATION_BYTES: u64 = 8 << 30;
 /// Unmapped bytes behind each memory: 32-bit accesses need no bounds check.
 const MEMORY_GUARD_BYTES: u64 = 2 << 30;
-/// Stack of guest code. A thread that runs guests needs this and what the System API needs beside it:
-/// give it 16 MiB.
+/// Stack of guest code.
 const WASM_STACK_BYTES: usize = 5 << 20;
+/// Stack that an instance runs on, so that it can be left when a slice ends: the guest's, and as much for the
+/// System API. The instance keeps it; it takes what was touched of it.
+const FIBER_STACK_BYTES: usize = 2 * WASM_STACK_BYTES;
 /// The profile's target. Named, so that nothing is inferred from the machine it runs on.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The profile's processor features beyond x86-64 (about x86-64-v2).
@@ -144,8 +146,7 @@ fn config() -> Result<Config, wasmtime::Error> {
     features(&mut config);
     config
         .max_wasm_stack(WASM_STACK_BYTES)
-        // Unused, but checked to be no smaller.
-        .async_stack_size(2 * WASM_STACK_BYTES)
+        .async_stack_size(FIBER_STACK_BYTES)
         .memory_reservation(MEMORY_RESERVATION_BYTES)
         .memory_reservation_for_growth(0)
         .memory_guard_size(MEMORY_GUARD_BYTES)

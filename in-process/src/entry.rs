@@ -7,39 +7,39 @@ use crate::instance::Instance;
 use crate::trap::{self, Stop};
 
 /// Calls the function of an entry point. An absent one ends the run like a trap.
-pub(crate) fn call(instance: &mut Instance, entry: &EntryPoint) -> Result<(), wasmtime::Error> {
+pub(crate) async fn call(instance: &mut Instance, entry: &EntryPoint) -> Result<(), wasmtime::Error> {
     match entry {
-        EntryPoint::Start => export(instance, "canister_start"),
-        EntryPoint::Init { .. } => export(instance, "canister_init"),
-        EntryPoint::PreUpgrade => export(instance, "canister_pre_upgrade"),
-        EntryPoint::PostUpgrade { .. } => export(instance, "canister_post_upgrade"),
-        EntryPoint::InspectMessage { .. } => export(instance, "canister_inspect_message"),
-        EntryPoint::Heartbeat => export(instance, "canister_heartbeat"),
-        EntryPoint::GlobalTimer => export(instance, "canister_global_timer"),
-        EntryPoint::LowWasmMemory => export(instance, "canister_on_low_wasm_memory"),
-        EntryPoint::Update { method, .. } => export(instance, &format!("canister_update {method}")),
+        EntryPoint::Start => export(instance, "canister_start").await,
+        EntryPoint::Init { .. } => export(instance, "canister_init").await,
+        EntryPoint::PreUpgrade => export(instance, "canister_pre_upgrade").await,
+        EntryPoint::PostUpgrade { .. } => export(instance, "canister_post_upgrade").await,
+        EntryPoint::InspectMessage { .. } => export(instance, "canister_inspect_message").await,
+        EntryPoint::Heartbeat => export(instance, "canister_heartbeat").await,
+        EntryPoint::GlobalTimer => export(instance, "canister_global_timer").await,
+        EntryPoint::LowWasmMemory => export(instance, "canister_on_low_wasm_memory").await,
+        EntryPoint::Update { method, .. } => export(instance, &format!("canister_update {method}")).await,
         EntryPoint::ReplicatedQuery { method, .. }
         | EntryPoint::Query { method, .. }
-        | EntryPoint::Transform { method, .. } => export(instance, &format!("canister_query {method}")),
+        | EntryPoint::Transform { method, .. } => export(instance, &format!("canister_query {method}")).await,
         EntryPoint::CompositeQuery { method, .. } => {
-            export(instance, &format!("canister_composite_query {method}"))
+            export(instance, &format!("canister_composite_query {method}")).await
         }
         EntryPoint::Reply { callback: function, .. }
         | EntryPoint::Reject { callback: function, .. }
-        | EntryPoint::Cleanup { callback: function, .. } => callback(instance, *function),
+        | EntryPoint::Cleanup { callback: function, .. } => callback(instance, *function).await,
     }
 }
 
-fn export(instance: &mut Instance, name: &str) -> Result<(), wasmtime::Error> {
+async fn export(instance: &mut Instance, name: &str) -> Result<(), wasmtime::Error> {
     let Some(function) = instance.raw.get_func(&mut instance.store, name) else {
         let text = format!("Canister has no method '{name}'");
         return Err(Stop::Guest(Trap { code: ErrorCode::METHOD_NOT_FOUND, text }).into());
     };
-    function.call(&mut instance.store, &[], &mut [])
+    function.call_async(&mut instance.store, &[], &mut []).await
 }
 
 /// Callbacks are resolved when the response arrives: any entry of table 0 with the right type.
-fn callback(instance: &mut Instance, callback: Callback) -> Result<(), wasmtime::Error> {
+async fn callback(instance: &mut Instance, callback: Callback) -> Result<(), wasmtime::Error> {
     let function = match find(instance, callback.function) {
         Ok(function) => function,
         Err(trap) => return Err(Stop::Guest(trap).into()),
@@ -50,7 +50,7 @@ fn callback(instance: &mut Instance, callback: Callback) -> Result<(), wasmtime:
         #[expect(clippy::cast_possible_truncation, reason = "a 32-bit canister passed 32 bits")]
         Val::I32((callback.environment as u32).cast_signed())
     };
-    function.call(&mut instance.store, &[environment], &mut [])
+    function.call_async(&mut instance.store, &[environment], &mut []).await
 }
 
 fn find(instance: &mut Instance, index: u64) -> Result<Func, Trap> {

@@ -2,7 +2,9 @@
 
 use std::cmp::Reverse;
 use std::os::fd::BorrowedFd;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
 use execution::check::returns_memory;
 use execution::memory::{PAGE_BYTES, PageUpdate, WASM_PAGE_BYTES, Window};
@@ -18,6 +20,7 @@ use crate::dirty::{self, DirtyMap};
 use crate::engine::{Code, EngineError};
 use crate::pages::PageTable;
 use crate::run::Run;
+use crate::slices;
 use crate::stable::{self, Page, Stable};
 use crate::trap::{self, Stop};
 use crate::{entry, native};
@@ -115,7 +118,7 @@ pub struct Ran {
     pub reusable: bool,
 }
 
-/// A warm instance. It needs a thread with a stack of 16 MiB to run on: guests may use 5 MiB of it.
+/// A warm instance. It runs on a stack of its own.
 ///
 /// After [`Instance::new`], [`Instance::run`] makes no system call but mprotect(2) (heap and overlay
 /// growth), rt_sigreturn(2) (a trap by signal) and what the allocator needs for payloads, log lines,
@@ -200,12 +203,13 @@ impl Instance {
         let data = Data { shape, stable: Stable::new(window), host_growth: true, handles: None, run: None };
         let mut store = Store::new(code.engine.raw(), data);
         store.limiter(|data| data);
-        let raw = code.pre.instantiate(&mut store).map_err(failed)?;
+        let raw = whole(code.pre.instantiate_async(&mut store))?.map_err(failed)?;
         let handles = handles(&mut store, &raw)?;
         store.data_mut().handles = Some(handles);
         Stable::reserve(&mut store)?;
-        // Entering once makes the thread's signal stack and other state, before a worker is locked.
-        Func::wrap(&mut store, || {}).call(&mut store, &[], &mut []).map_err(failed)?;
+        // Entering once makes the instance's stack and the thread's signal stack, before a worker is locked.
+        let nothing = Func::wrap(&mut store, || {});
+        whole(nothing.call_async(&mut store, &[], &mut []))?.map_err(failed)?;
         store.data_mut().host_growth = false;
         let mut instance =
             Self { store, raw, state: State::Dead, heap: PageTable::default(), globals: Arc::default() };
@@ -267,25 +271,34 @@ impl Instance {
         Ok(())
     }
 
-    /// Runs one entry point. What it wrote stays for the owner to pull if it returned and keeps memory;
-    /// else the instance has undone it when this returns.
-    ///
-    /// The whole of `instructions_max` may be used in one go: slices are not kept apart yet, so a long
-    /// message never pauses. Counts and results are the same either way.
+    /// Runs one entry point until it ends or has used up its slice. What it wrote stays for the owner to pull if
+    /// it returned and keeps memory; else the instance has undone it when this returns.
     ///
     /// # Errors
-    /// [`EngineError::Run`] for failures around the guest: the instance is of no use any more.
-    pub fn run(&mut self, invocation: &Invocation) -> Result<Ran, EngineError> {
+    /// [`EngineError::Run`] for failures around the guest, or if the instance was not brought up to date; it is gone
+    /// then.
+    pub fn run(self, invocation: Invocation) -> Result<Step, EngineError> {
         if !matches!(self.state, State::Ready) {
             return Err(EngineError::Run("the instance was not brought up to date".into()));
         }
+        let run = Run::new(invocation);
+        let shared = run.slices.shared();
+        Paused { run: Box::pin(self.finish(run)), shared }.go_on()
+    }
+
+    async fn finish(mut self, run: Run) -> Result<(Self, Ran), EngineError> {
+        let ran = self.run_to_end(run).await?;
+        Ok((self, ran))
+    }
+
+    async fn run_to_end(&mut self, run: Run) -> Result<Ran, EngineError> {
         self.state = State::Dead;
         let heap_before = self.heap_pages();
         let stable_before = self.store.data().stable.wasm_pages;
-        let limit = i64::try_from(invocation.instructions_max).unwrap_or(i64::MAX);
-        set_counter(&mut self.store.as_context_mut(), limit);
-        self.store.data_mut().run = Some(Box::new(Run::new(invocation.clone())));
-        let called = entry::call(self, &invocation.entry);
+        set_counter(&mut self.store.as_context_mut(), run.slices.first());
+        let entry = run.invocation.entry.clone();
+        self.store.data_mut().run = Some(Box::new(run));
+        let called = entry::call(self, &entry).await;
         let mut run = self.store.data_mut().run.take().expect("set above");
         let trap = called.err().map(trap::ending).transpose().map_err(EngineError::Run)?;
 
@@ -293,8 +306,8 @@ impl Instance {
         let stable_dirty = self.store.data().stable.order().to_vec();
         let heap_pages_dirty = heap_dirty.len() as u64;
         let stable_pages_dirty = stable_dirty.len() as u64;
-        let instructions = self.charged(invocation.instructions_max, heap_pages_dirty);
-        let kept = trap.is_none() && returns_memory(&invocation.entry);
+        let instructions = self.charged(&run, heap_pages_dirty);
+        let kept = trap.is_none() && returns_memory(&entry);
         let shrink = !kept && self.heap_pages() > heap_before;
         if !kept {
             self.undo(&heap_dirty, stable_before)?;
@@ -456,10 +469,10 @@ impl Instance {
     }
 
     /// Instructions used, with the charge for written heap pages.
-    fn charged(&mut self, limit: Instructions, heap_pages: u64) -> Instructions {
+    fn charged(&mut self, run: &Run, heap_pages: u64) -> Instructions {
         let each = if self.shape().memory64 { 4_000 } else { 1_000 };
-        let left = u64::try_from(counter(&mut self.store.as_context_mut())).unwrap_or(0);
-        limit.saturating_sub(left).saturating_add(heap_pages.saturating_mul(each)).min(limit)
+        let used = run.slices.used(counter(&mut self.store.as_context_mut()));
+        used.saturating_add(heap_pages.saturating_mul(each)).min(run.invocation.instructions_max)
     }
 
     /// Heap pages written since the last call, ascending; the map is clear afterwards.
@@ -480,6 +493,59 @@ impl Instance {
         stable.wasm_pages = stable_pages;
         stable.forget();
         Ok(())
+    }
+}
+
+/// How far a run is.
+#[derive(Debug)]
+pub enum Step {
+    /// It ended.
+    Finished(Instance, Ran),
+    /// It used up its slice.
+    Paused(Paused),
+}
+
+/// A run between two slices, with its instance. Dropping it gives both up.
+pub struct Paused {
+    run: Pin<Box<dyn Future<Output = Result<(Instance, Ran), EngineError>> + Send>>,
+    shared: Arc<slices::Shared>,
+}
+
+impl Paused {
+    /// Instructions used so far.
+    #[must_use]
+    pub fn instructions(&self) -> Instructions {
+        self.shared.used()
+    }
+
+    /// Goes on with `slice` more instructions, less those that the last slice took too many.
+    ///
+    /// # Errors
+    /// As [`Instance::run`].
+    pub fn resume(self, slice: Instructions) -> Result<Step, EngineError> {
+        self.shared.grant(slice);
+        self.go_on()
+    }
+
+    fn go_on(mut self) -> Result<Step, EngineError> {
+        match slices::poll(self.run.as_mut()) {
+            Poll::Ready(ended) => ended.map(|(instance, ran)| Step::Finished(instance, ran)),
+            Poll::Pending => Ok(Step::Paused(self)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Paused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Paused").field("instructions", &self.instructions()).finish_non_exhaustive()
+    }
+}
+
+/// What can't pause: no guest code runs.
+fn whole<T>(future: impl Future<Output = T>) -> Result<T, EngineError> {
+    match slices::poll(pin!(future)) {
+        Poll::Ready(result) => Ok(result),
+        Poll::Pending => Err(EngineError::Instance("something paused that has no slices".into())),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! - [`compile`] (feature `compile`): validate, instrument, generate native code;
 //! - [`Engine`], [`Code`]: the one engine profile, and native code mapped from a sealed file;
-//! - [`Instance`]: warm code and memory of one canister: brought up to date ([`Update`]), run ([`Ran`]);
+//! - [`Instance`]: warm code and memory of one canister: brought up to date ([`Update`]), run slice by slice
+//!   ([`Step`]) to its end ([`Ran`]);
 //! - [`InProcess`]: the backend that runs instances in this process;
 //! - [`api`], [`available`], [`Context`]: the System API's types, and what may be used where.
 //!
@@ -22,6 +23,7 @@ mod instance;
 mod native;
 mod pages;
 mod run;
+mod slices;
 mod stable;
 mod system_api;
 mod trap;
@@ -30,5 +32,5 @@ mod warm;
 pub use backend::{InProcess, InProcessOptions};
 pub use context::{Context, Contexts};
 pub use engine::{Code, Engine, EngineError};
-pub use instance::{Base, Instance, Ran, Shape, Update};
+pub use instance::{Base, Instance, Paused, Ran, Shape, Step, Update};
 pub use system_api::available;

@@ -9,8 +9,8 @@ use wasmtime::{AsContextMut, Caller, Engine, FuncType, Linker, Memory, Module, S
 
 use crate::api::{self, ApiFunction, P};
 use crate::instance::Data;
+use crate::slices;
 use crate::system_api::{self, Guest};
-use crate::trap::Stop;
 
 /// Width of heap addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +67,9 @@ pub(crate) fn map_heap(
 /// A linker with the System API and the instrumentation's import.
 pub(crate) fn linker(engine: &Engine, heap: Heap) -> Result<Linker<Data>, wasmtime::Error> {
     let mut linker = Linker::new(engine);
-    linker.func_wrap(
-        "__",
-        "out_of_instructions",
-        |caller: Caller<'_, Data>| -> Result<(), wasmtime::Error> {
-            Err(Stop::out_of_instructions(caller.data()).into())
-        },
-    )?;
+    linker.func_wrap_async("__", "out_of_instructions", |caller: Caller<'_, Data>, (): ()| {
+        Box::new(slices::exhausted(caller))
+    })?;
     for (index, function) in api::FUNCTIONS.iter().enumerate() {
         if !(function.legacy32 && heap == Heap::Bits64) {
             define(&mut linker, heap, index, function)?;

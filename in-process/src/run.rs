@@ -7,6 +7,7 @@ use execution::outcome::{Effects, LogLine, OutgoingCall};
 use execution::{Answer, Callback, Cycles, EntryPoint, GlobalValue, Invocation, Nanoseconds, Principal};
 
 use crate::context::Context;
+use crate::slices::Slices;
 
 /// Longest log line and trap message, bytes.
 pub(crate) const LOG_LINE_BYTES_MAX: usize = 32 << 10;
@@ -18,6 +19,7 @@ const LOG_RECORD_BYTES: usize = 24;
 pub(crate) struct Run {
     pub(crate) invocation: Invocation,
     pub(crate) context: Context,
+    pub(crate) slices: Slices,
     pub(crate) cycles: Cycle,
     /// Data appended to the reply so far.
     pub(crate) reply: Vec<u8>,
@@ -53,6 +55,7 @@ impl Run {
             Cycle { balance: system.balance, available: system.cycles_available, accepted: 0, burned: 0 };
         Self {
             context: Context::of(&invocation.entry),
+            slices: Slices::new(&invocation),
             cycles,
             reply: Vec::new(),
             answer: None,

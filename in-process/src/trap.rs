@@ -2,8 +2,6 @@
 
 use execution::{Cycles, ErrorCode, Instructions, Principal, Trap};
 
-use crate::instance::Data;
-
 /// Ends a run from inside a System API function.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Stop {
@@ -33,9 +31,20 @@ impl Stop {
         Self::Guest(trapped(what))
     }
 
-    /// IC0522.
-    pub(crate) fn out_of_instructions(data: &Data) -> Self {
-        Self::Guest(out_of_instructions(data.run().invocation.instructions_max))
+    /// IC0522: more than the `limit` of the whole message.
+    pub(crate) fn out_of_instructions(limit: Instructions) -> Self {
+        let text =
+            format!("Canister exceeded the limit of {limit} instructions for single message execution.");
+        Self::guest(ErrorCode::INSTRUCTION_LIMIT, text)
+    }
+
+    /// IC0522: one operation that is larger than what is left of this slice and the next one together.
+    pub(crate) fn slice_overrun(instructions: Instructions, limit: Instructions) -> Self {
+        let text = format!(
+            "Canister attempted to perform a large memory operation that used {instructions} instructions and \
+             exceeded the slice limit {limit}."
+        );
+        Self::guest(ErrorCode::INSTRUCTION_LIMIT, text)
     }
 
     /// A principal longer than 29 bytes: IC0504.
@@ -106,14 +115,6 @@ pub(crate) fn trapped(what: &str) -> Trap {
 /// IC0504.
 pub(crate) fn contract(what: impl std::fmt::Display) -> Trap {
     Trap { code: ErrorCode::CONTRACT_VIOLATION, text: format!("Canister violated contract: {what}") }
-}
-
-/// IC0522.
-pub(crate) fn out_of_instructions(limit: Instructions) -> Trap {
-    Trap {
-        code: ErrorCode::INSTRUCTION_LIMIT,
-        text: format!("Canister exceeded the limit of {limit} instructions for single message execution."),
-    }
 }
 
 /// IC0513.

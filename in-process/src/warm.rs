@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use execution::memory::{Memory, PageUpdate, PageVersion, Window};
-use execution::{BackendError, Ending, Execution, Invocation, MemoryDelta, Outcome, Snapshot};
+use execution::{BackendError, Instructions, Invocation, MemoryDelta, Outcome, Snapshot};
 
 use crate::engine::{Code, EngineError};
-use crate::instance::{Base, Instance, Ran, Shape, Update};
+use crate::instance::{Base, Instance, Paused, Ran, Shape, Step, Update};
 
 impl From<EngineError> for BackendError {
     fn from(error: EngineError) -> Self {
@@ -68,9 +68,14 @@ impl Warm {
         Some(self)
     }
 
-    /// Runs a message. Gives the instance back if it can serve another.
-    pub(crate) fn run(mut self, invocation: &Invocation) -> Result<(Outcome, Option<Self>), BackendError> {
-        let mut ran = self.instance.run(invocation)?;
+    /// Runs a message until it ends or has used up its slice.
+    pub(crate) fn run(self, invocation: &Invocation) -> Result<Progress, BackendError> {
+        let Self { instance, snapshot } = self;
+        Progress::of(instance.run(invocation.clone())?, snapshot)
+    }
+
+    /// Makes the outcome of a run. Gives the instance back if it can serve another.
+    fn end(mut self, mut ran: Ran) -> Result<(Outcome, Option<Self>), BackendError> {
         let (heap, stable) = self.stage(&ran)?;
         let written = |pages: &[(u64, PageVersion)]| -> Vec<PageUpdate> {
             let known =
@@ -110,7 +115,7 @@ impl Warm {
         Ok((outcome, reusable.then_some(self)))
     }
 
-    /// Copies the written pages into the canister's arena.
+    /// Copies the pages that a run wrote into the canister's arena.
     fn stage(&self, ran: &Ran) -> Result<(Pages, Pages), BackendError> {
         let heap = ran.heap_dirty.len();
         let mut staged = self.snapshot.arena.stage(heap + ran.stable_dirty.len())?;
@@ -125,6 +130,38 @@ impl Warm {
         let mut stable: Pages = ran.stable_dirty.iter().copied().zip(versions).collect();
         stable.sort_unstable_by_key(|(page, _)| *page);
         Ok((heap, stable))
+    }
+}
+
+/// How far a message is.
+pub(crate) enum Progress {
+    /// It ended, and the instance, if it can serve another.
+    Finished(Outcome, Option<Warm>),
+    /// It used up its slice.
+    Paused(Halfway),
+}
+
+impl Progress {
+    fn of(step: Step, snapshot: Snapshot) -> Result<Self, BackendError> {
+        match step {
+            Step::Finished(instance, ran) => {
+                Warm { instance, snapshot }.end(ran).map(|(outcome, warm)| Self::Finished(outcome, warm))
+            }
+            Step::Paused(run) => Ok(Self::Paused(Halfway { run, snapshot })),
+        }
+    }
+}
+
+/// A message between two slices.
+pub(crate) struct Halfway {
+    // Before the snapshot, whose pages it maps.
+    run: Paused,
+    snapshot: Snapshot,
+}
+
+impl Halfway {
+    pub(crate) fn resume(self, slice: Instructions) -> Result<Progress, BackendError> {
+        Progress::of(self.run.resume(slice)?, self.snapshot)
     }
 }
 
@@ -146,14 +183,4 @@ fn update(snapshot: &Snapshot, heap: &Memory, stable: &Memory) -> Update {
         heap: changes(&snapshot.heap, heap),
         stable: changes(&snapshot.stable, stable),
     }
-}
-
-/// A message that ran to its end.
-pub(crate) fn finished(outcome: Outcome) -> Execution {
-    debug_assert_eq!(
-        outcome.effects.is_some(),
-        outcome.ending == Ending::Returned,
-        "effects come with a return"
-    );
-    Execution::Finished(outcome)
 }

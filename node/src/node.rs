@@ -335,11 +335,12 @@ impl Node {
     pub fn compile_ahead(&self, modules: &[&[u8]]) {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let next = AtomicUsize::new(0);
+        let compiler = &*self.compiler;
         std::thread::scope(|scope| {
             for _ in 0..threads.min(modules.len()) {
                 scope.spawn(|| {
                     while let Some(module) = modules.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let _told_at_install = self.compile(module);
+                        let _told_at_install = compiler.compile(module);
                     }
                 });
             }
@@ -373,7 +374,7 @@ fn start_sandbox(bounds: &Bounds) -> Result<Arc<Sandboxed>, NodeError> {
         .map_err(NodeError::Sandbox)
 }
 
-/// Runs `work` on a thread whose stack canister code fits on.
+/// Runs `work` on a thread that may run rounds.
 ///
 /// # Panics
 /// If `work` does.

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 
+use crate::answer::{Verdict, answer};
 use crate::check::check_interface;
 use crate::management::candid_io::decode;
-use crate::management::{Answered, Managed, Management, Stuck, types};
+use crate::management::lifecycle::note_change;
+use crate::management::{require_controller, types};
 use crate::memory::{Arena, Memory};
 use crate::module::Interface;
 use crate::report::Executed;
 use crate::run::{CANDID_EMPTY, Call, Env, Staged, ended, retried};
-use crate::state::{CanisterState, ChangeDetails, Code, InstallMode};
-use crate::subnet::Subnet;
+use crate::state::{CanisterState, ChangeDetails, Code, InstallMode, ManagementCall};
 use crate::{
     BackendError, Cycles, Ending, EntryPoint, ErrorCode, Instructions, Module, Principal, UserError, text,
 };
@@ -30,7 +31,7 @@ struct Upgrade {
 
 /// An install on its way: a copy of the canister and what is left of the budget.
 struct Installing<'a> {
-    staged: Staged<'a>,
+    staged: &'a mut Staged,
     caller: Principal,
     instructions_left: Instructions,
     /// Instructions used, compilation included.
@@ -51,99 +52,48 @@ macro_rules! guest {
     };
 }
 
-impl Subnet {
-    pub(super) fn install_code(&mut self, call: &mut Management<'_>) -> Managed {
-        let arg: types::Install = guest!(decode("install_code", &call.call.arg));
-        let id = arg.canister_id;
-        let canister = guest!(self.controlled(call, id)).clone();
-        let env = self.env(1);
-        let (mode, upgrade) = match arg.mode {
-            types::InstallMode::Install => (InstallMode::Install, None),
-            types::InstallMode::Reinstall => (InstallMode::Reinstall, None),
-            types::InstallMode::Upgrade(options) => {
-                let options = options.unwrap_or_default();
-                let upgrade = Upgrade {
-                    skip_pre_upgrade: options.skip_pre_upgrade.unwrap_or(false),
-                    persistence: options.wasm_memory_persistence,
-                };
-                (InstallMode::Upgrade, Some(upgrade))
-            }
-        };
-        guest!(mode_fits(&canister, mode));
-        let mut installing = guest!(Installing::prepay(&env, &canister, call.caller()));
-        let stuck = |error| Stuck { canister: id, error };
-        let done = self.install(&mut installing, &arg.wasm_module, arg.arg, mode, upgrade).map_err(stuck)?;
-        let (mut staged, result) = match done {
-            Ok(module) => {
-                let mut staged = installing.paid();
-                let details = ChangeDetails::CodeDeployment(mode, module.hash);
-                let version = arg.sender_canister_version;
-                self.note_change(call, &mut staged.canister, version, details);
-                (staged, Ok(Answered::Now(CANDID_EMPTY.to_vec(), call.call.cycles)))
-            }
-            Err(error) => (installing.undone(canister), Err(error)),
-        };
-        if env.message_roots {
-            let root = crate::root::canister_root(&staged.canister);
-            staged.executed.iter_mut().for_each(|executed| executed.state_root = Some(root));
-        }
-        if result.is_ok() {
-            // New code: whatever this node held against the old one is over.
-            self.release(&id);
-        }
-        call.executed.append(&mut staged.executed);
-        self.put(staged.canister);
-        Ok(result)
-    }
+/// Does an `install_code` call on the copy of the canister that it is about, and answers it. Whether there is new code.
+pub(crate) async fn install(staged: &mut Staged, call: &ManagementCall) -> Result<bool, BackendError> {
+    let result = install_code(staged, call).await?;
+    let installed = result.is_ok();
+    let verdict = match result {
+        Ok(()) => Verdict::Reply(Arc::from(CANDID_EMPTY)),
+        Err(error) => Verdict::Error(error),
+    };
+    staged.outputs.extend(answer(Principal::management_canister(), &call.origin, verdict, call.cycles));
+    Ok(installed)
+}
 
-    fn install(
-        &self,
-        installing: &mut Installing<'_>,
-        wasm: &[u8],
-        arg: ByteBuf,
-        mode: InstallMode,
-        upgrade: Option<Upgrade>,
-    ) -> Step<Arc<Module>> {
-        let compiled = retried(&*self.backend, || {
-            let compiled = self.compiler.compile(wasm)?;
-            if let Ok(module) = &compiled {
-                check_interface(&module.interface, &self.config.limits)?;
-            }
-            Ok(compiled)
-        })?;
-        let module = match compiled {
-            Ok(module) => module,
-            Err(invalid) => {
-                let text = format!("Canister's Wasm module is not valid: {invalid}");
-                let id = installing.staged.canister.id;
-                return Ok(Err(text::from_canister(id, ErrorCode::INVALID_MODULE, &text)));
-            }
-        };
-        guest!(installing.spend(module.interface.compile_instructions));
-        let keep = match upgrade {
-            Some(upgrade) => guest!(keeps_heap(installing, &module, upgrade)),
-            None => false,
-        };
-        let exports = module.interface.exports;
-        if let Some(upgrade) = upgrade
-            && !upgrade.skip_pre_upgrade
-            && installing.exports_pre_upgrade()
-        {
-            guest!(installing.run(EntryPoint::PreUpgrade)?);
+async fn install_code(staged: &mut Staged, call: &ManagementCall) -> Step<()> {
+    let arg: types::Install = guest!(decode("install_code", &call.arg));
+    let caller = call.origin.caller();
+    guest!(require_controller(&staged.canister, caller));
+    let (mode, upgrade) = match arg.mode {
+        types::InstallMode::Install => (InstallMode::Install, None),
+        types::InstallMode::Reinstall => (InstallMode::Reinstall, None),
+        types::InstallMode::Upgrade(options) => {
+            let options = options.unwrap_or_default();
+            let upgrade = Upgrade {
+                skip_pre_upgrade: options.skip_pre_upgrade.unwrap_or(false),
+                persistence: options.wasm_memory_persistence,
+            };
+            (InstallMode::Upgrade, Some(upgrade))
         }
-        guest!(installing.replace_code(&module, mode, keep)?);
-        let arg: Arc<[u8]> = Arc::from(arg.into_vec());
-        if exports.start {
-            guest!(installing.run(EntryPoint::Start)?);
+    };
+    guest!(mode_fits(&staged.canister, mode));
+    let before = staged.canister.clone();
+    let mut installing = guest!(Installing::prepay(staged, caller));
+    match installing.install(&arg.wasm_module, arg.arg, mode, upgrade).await? {
+        Ok(module) => {
+            installing.paid();
+            let details = ChangeDetails::CodeDeployment(mode, module.hash);
+            note_change(staged.env.time, call, &mut staged.canister, arg.sender_canister_version, details);
+            Ok(Ok(()))
         }
-        if mode == InstallMode::Upgrade {
-            if exports.post_upgrade {
-                guest!(installing.run(EntryPoint::PostUpgrade { arg })?);
-            }
-        } else if exports.init {
-            guest!(installing.run(EntryPoint::Init { arg })?);
+        Err(error) => {
+            installing.undone(before);
+            Ok(Err(error))
         }
-        Ok(installing.affordable().map(|()| module))
     }
 }
 
@@ -185,20 +135,69 @@ fn keeps_heap(installing: &Installing<'_>, new: &Module, upgrade: Upgrade) -> Re
 }
 
 impl<'a> Installing<'a> {
-    fn prepay(env: &'a Env, canister: &CanisterState, caller: Principal) -> Result<Self, UserError> {
-        let limits = &env.config.limits;
+    fn prepay(staged: &'a mut Staged, caller: Principal) -> Result<Self, UserError> {
+        let limits = &staged.env.config.limits;
         let limit = limits.install_instructions;
         // The new module isn't known yet: the charge is that of a 32-bit one until it is.
         let price = limits.execution_price(false, limit);
-        let liquid = canister.liquid(limits);
+        let liquid = staged.canister.liquid(limits);
         if liquid < price {
-            let missing = text::out_of_cycles(canister.id, price - liquid).description;
+            let missing = text::out_of_cycles(staged.canister.id, price - liquid).description;
             let text = format!("Canister installation failed with `{missing}`.");
             return Err(UserError::new(ErrorCode::OUT_OF_CYCLES, text));
         }
-        let mut staged = Staged::new(env, canister);
         staged.canister.balance -= price;
         Ok(Self { staged, caller, instructions_left: limit, used: 0, prepaid: price })
+    }
+
+    async fn install(
+        &mut self,
+        wasm: &[u8],
+        arg: ByteBuf,
+        mode: InstallMode,
+        upgrade: Option<Upgrade>,
+    ) -> Step<Arc<Module>> {
+        let env = &self.staged.env;
+        let compiled = retried(&*env.backend, || {
+            let compiled = env.compiler.compile(wasm)?;
+            if let Ok(module) = &compiled {
+                check_interface(&module.interface, &env.config.limits)?;
+            }
+            Ok(compiled)
+        })?;
+        let module = match compiled {
+            Ok(module) => module,
+            Err(invalid) => {
+                let text = format!("Canister's Wasm module is not valid: {invalid}");
+                let id = self.staged.canister.id;
+                return Ok(Err(text::from_canister(id, ErrorCode::INVALID_MODULE, &text)));
+            }
+        };
+        guest!(self.spend(module.interface.compile_instructions));
+        let keep = match upgrade {
+            Some(upgrade) => guest!(keeps_heap(self, &module, upgrade)),
+            None => false,
+        };
+        let exports = module.interface.exports;
+        if let Some(upgrade) = upgrade
+            && !upgrade.skip_pre_upgrade
+            && self.exports_pre_upgrade()
+        {
+            guest!(self.run(EntryPoint::PreUpgrade).await?);
+        }
+        guest!(self.replace_code(&module, mode, keep)?);
+        let arg: Arc<[u8]> = Arc::from(arg.into_vec());
+        if exports.start {
+            guest!(self.run(EntryPoint::Start).await?);
+        }
+        if mode == InstallMode::Upgrade {
+            if exports.post_upgrade {
+                guest!(self.run(EntryPoint::PostUpgrade { arg }).await?);
+            }
+        } else if exports.init {
+            guest!(self.run(EntryPoint::Init { arg }).await?);
+        }
+        Ok(self.affordable().map(|()| module))
     }
 
     fn exports_pre_upgrade(&self) -> bool {
@@ -220,7 +219,7 @@ impl<'a> Installing<'a> {
     }
 
     /// Runs an entry point on the copy and applies what it did to the copy.
-    fn run(&mut self, entry: EntryPoint) -> Step<()> {
+    async fn run(&mut self, entry: EntryPoint) -> Step<()> {
         let id = self.staged.canister.id;
         let Some(snapshot) = self.staged.canister.snapshot() else { return Ok(Err(text::no_module(id))) };
         let call = Call {
@@ -230,7 +229,8 @@ impl<'a> Installing<'a> {
             context: None,
             refunded: 0,
         };
-        let (invocation, checked) = self.staged.env.execute(&self.staged.canister, &snapshot, call)?;
+        let invocation = self.staged.env.invocation(&self.staged.canister, call);
+        let checked = self.staged.execute(&snapshot, &invocation).await?;
         self.staged.note(&invocation, &checked, None, ended(&checked, id));
         guest!(self.spend(checked.outcome().instructions));
         if let Ending::Trapped(trap) = &checked.outcome().ending {
@@ -242,8 +242,7 @@ impl<'a> Installing<'a> {
 
     /// Puts the new module with its initial memory into the copy.
     fn replace_code(&mut self, module: &Arc<Module>, mode: InstallMode, keep: bool) -> Step<()> {
-        let env = self.staged.env;
-        let canister = &mut self.staged.canister;
+        let Staged { env, canister, .. } = &mut *self.staged;
         let interface = &module.interface;
         if keep && let Err(why) = can_take(interface, canister.code.as_ref()) {
             let text = format!("Invalid upgrade option: the Wasm memory can't be kept: {why}");
@@ -303,26 +302,22 @@ impl<'a> Installing<'a> {
         price.min(self.prepaid)
     }
 
-    /// The copy with what was not used given back.
-    fn paid(self) -> Staged<'a> {
+    /// Gives back what was not used.
+    fn paid(self) {
         let unused = self.prepaid - self.price_used();
-        let mut staged = self.staged;
-        staged.canister.balance = staged.canister.balance.saturating_add(unused);
-        staged
+        let canister = &mut self.staged.canister;
+        canister.balance = canister.balance.saturating_add(unused);
     }
 
-    /// The canister as it was, but for the charge and the log.
-    fn undone(self, before: CanisterState) -> Staged<'a> {
+    /// Leaves the canister as it was, but for the charge and the log.
+    fn undone(self, before: CanisterState) {
         let price = self.price_used();
-        let time = self.staged.env.time;
-        let capacity = self.staged.env.config.limits.log_bytes;
-        let mut staged = self.staged;
-        staged.canister = before;
-        staged.canister.balance = staged.canister.balance.saturating_sub(price);
-        for line in staged.executed.iter().flat_map(|Executed { logs, .. }| logs) {
-            staged.canister.log.push(time, &line.text, capacity);
+        let Staged { env, canister, executed, .. } = self.staged;
+        *canister = before;
+        canister.balance = canister.balance.saturating_sub(price);
+        for line in executed.iter().flat_map(|Executed { logs, .. }| logs) {
+            canister.log.push(env.time, &line.text, env.config.limits.log_bytes);
         }
-        staged
     }
 }
 

@@ -7,9 +7,11 @@ use crate::management::candid_io::{decode, decode_or_default, encode, number};
 use crate::management::settings::changed;
 use crate::management::{Answered, Management, types};
 use crate::run::{CANDID_EMPTY, stop_when_idle};
-use crate::state::{CanisterState, Change, ChangeDetails, Hook, Settings, Status, StopWaiter};
+use crate::state::{
+    CanisterState, Change, ChangeDetails, Hook, ManagementCall, Origin, Settings, Status, StopWaiter,
+};
 use crate::subnet::Subnet;
-use crate::{Cycles, ErrorCode, Principal, UserError, text};
+use crate::{Cycles, ErrorCode, Nanoseconds, Principal, UserError, text};
 
 /// What `provisional_create_canister_with_cycles` gives when no amount is named.
 const PROVISIONAL_CYCLES: Cycles = 100_000_000_000_000;
@@ -155,7 +157,6 @@ impl Subnet {
         Ok(Answered::Now(CANDID_EMPTY.to_vec(), call.call.cycles))
     }
 
-    /// Adds to the history of a canister whose version has been moved on already.
     pub(super) fn note_change(
         &self,
         call: &Management<'_>,
@@ -163,15 +164,27 @@ impl Subnet {
         caller_version: Option<u64>,
         details: ChangeDetails,
     ) {
-        canister.history.push(Change {
-            time: self.state.time,
-            version: canister.version,
-            origin: call.caller(),
-            origin_version: caller_version.filter(|_| !call.by_user()),
-            by_user: call.by_user(),
-            details,
-        });
+        note_change(self.state.time, call.call, canister, caller_version, details);
     }
+}
+
+/// Adds to the history of a canister whose version has been moved on already.
+pub(super) fn note_change(
+    time: Nanoseconds,
+    call: &ManagementCall,
+    canister: &mut CanisterState,
+    caller_version: Option<u64>,
+    details: ChangeDetails,
+) {
+    let by_user = matches!(call.origin, Origin::Ingress { .. });
+    canister.history.push(Change {
+        time,
+        version: canister.version,
+        origin: call.origin.caller(),
+        origin_version: caller_version.filter(|_| !by_user),
+        by_user,
+        details,
+    });
 }
 
 /// Takes code and memory away. Open callers get code 4; late responses will only credit cycles.

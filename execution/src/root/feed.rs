@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 use crate::root::{MemoryRoot, Root};
 use crate::state::{
     CallContext, Calls, CanisterMessage, CanisterState, Change, ChangeDetails, Code, History, Hook, Ingress,
-    IngressRecord, IngressStatus, Inputs, InstallMode, Log, LogRecord, LogVisibility, ManagementCall,
-    MessageId, Origin, Payload, PendingCall, Request, Response, Settings, Source, Status, StopWaiter, Task,
-    TaskPointer,
+    IngressRecord, IngressStatus, Input, Inputs, InstallMode, Log, LogRecord, LogVisibility, ManagementCall,
+    MessageId, Origin, PausedMessage, Payload, PendingCall, Request, Response, Settings, Source, Status,
+    StopWaiter, Task, TaskPointer,
 };
 use crate::{Callback, ErrorCode, GlobalValue, ModuleHash, Principal, UserError};
 
@@ -76,6 +76,7 @@ feed_struct! {
     Log { next, bytes, records }
     LogRecord { index, time, text }
     ManagementCall { origin, method, arg, cycles }
+    PausedMessage { input, slices, time }
     PendingCall {
         context, callee, on_reply, on_reject, on_cleanup, cycles_sent, execution_prepaid,
         transmission_prepaid, deadline,
@@ -112,6 +113,7 @@ pub(super) fn canister(
         history,
         log,
         inputs,
+        paused,
         calls,
         code: installed,
     } = canister;
@@ -128,6 +130,7 @@ pub(super) fn canister(
     history.feed(hash);
     log.feed(hash);
     inputs.feed(hash);
+    paused.feed(hash);
     calls.feed(hash);
     match installed {
         None => 0_u8.feed(hash),
@@ -299,6 +302,12 @@ feed_enum! {
         Self::Ready => 1, [];
         Self::Executed => 2, [];
     }
+    Input {
+        Self::Task(task) => 0, [task];
+        Self::Canister(message) => 1, [message];
+        Self::Ingress(ingress) => 2, [ingress];
+        Self::Management(call) => 3, [call];
+    }
     IngressStatus {
         Self::Unknown => 0, [];
         Self::Received => 1, [];
@@ -337,6 +346,7 @@ feed_enum! {
     Task {
         Self::Heartbeat => 0, [];
         Self::GlobalTimer => 1, [];
+        Self::LowWasmMemory => 2, [];
     }
     TaskPointer {
         Self::Timer => 0, [];

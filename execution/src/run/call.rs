@@ -7,9 +7,9 @@ use crate::run::{Call, Staged, ended};
 use crate::state::{Ingress, MessageId, Origin, Request, Status};
 use crate::{BackendError, Cycles, EntryPoint, ErrorCode, UserError, text};
 
-impl Staged<'_> {
+impl Staged {
     /// A call by another canister. One whose deadline has passed is dropped: its caller knows.
-    pub(super) fn request(&mut self, request: &Request) -> Result<(), BackendError> {
+    pub(super) async fn request(&mut self, request: &Request) -> Result<(), BackendError> {
         if request.deadline != 0 && request.deadline <= self.env.time {
             return Ok(());
         }
@@ -18,16 +18,16 @@ impl Staged<'_> {
             callback: request.callback,
             deadline: request.deadline,
         };
-        self.call(origin, &request.method, &request.arg, request.cycles)
+        self.call(origin, &request.method, &request.arg, request.cycles).await
     }
 
     /// A call by a user.
-    pub(super) fn ingress(&mut self, ingress: &Ingress) -> Result<(), BackendError> {
+    pub(super) async fn ingress(&mut self, ingress: &Ingress) -> Result<(), BackendError> {
         let origin = Origin::Ingress { id: ingress.id(), sender: ingress.sender };
-        self.call(origin, &ingress.method, &ingress.arg, 0)
+        self.call(origin, &ingress.method, &ingress.arg, 0).await
     }
 
-    fn call(
+    async fn call(
         &mut self,
         origin: Origin,
         method: &str,
@@ -53,7 +53,8 @@ impl Staged<'_> {
             context: self.canister.calls.contexts.get(&context),
             refunded: 0,
         };
-        let (invocation, checked) = self.env.execute(&self.canister, &snapshot, call)?;
+        let invocation = self.env.invocation(&self.canister, call);
+        let checked = self.execute(&snapshot, &invocation).await?;
         let used = checked.outcome.instructions;
         let frozen = self.frozen_by(&snapshot, &checked);
         let how = match &frozen {

@@ -5,9 +5,9 @@ use crate::run::{Call, Staged, ended};
 use crate::state::{CallContext, Origin, Payload, PendingCall, Response};
 use crate::{BackendError, Callback, Checked, Ending, EntryPoint, Instructions, Snapshot, Trap, text};
 
-impl Staged<'_> {
+impl Staged {
     /// Delivers a response. One that comes after its deadline finds no callback and is dropped.
-    pub(super) fn response(&mut self, response: &Response) -> Result<(), BackendError> {
+    pub(super) async fn response(&mut self, response: &Response) -> Result<(), BackendError> {
         let Some(pending) = self.canister.calls.take(response.callback) else { return Ok(()) };
         let transmission = self.env.config.limits.response_price(response.payload.bytes());
         let unused = pending.transmission_prepaid.saturating_sub(transmission);
@@ -25,10 +25,10 @@ impl Staged<'_> {
             }
             return Ok(());
         };
-        self.callback(&pending, &context, &snapshot, response)
+        self.callback(&pending, &context, &snapshot, response).await
     }
 
-    fn callback(
+    async fn callback(
         &mut self,
         pending: &PendingCall,
         context: &CallContext,
@@ -45,13 +45,14 @@ impl Staged<'_> {
             context: Some(context),
             refunded: response.refund,
         };
-        let (invocation, checked) = self.env.execute(&self.canister, snapshot, call)?;
+        let invocation = self.env.invocation(&self.canister, call);
+        let checked = self.execute(snapshot, &invocation).await?;
         let mut used = checked.outcome.instructions;
         let trapped = trap_of(&checked);
         // What a replicated cleanup starts from is the state before the callback: nothing is applied yet.
         let cleanup = match (&trapped, pending.on_cleanup) {
             (Some(_), Some(cleanup)) => {
-                Some(self.cleanup(cleanup, &response.payload, context, snapshot, limit - used)?)
+                Some(self.cleanup(cleanup, &response.payload, context, snapshot, limit - used).await?)
             }
             _ => None,
         };
@@ -89,8 +90,8 @@ impl Staged<'_> {
         Ok(())
     }
 
-    fn cleanup(
-        &self,
+    async fn cleanup(
+        &mut self,
         callback: Callback,
         payload: &Payload,
         context: &CallContext,
@@ -108,7 +109,9 @@ impl Staged<'_> {
             context: Some(context),
             refunded: 0,
         };
-        self.env.execute(&self.canister, snapshot, call)
+        let invocation = self.env.invocation(&self.canister, call);
+        let checked = self.execute(snapshot, &invocation).await?;
+        Ok((invocation, checked))
     }
 }
 

@@ -6,17 +6,20 @@ use crate::run::{Call, Staged, ended};
 use crate::state::{Hook, Origin, Status, Task};
 use crate::{BackendError, EntryPoint, Principal, text};
 
-impl Staged<'_> {
+impl Staged {
     /// Runs a task if it is still due; without the prepayment it is skipped.
-    pub(super) fn task(&mut self, task: Task) -> Result<(), BackendError> {
+    pub(super) async fn task(&mut self, task: Task) -> Result<(), BackendError> {
+        if task == Task::LowWasmMemory {
+            return self.low_memory().await;
+        }
         let Some(module) = self.canister.module() else { return Ok(()) };
         let exports = module.interface.exports;
         let entry = match task {
             Task::Heartbeat if exports.heartbeat => EntryPoint::Heartbeat,
             Task::GlobalTimer if exports.global_timer && self.timer_due() => EntryPoint::GlobalTimer,
-            Task::Heartbeat | Task::GlobalTimer => return Ok(()),
+            Task::Heartbeat | Task::GlobalTimer | Task::LowWasmMemory => return Ok(()),
         };
-        self.run_task(entry)?;
+        self.run_task(entry).await?;
         Ok(())
     }
 
@@ -25,9 +28,9 @@ impl Staged<'_> {
     }
 
     /// Runs the low-memory hook; it counts as run whatever comes of it, unless it can't be paid for.
-    pub(super) fn low_memory(&mut self) -> Result<(), BackendError> {
+    async fn low_memory(&mut self) -> Result<(), BackendError> {
         self.canister.hook = Hook::Executed;
-        if !self.run_task(EntryPoint::LowWasmMemory)? {
+        if !self.run_task(EntryPoint::LowWasmMemory).await? {
             // Not now. It becomes ready again with the next change of memory or settings.
             self.canister.hook = Hook::NotSatisfied;
         }
@@ -35,7 +38,7 @@ impl Staged<'_> {
     }
 
     /// `false`: skipped.
-    fn run_task(&mut self, entry: EntryPoint) -> Result<bool, BackendError> {
+    async fn run_task(&mut self, entry: EntryPoint) -> Result<bool, BackendError> {
         if self.canister.status != Status::Running {
             return Ok(false);
         }
@@ -54,7 +57,8 @@ impl Staged<'_> {
             context: self.canister.calls.contexts.get(&context),
             refunded: 0,
         };
-        let (invocation, checked) = self.env.execute(&self.canister, &snapshot, call)?;
+        let invocation = self.env.invocation(&self.canister, call);
+        let checked = self.execute(&snapshot, &invocation).await?;
         let used = checked.outcome.instructions;
         let frozen = self.frozen_by(&snapshot, &checked);
         let how = match &frozen {

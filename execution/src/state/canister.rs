@@ -5,7 +5,7 @@ use std::sync::Arc;
 use execution_memory::{Arena, Memory};
 use imbl::Vector;
 
-use crate::state::{Calls, Inputs, Origin};
+use crate::state::{Calls, Input, Inputs, Origin, PausedMessage, Task};
 use crate::{
     Cycles, Freezing, GlobalValue, Limits, Module, ModuleHash, Nanoseconds, Principal, RunStatus, Snapshot,
 };
@@ -264,6 +264,8 @@ pub struct CanisterState {
     pub log: Log,
     /// Input queues.
     pub inputs: Inputs,
+    /// The message in hand, if one is paused.
+    pub paused: Option<PausedMessage>,
     /// Call contexts and callbacks.
     pub calls: Calls,
     /// Code and memory; `None`: empty.
@@ -288,6 +290,7 @@ impl CanisterState {
             history: History::default(),
             log: Log::default(),
             inputs: Inputs::default(),
+            paused: None,
             calls: Calls::default(),
             code: None,
         }
@@ -387,12 +390,18 @@ impl CanisterState {
     /// Whether a round would find something to do for it besides due timers and heartbeats.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.inputs.is_empty() || (self.hook_due() && self.status == Status::Running)
+        self.paused.is_some() || self.low_memory_due() || !self.inputs.is_empty()
     }
 
-    /// Whether the low-memory hook is to run and exported.
-    #[must_use]
-    pub fn hook_due(&self) -> bool {
-        self.hook == Hook::Ready && self.module().is_some_and(|m| m.interface.exports.low_wasm_memory)
+    /// Takes the next input; the low-memory hook goes before all others.
+    pub fn take_input(&mut self) -> Option<Input> {
+        if self.low_memory_due() { Some(Input::Task(Task::LowWasmMemory)) } else { self.inputs.pop() }
+    }
+
+    /// Whether the low-memory hook is to run now.
+    fn low_memory_due(&self) -> bool {
+        self.hook == Hook::Ready
+            && self.status == Status::Running
+            && self.module().is_some_and(|module| module.interface.exports.low_wasm_memory)
     }
 }

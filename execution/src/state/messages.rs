@@ -71,3 +71,14 @@ pub enum CanisterMessage {
     /// An answer.
     Response(Arc<Response>),
 }
+
+impl CanisterMessage {
+    /// In whose queue it waits.
+    #[must_use]
+    pub fn sender(&self) -> Principal {
+        match self {
+            Self::Request(request) => request.sender,
+            Self::Response(response) => response.respondent,
+        }
+    }
+}

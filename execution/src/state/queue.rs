@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
 
-use crate::Principal;
-use crate::state::{CanisterMessage, Ingress};
+use crate::state::{CanisterMessage, Ingress, ManagementCall};
+use crate::{Nanoseconds, Principal};
 
 /// A task that the system gives a canister.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Task {
     Heartbeat,
     /// `canister_global_timer`.
     GlobalTimer,
+    /// `canister_on_low_wasm_memory`; never queued, it follows from the hook's state.
+    LowWasmMemory,
 }
 
 /// Which class of messages is next.
@@ -35,6 +37,20 @@ pub enum Input {
     Canister(CanisterMessage),
     /// A message of a user.
     Ingress(Arc<Ingress>),
+    /// An install of its code; never queued here.
+    Management(Arc<ManagementCall>),
+}
+
+/// A message that a canister has in hand: paused at the end of a slice, or to begin again because it was given up.
+/// The canister does nothing else meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PausedMessage {
+    /// The message.
+    pub input: Input,
+    /// Slices that it has used up; 0: it begins again.
+    pub slices: u32,
+    /// The time that it sees: of the round in which it began first.
+    pub time: Nanoseconds,
 }
 
 /// A canister's input queues. Bounds are kept by those who push.
@@ -72,6 +88,27 @@ impl Inputs {
             self.turns.push_back(sender);
         }
         queue.push_back(message);
+    }
+
+    /// Puts an input back to where it is the next one.
+    pub fn put_back(&mut self, input: Input) {
+        match input {
+            // The hook's state brings it back.
+            Input::Task(Task::LowWasmMemory) => {}
+            Input::Task(task) => self.tasks.push_front(task),
+            Input::Ingress(ingress) => {
+                self.ingress.push_front(ingress);
+                self.next = Source::Users;
+            }
+            Input::Canister(message) => {
+                let sender = message.sender();
+                self.turns.retain(|turn| *turn != sender);
+                self.turns.push_front(sender);
+                self.canisters.entry(sender).or_default().push_front(message);
+                self.next = Source::Canisters;
+            }
+            Input::Management(_) => debug_assert!(false, "management calls have a queue of their own"),
+        }
     }
 
     /// Takes the next input: tasks, then canisters and users by turns, canisters by turns among them.

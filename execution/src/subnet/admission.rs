@@ -100,7 +100,12 @@ impl Subnet {
     fn ingress_fee(&self, canister: &CanisterState, ingress: &Ingress) -> Result<Cycles, UserError> {
         let limits = &self.config.limits;
         let fee = limits.ingress_fee(ingress.bytes());
-        let liquid = canister.liquid(limits);
+        // A message that is paused has been prepaid, and the canister is charged when it ends.
+        let prepaid = match canister.paused {
+            Some(_) => limits.execution_price(false, limits.update_instructions),
+            None => 0,
+        };
+        let liquid = canister.liquid(limits).saturating_sub(prepaid);
         if liquid < fee { Err(text::out_of_cycles(canister.id, fee - liquid)) } else { Ok(fee) }
     }
 
@@ -119,7 +124,8 @@ impl Subnet {
             context: None,
             refunded: 0,
         };
-        let (_, checked) = self.env(1).execute(canister, &snapshot, call).map_err(|error| {
+        let env = self.env(1);
+        let checked = env.execute_whole(&snapshot, &env.invocation(canister, call)).map_err(|error| {
             tracing::warn!(canister = %canister.id, %error, "inspect_message failed");
             text::unavailable(canister.id)
         })?;

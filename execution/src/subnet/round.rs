@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::answer::{Output, Verdict, answer};
-use crate::report::{Executed, Failure, RoundReport};
-use crate::run::{Env, MESSAGE_OVERHEAD, Staged};
-use crate::state::{CanisterMessage, CanisterState, Payload, Response, Shared, Status, Task, TaskPointer};
+use crate::answer::{Verdict, answer};
+use crate::report::{Failure, RoundReport};
+use crate::state::{
+    CanisterMessage, CanisterState, IngressStatus, Input, Origin, Payload, Response, Status, Task,
+    TaskPointer,
+};
+use crate::subnet::inputs::{Done, Job, run_inputs};
 use crate::subnet::{Failing, Subnet, WAIT_ROUNDS_MAX};
 use crate::{BackendError, ErrorCode, Instructions, Nanoseconds, Principal, UserError};
 
@@ -26,30 +29,18 @@ pub(crate) struct RoundWork {
     budgets: BTreeMap<Principal, Instructions>,
     /// Canisters that don't run any more in this round.
     skipped: BTreeSet<Principal>,
+    /// Canisters whose message in hand has had its slice in this round.
+    resting: BTreeSet<Principal>,
     /// Callers of the management canister whose next call failed around the guest in this round.
     pub(crate) blocked: BTreeSet<Principal>,
-}
-
-/// What an executor gets.
-struct Job {
-    canister: Shared<CanisterState>,
-    budget: Instructions,
-}
-
-/// What it gives back.
-struct Done {
-    canister: CanisterState,
-    outputs: Vec<Output>,
-    executed: Vec<Executed>,
-    budget: Instructions,
-    failure: Option<BackendError>,
 }
 
 impl Subnet {
     /// Runs one round at `time` (never earlier than the last one) with the round's random `seed`.
     ///
-    /// Canister code of a single active canister, and of installs, runs on the calling thread: it needs
-    /// a stack of [`crate::EXECUTOR_STACK_BYTES`].
+    /// Each canister runs within its budget; a message that uses up its slice goes on in the next round. A single
+    /// active canister, and installs, run on the calling thread: it needs a stack of
+    /// [`crate::EXECUTOR_STACK_BYTES`].
     pub fn round(&mut self, time: Nanoseconds, seed: [u8; 32]) -> RoundReport {
         self.state.time = self.state.time.max(time);
         self.state.round += 1;
@@ -72,50 +63,136 @@ impl Subnet {
                 break;
             }
         }
+        self.abort_beyond(self.config.limits.paused_messages);
         work.report.more =
             !self.state.management.is_empty() || !self.schedule.active.is_subset(&work.skipped);
         work.report
     }
 
+    /// Gives up those paused messages beyond `count` that began last.
+    fn abort_beyond(&mut self, count: usize) {
+        let mut paused: Vec<_> = self.paused.keys().filter_map(|id| self.canister(id)).collect();
+        paused.sort_by_key(|canister| (canister.paused.as_ref().map(|message| message.time), canister.id));
+        let late: Vec<Principal> = paused.iter().skip(count).map(|canister| canister.id).collect();
+        for id in late {
+            self.paused.remove(&id);
+            self.begin_again(id);
+        }
+    }
+
+    /// Notes that a canister's message in hand begins from its start.
+    pub(super) fn begin_again(&mut self, id: Principal) {
+        self.change(id, |canister| {
+            if let Some(message) = &mut canister.paused {
+                message.slices = 0;
+            }
+        });
+    }
+
     /// Runs every active canister with budget left; `false` when there was none.
     fn run_canisters(&mut self, work: &mut RoundWork) -> bool {
-        let RoundWork { report, budgets, skipped, .. } = work;
         let whole = self.config.limits.round_instructions;
-        let jobs: Vec<(Principal, Job)> = self
-            .schedule
-            .active
-            .iter()
-            .filter(|id| !skipped.contains(id))
-            .filter_map(|id| {
-                let budget = budgets.get(id).copied().unwrap_or(whole);
-                let canister = self.state.canisters.get(id).filter(|_| budget > 0)?;
-                Some((*id, Job { canister: canister.clone(), budget }))
-            })
-            .collect();
+        let mut room = self.config.limits.paused_messages.saturating_sub(self.paused.len());
+        let mut jobs = Vec::new();
+        for id in &self.schedule.active {
+            let budget = work.budgets.get(id).copied().unwrap_or(whole);
+            if budget == 0 || work.skipped.contains(id) || work.resting.contains(id) {
+                continue;
+            }
+            let Some(canister) = self.state.canister(id) else { continue };
+            // A message that was given up for want of room begins again when there is some.
+            if canister.paused.as_ref().is_some_and(|message| message.slices == 0) {
+                let Some(left) = room.checked_sub(1) else { continue };
+                room = left;
+            }
+            let canister = canister.clone();
+            jobs.push((*id, Job { canister, budget, step: self.paused.remove(id) }));
+        }
         if jobs.is_empty() {
             return false;
         }
-        let env = self.env(jobs.len());
+        let env = Arc::new(self.env(jobs.len()));
         let results = self.executors.map(jobs, move |job| run_inputs(&env, job));
         let mut outputs = Vec::new();
-        for done in results {
+        for mut done in results {
             let id = done.canister.id;
-            budgets.insert(id, done.budget);
-            report.executed.extend(done.executed);
-            outputs.extend(done.outputs);
-            self.put(done.canister);
-            match done.failure {
+            work.budgets.insert(id, done.budget);
+            outputs.append(&mut done.outputs);
+            let failure = done.failure.take();
+            self.settle(done, work);
+            match failure {
                 None => {
                     self.failing.remove(&id);
                 }
                 Some(error) => {
-                    skipped.insert(id);
-                    report.failures.push(self.note_failure(id, &error));
+                    work.skipped.insert(id);
+                    let failure = self.note_failure(id, &error);
+                    work.report.failures.push(failure);
+                    if self.is_quarantined(&id) {
+                        self.give_back(id);
+                    }
                 }
             }
         }
         self.route(outputs);
         true
+    }
+
+    /// Runs the message that `canister` has in hand, and nothing else of it, on this thread. Nothing is changed if that
+    /// fails.
+    pub(crate) fn run_in_hand(
+        &mut self,
+        canister: CanisterState,
+        work: &mut RoundWork,
+    ) -> Result<(), BackendError> {
+        let env = Arc::new(self.env(1));
+        let mut done = run_inputs(&env, Job { canister, budget: 0, step: None });
+        if let Some(error) = done.failure.take() {
+            return Err(error);
+        }
+        let outputs = std::mem::take(&mut done.outputs);
+        self.settle(done, work);
+        self.route(outputs);
+        Ok(())
+    }
+
+    /// Puts in place what a canister's run made of it; its outputs are taken already.
+    fn settle(&mut self, done: Done, work: &mut RoundWork) {
+        let id = done.canister.id;
+        work.report.executed.extend(done.executed);
+        if let Some(step) = done.step {
+            work.resting.insert(id);
+            let user = done.canister.paused.as_ref().and_then(|message| match &message.input {
+                Input::Ingress(ingress) => Some(ingress.id()),
+                Input::Management(call) => match call.origin {
+                    Origin::Ingress { id, .. } => Some(id),
+                    Origin::Canister { .. } | Origin::Task => None,
+                },
+                Input::Canister(_) | Input::Task(_) => None,
+            });
+            if let Some(user) = user {
+                self.state.ingress.set(user, IngressStatus::Processing, self.state.time);
+            }
+            self.paused.insert(id, step);
+        }
+        if done.installed {
+            // New code: whatever this node held against the old one is over.
+            self.release(&id);
+        }
+        self.put(done.canister);
+    }
+
+    /// Puts the message that a quarantined canister has in hand back to where it came from, so that others may manage
+    /// the canister.
+    fn give_back(&mut self, id: Principal) {
+        let Some(canister) = self.canister(&id) else { return };
+        let mut canister = canister.clone();
+        match canister.paused.take().map(|message| message.input) {
+            Some(Input::Management(call)) => self.state.management.push_front(call),
+            Some(input) => canister.inputs.put_back(input),
+            None => return,
+        }
+        self.put(canister);
     }
 
     /// Counts a canister's failed round. One that lacked a resource of the node doesn't count towards
@@ -156,10 +233,11 @@ impl Subnet {
         }
     }
 
-    /// Stop calls that waited too long are rejected; the canister goes on stopping.
+    /// Stop calls that waited too long are rejected; the canister goes on stopping. Not while a message is in hand,
+    /// which may be the last.
     fn expire_stops(&mut self) {
         let now = self.state.time;
-        for id in self.schedule.stopping.clone() {
+        for id in self.schedule.stopping.difference(&self.schedule.paused).copied().collect::<Vec<_>>() {
             let Some(Status::Stopping(waiters)) = self.canister(&id).map(|c| c.status.clone()) else {
                 continue;
             };
@@ -195,6 +273,8 @@ impl Subnet {
                     let due = match task {
                         Task::GlobalTimer => timer,
                         Task::Heartbeat => heartbeat,
+                        // Never queued.
+                        Task::LowWasmMemory => false,
                     };
                     if due && !canister.inputs.tasks.contains(&task) {
                         canister.inputs.tasks.push_back(task);
@@ -228,7 +308,7 @@ impl Subnet {
             }
             let mut canister = canister.clone();
             canister.balance = canister.balance.saturating_sub(due);
-            let outputs = if canister.balance == 0 && canister.code.is_some() {
+            let outputs = if canister.balance == 0 && canister.code.is_some() && canister.paused.is_none() {
                 crate::management::run_out(&mut canister)
             } else {
                 Vec::new()
@@ -237,34 +317,4 @@ impl Subnet {
             self.route(outputs);
         }
     }
-}
-
-/// Runs a canister's inputs one after another within its budget. Each is wholly done or not at all.
-fn run_inputs(env: &Env, job: Job) -> Done {
-    let mut done = Done {
-        canister: CanisterState::clone(&job.canister),
-        outputs: Vec::new(),
-        executed: Vec::new(),
-        budget: job.budget,
-        failure: None,
-    };
-    drop(job.canister);
-    while done.budget > 0 && done.canister.has_work() {
-        let mut staged = Staged::new(env, &done.canister);
-        match staged.step() {
-            Ok(true) => {
-                let used = staged.instructions.saturating_add(MESSAGE_OVERHEAD);
-                done.budget = done.budget.saturating_sub(used);
-                done.canister = staged.canister;
-                done.outputs.extend(staged.outputs);
-                done.executed.extend(staged.executed);
-            }
-            Ok(false) => break,
-            Err(error) => {
-                done.failure = Some(error);
-                break;
-            }
-        }
-    }
-    done
 }

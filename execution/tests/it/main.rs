@@ -8,4 +8,5 @@ mod lifecycle;
 mod queries;
 mod root;
 mod scripted;
+mod slices;
 mod tasks;

@@ -9,8 +9,8 @@ use execution::outcome::LogLine;
 use execution::{
     Answer, Backend, BackendError, Callback, Compiler, Cycles, Effects, Ending, EntryPoint, ErrorCode,
     Execution, GlobalValue, Ingress, IngressStatus, InvalidModule, Invocation, Limits, Module, ModuleHash,
-    Outcome, OutgoingCall, Principal, RoundReport, SchedulerOptions, Snapshot, Subnet, SubnetConfig, Trap,
-    UserError,
+    Outcome, OutgoingCall, PausedRun, Principal, RoundReport, SchedulerOptions, Snapshot, Subnet,
+    SubnetConfig, Trap, UserError,
 };
 use sha2::{Digest, Sha256};
 
@@ -44,6 +44,8 @@ pub(crate) enum Op {
     Print(&'static str),
     AcceptMessage,
     Grow(u64),
+    /// Uses up so many slices.
+    Slices(u32),
     /// Changes the outcome before it is given.
     Lie(fn(&mut Outcome)),
 }
@@ -81,6 +83,8 @@ pub(crate) struct Scripted {
     pub(crate) seen: Mutex<Vec<Invocation>>,
     /// How many more executions of a canister fail, and with what.
     pub(crate) failing: Mutex<Option<(u32, Principal, Fail)>>,
+    /// How many more resumptions of paused runs fail.
+    pub(crate) failing_resumptions: Arc<Mutex<u32>>,
     /// What it was asked to give back something for, as texts.
     pub(crate) relieved: Mutex<Vec<String>>,
 }
@@ -209,7 +213,7 @@ impl Run<'_> {
             Op::Print(text) => self.logs.push(LogLine { text: text.as_bytes().to_vec() }),
             Op::AcceptMessage => self.effects.accepted = true,
             Op::Grow(pages) => self.effects.memory.heap_pages = Some(self.snapshot.heap.wasm_pages() + pages),
-            Op::Lie(_) => {}
+            Op::Lie(_) | Op::Slices(_) => {}
         }
     }
 
@@ -292,7 +296,11 @@ impl Backend for Scripted {
             *left -= 1;
             return Err(fail());
         }
-        Ok(Execution::Finished(self.run(snapshot, invocation)))
+        let ops = self.ops(program_of(snapshot, invocation).0);
+        let slices = ops.iter().map(|op| if let Op::Slices(slices) = op { *slices } else { 0 }).sum();
+        let outcome = self.run(snapshot, invocation);
+        let failing = Arc::clone(&self.failing_resumptions);
+        Ok(ScriptedRun { outcome, slices, failing }.go_on())
     }
 
     fn query(
@@ -308,6 +316,39 @@ impl Backend for Scripted {
         self.relieved.lock().unwrap().push(short.to_string());
         true
     }
+}
+
+/// A run that has `slices` pauses before it.
+struct ScriptedRun {
+    outcome: Outcome,
+    slices: u32,
+    failing: Arc<Mutex<u32>>,
+}
+
+impl ScriptedRun {
+    fn go_on(mut self) -> Execution {
+        match self.slices.checked_sub(1) {
+            None => Execution::Finished(self.outcome),
+            Some(left) => {
+                self.slices = left;
+                Execution::Paused(Box::new(self))
+            }
+        }
+    }
+}
+
+impl PausedRun for ScriptedRun {
+    fn resume(self: Box<Self>, _: u64) -> Result<Execution, BackendError> {
+        let mut failing = self.failing.lock().unwrap();
+        if let Some(left) = failing.checked_sub(1) {
+            *failing = left;
+            return Err(killed());
+        }
+        drop(failing);
+        Ok(self.go_on())
+    }
+
+    fn abort(self: Box<Self>) {}
 }
 
 /// A module's text: words `init`, `post_upgrade`, `persistent`, or `kind=program` for an entry point

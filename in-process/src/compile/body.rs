@@ -1,7 +1,8 @@
 //! Rewriting one function body: instruction counter and write barrier.
 //!
 //! Counter (`canister-execution.md` section 3.1): each block's total is subtracted where the block is
-//! entered; "below zero?" is tested at function entry, at loop headers and before bulk operations.
+//! entered; "below zero?" is tested at function entry, at loop headers, before bulk operations and after calls of
+//! the System API.
 //! Barrier: after a store, the dirty map's bytes for the pages of its first and last byte are read; unless
 //! both are set, a function is called that sets them and lists the pages. Bulk operations call it with their
 //! range. The store comes first: one that traps writes nothing.
@@ -282,12 +283,20 @@ impl Writer {
         let block = block_after(&operator);
         let store = Store::of(&operator);
         let bulk = Bulk::of(&operator);
+        let system_call = matches!(
+            operator,
+            Operator::Call { function_index } if function_index < self.additions.out_of_instructions
+        );
         let instruction =
             self.shift.instruction(operator).map_err(|error| invalid(format!("code section: {error}")))?;
         match (store, bulk) {
             (Some(store), _) => self.store(&store, &instruction),
             (None, Some(bulk)) => self.bulk(bulk, &instruction),
             (None, None) => self.emit(&instruction),
+        }
+        if system_call {
+            // It charges more than the block has paid, and can't pause the guest itself.
+            self.emit_barrier(&test(self.additions));
         }
         if let Some(kind) = block {
             self.enter_block(kind);
@@ -311,8 +320,8 @@ impl Writer {
         if self.additions.memory64 { ValType::I64 } else { ValType::I32 }
     }
 
-    /// Emits code of the barrier, which is no part of the module's instructions: an install is charged the
-    /// same whatever tracks its pages.
+    /// Emits code that is no part of the module's instructions, of the barrier for example: an install is charged
+    /// the same whatever tracks its pages.
     fn emit_barrier(&mut self, code: &[Instruction<'_>]) {
         for instruction in code {
             instruction.encode(&mut self.code);

@@ -31,19 +31,20 @@ impl<'a> Guest<'a> {
         self.store.data_mut().run_mut()
     }
 
-    /// Takes instructions from the counter; none left stops the guest.
+    /// Takes instructions from the counter; more than the message has stop the guest. More than the slice has let
+    /// it finish the call: the code that called tests the counter next.
     pub(super) fn charge(&mut self, instructions: u64) -> Result<(), Stop> {
         let counter = instance::counter(&mut self.store);
         let price = i64::try_from(instructions).unwrap_or(i64::MAX);
         let left = counter.saturating_sub(price);
         instance::set_counter(&mut self.store, left);
-        if left < 0 { Err(Stop::out_of_instructions(self.data())) } else { Ok(()) }
+        if left < 0 { self.run().slices.allow(left) } else { Ok(()) }
     }
 
     /// Instructions of this message so far.
     pub(super) fn instructions(&mut self) -> u64 {
-        let left = u64::try_from(instance::counter(&mut self.store)).unwrap_or(0);
-        self.run().invocation.instructions_max.saturating_sub(left)
+        let counter = instance::counter(&mut self.store);
+        self.run().slices.used(counter)
     }
 
     pub(super) fn memory(&self) -> Result<Memory, Stop> {

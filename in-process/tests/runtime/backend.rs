@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use execution::{Ending, EntryPoint};
 
-use crate::canister::{Canister, on_large_stack, reply_of};
+use crate::canister::{Canister, reply_of};
 
 const NO_ARGUMENTS: &[u8] = b"DIDL\0\0";
 
 fn motoko(name: &str) -> Canister {
     let path = format!("{}/../tests/canisters/motoko/{name}.wasm", env!("CARGO_MANIFEST_DIR"));
     let wasm = std::fs::read(path).unwrap();
-    on_large_stack(|| Canister::from_bytes(&wasm))
+    Canister::from_bytes(&wasm)
 }
 
 #[test]

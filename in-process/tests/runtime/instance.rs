@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use execution::memory::{PAGE_BYTES, PageUpdate, PageVersion, Window};
-use execution::{Ending, GlobalValue, Invocation};
-use in_process::{Base, Code, Engine, EngineError, Instance, Ran, Shape, Update};
+use execution::{Ending, GlobalValue};
+use in_process::{Base, Code, Engine, EngineError, Instance, Ran, Shape, Step, Update};
 
-use crate::canister::{Canister, import, invocation, on_large_stack, update};
+use crate::canister::{Canister, import, invocation, update};
 
 const MODULE: &str = "(memory 1) (global $g (mut i32) (i32.const 4))
     (func (export \"canister_update write\")
@@ -44,20 +44,22 @@ fn start() -> Update {
     Update { heap_pages: 1, globals: Arc::from([GlobalValue::I32(4)]), ..Update::default() }
 }
 
-fn write(canister: &Canister, instance: &mut Instance) -> Ran {
+fn write(canister: &Canister, instance: Instance) -> (Instance, Ran) {
     run(canister, instance, "write").unwrap()
 }
 
-fn run(canister: &Canister, instance: &mut Instance, method: &str) -> Result<Ran, EngineError> {
-    let invocation: Invocation = invocation(canister, update(method, &[]), 1_000_000_000);
-    on_large_stack(|| instance.run(&invocation))
+fn run(canister: &Canister, instance: Instance, method: &str) -> Result<(Instance, Ran), EngineError> {
+    let invocation = invocation(canister, update(method, &[]), 1_000_000_000);
+    match instance.run(invocation)? {
+        Step::Finished(instance, ran) => Ok((instance, ran)),
+        Step::Paused(_) => panic!("a message of one slice has no pause"),
+    }
 }
 
 #[test]
 fn a_run_leaves_its_pages_to_be_pulled() {
     let canister = canister();
-    let mut instance = instance(&canister);
-    let ran = write(&canister, &mut instance);
+    let (instance, ran) = write(&canister, instance(&canister));
     assert_eq!(
         (ran.heap_dirty, ran.stable_dirty, ran.heap_pages, ran.stable_pages),
         (vec![2], vec![1], 1, 1)
@@ -74,16 +76,14 @@ fn a_run_leaves_its_pages_to_be_pulled() {
 #[test]
 fn it_does_not_run_again_before_it_is_brought_up_to_date() {
     let canister = canister();
-    let mut instance = instance(&canister);
-    write(&canister, &mut instance);
-    assert!(matches!(run(&canister, &mut instance, "nothing"), Err(EngineError::Run(_))));
+    let (instance, _) = write(&canister, instance(&canister));
+    assert!(matches!(run(&canister, instance, "nothing"), Err(EngineError::Run(_))));
 }
 
 #[test]
 fn each_written_page_must_be_named_before_it_runs_again() {
     let canister = canister();
-    let mut instance = instance(&canister);
-    write(&canister, &mut instance);
+    let (mut instance, _) = write(&canister, instance(&canister));
     let forgotten = Update { stable_pages: 1, ..start() };
     let refused = instance.sync(&forgotten).unwrap_err();
     assert!(refused.to_string().contains("heap page 2 was written and isn't named"), "{refused}");
@@ -93,8 +93,7 @@ fn each_written_page_must_be_named_before_it_runs_again() {
 #[test]
 fn a_page_that_was_not_committed_is_taken_back() {
     let canister = canister();
-    let mut instance = instance(&canister);
-    write(&canister, &mut instance);
+    let (mut instance, _) = write(&canister, instance(&canister));
     let zero = |page| PageUpdate::one(page, None, false);
     // The size stays: a memory can't shrink.
     let undone = Update { stable_pages: 1, heap: vec![zero(2)], stable: vec![zero(1)], ..start() };
@@ -102,14 +101,13 @@ fn a_page_that_was_not_committed_is_taken_back() {
     let mut page = [1; PAGE_BYTES];
     instance.copy_heap_page(2, &mut page);
     assert_eq!(page, [0; PAGE_BYTES]);
-    assert_eq!(run(&canister, &mut instance, "nothing").unwrap().heap_pages_dirty, 0);
+    assert_eq!(run(&canister, instance, "nothing").unwrap().1.heap_pages_dirty, 0);
 }
 
 #[test]
 fn growth_that_is_undone_ends_the_instance() {
     let canister = canister();
-    let mut instance = instance(&canister);
-    let ran = run(&canister, &mut instance, "grow_trap").unwrap();
+    let (mut instance, ran) = run(&canister, instance(&canister), "grow_trap").unwrap();
     assert!(matches!(ran.ending, Ending::Trapped(_)));
     assert_eq!((ran.reusable, ran.heap_pages), (false, 1));
     assert!(instance.sync(&start()).is_err(), "it can't shrink");
@@ -173,7 +171,7 @@ fn a_heap_of_long_and_short_runs_reads_as_it_is_and_writing_it_changes_no_versio
     canister.snapshot.heap = canister.snapshot.heap.with(1, pages);
     let at_start = Update { heap: canister.snapshot.heap.updates(), ..start() };
     assert_eq!(at_start.heap.iter().map(|run| run.count).collect::<Vec<_>>(), [9, 1, 1]);
-    let mut instance = started(&canister, &at_start).unwrap();
+    let instance = started(&canister, &at_start).unwrap();
     let first_bytes = |instance: &Instance| -> Vec<u8> {
         let mut page = [0; PAGE_BYTES];
         let mut first = |index| {
@@ -183,7 +181,7 @@ fn a_heap_of_long_and_short_runs_reads_as_it_is_and_writing_it_changes_no_versio
         (0..16).map(&mut first).collect()
     };
     assert_eq!(first_bytes(&instance), [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0, 100, 0, 101, 0]);
-    let ran = write(&canister, &mut instance);
+    let (instance, ran) = write(&canister, instance);
     assert_eq!(ran.heap_dirty, [2]);
     let mut page = [0; PAGE_BYTES];
     instance.copy_heap_page(2, &mut page);
@@ -213,8 +211,7 @@ fn a_page_that_code_wrote_with_what_was_there_keeps_it_when_its_old_slot_is_used
         staged.ranges_mut().into_iter().for_each(|range| range.fill(b'A'));
         canister.snapshot.heap = canister.snapshot.heap.with(1, (0..).zip(staged.finish()));
         let at_start = Update { heap_pages: 1, heap: canister.snapshot.heap.updates(), ..Update::default() };
-        let mut instance = started(&canister, &at_start).unwrap();
-        let ran = run(&canister, &mut instance, method).unwrap();
+        let (mut instance, ran) = run(&canister, started(&canister, &at_start).unwrap(), method).unwrap();
         assert_eq!(ran.heap_dirty, [3], "{method}");
         // Committed as the owner does it: copied, synced, and then the old version is let go.
         let mut page = [0; PAGE_BYTES];

@@ -11,4 +11,5 @@ mod cycles;
 mod instance;
 mod memory;
 mod metering;
+mod slices;
 mod stable;

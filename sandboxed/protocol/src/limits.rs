@@ -36,6 +36,7 @@ mirror! {
         inspect_instructions: u64,
         install_instructions: u64,
         slice_instructions: u64,
+        paused_messages: usize,
         cleanup_percent: u64,
         round_instructions: u64,
         heap32_bytes: u64,

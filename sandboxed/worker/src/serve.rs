@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use execution::Limits;
 use execution::memory::{PAGE_BYTES, Window};
-use in_process::{Base, Code, Engine, EngineError, Instance, Ran, Shape, Update};
+use in_process::{Base, Code, Engine, EngineError, Instance, Paused, Shape, Step, Update};
 use sandbox_os::lockdown::{Exit, Locks};
 use sandbox_os::{Socket, SocketError};
 use sandbox_protocol::{
@@ -50,23 +50,24 @@ fn serve(socket: &Socket, engine: &Engine, locks: &Locks) -> Result<Infallible, 
     locks.run();
     node.reply(binding, &ToNode::Locked)?;
 
-    let mut canister = Canister { instance, limits: None, heap: Vec::new(), stable: 0 };
+    let mut limits = None;
+    let mut canister = Canister::Idle(Idle { instance, heap: Vec::new(), stable: 0 });
     loop {
         let binding = node.receive(&mut request)?;
-        match message(&request)? {
-            ToWorker::Execute(execute) => match canister.execute(*execute)? {
-                Ok(ran) => canister.reply(&ran, &mut node, binding)?,
-                Err(error) => return node.fail(binding, &error, Exit::Engine),
-            },
-            ToWorker::Pages(wanted) => {
-                let bytes = canister.copy(wanted)?;
-                node.reply(binding, &ToNode::Pages(Bytes(&bytes)))?;
+        let step = match (message(&request)?, canister) {
+            (ToWorker::Execute(execute), Canister::Idle(idle)) => idle.execute(*execute, &mut limits)?,
+            (ToWorker::Resume { slice }, Canister::Paused(run)) => run.resume(slice),
+            (ToWorker::Pages(wanted), Canister::Idle(idle)) => {
+                node.reply(binding, &ToNode::Pages(Bytes(&idle.copy(wanted)?)))?;
+                canister = Canister::Idle(idle);
+                continue;
             }
-            // The engine runs a message in one go, so there is never a paused run to go on with.
-            ToWorker::Resume { .. } | ToWorker::Begin | ToWorker::Load(_) | ToWorker::Lock => {
-                return Err(Exit::Request);
-            }
-        }
+            _ => return Err(Exit::Request),
+        };
+        canister = match step {
+            Ok(step) => node.tell(binding, step)?,
+            Err(error) => return node.fail(binding, &error, Exit::Engine),
+        };
     }
 }
 
@@ -99,44 +100,37 @@ fn load_instance(
 }
 
 /// The one canister that this process serves.
-struct Canister {
+enum Canister {
+    /// Waits for a message.
+    Idle(Idle),
+    /// Waits for its message's next slice.
+    Paused(Paused),
+}
+
+/// A canister between two messages.
+struct Idle {
     instance: Instance,
-    limits: Option<Arc<Limits>>,
     /// Heap pages that the last run wrote and keeps, ascending.
     heap: Vec<u64>,
     /// Number of stable pages that it wrote and keeps.
     stable: usize,
 }
 
-impl Canister {
-    fn execute(&mut self, execute: Execute<'_>) -> Result<Result<Ran, EngineError>, Exit> {
+impl Idle {
+    /// Brings the canister up to date and runs. `limits` are those that were sent last.
+    fn execute(
+        mut self,
+        execute: Execute<'_>,
+        limits: &mut Option<Arc<Limits>>,
+    ) -> Result<Result<Step, EngineError>, Exit> {
         let Execute { sync, mut invocation } = execute;
-        if let Some(limits) = invocation.limits.take() {
-            self.limits = Some(Arc::new(limits.into()));
+        if let Some(sent) = invocation.limits.take() {
+            *limits = Some(Arc::new(sent.into()));
         }
-        let limits = self.limits.clone().ok_or(Exit::Request)?;
+        let limits = limits.clone().ok_or(Exit::Request)?;
         let invocation = invocation.with_limits(limits).map_err(|_| Exit::Request)?;
         let update = update(sync).map_err(|_| Exit::Request)?;
-        Ok(self.instance.sync(&update).and_then(|()| self.instance.run(&invocation)))
-    }
-
-    fn reply(&mut self, ran: &Ran, node: &mut Node<'_>, binding: Binding) -> Result<(), Exit> {
-        self.heap.clone_from(&ran.heap_dirty);
-        self.stable = ran.stable_dirty.len();
-        let finished = Finished {
-            end: End::from(&ran.ending),
-            instructions: ran.instructions,
-            heap_pages_dirty: ran.heap_pages_dirty,
-            stable_pages_dirty: ran.stable_pages_dirty,
-            logs: ran.logs.iter().map(|line| Bytes(&line.text)).collect(),
-            effects: ran.effects.as_ref().map(Effects::from),
-            heap_pages: ran.heap_pages,
-            stable_pages: ran.stable_pages,
-            heap: page_spans(ran.heap_dirty.iter().copied()),
-            stable: page_spans(ran.stable_dirty.iter().copied()),
-            reusable: ran.reusable,
-        };
-        node.reply(binding, &ToNode::Finished(Box::new(finished)))
+        Ok(self.instance.sync(&update).and_then(|()| self.instance.run(invocation)))
     }
 
     /// Copies pages that the last run wrote, for a node that may not read them itself.
@@ -208,6 +202,33 @@ impl Node<'_> {
     fn take(&self, request: &mut Assembly, bytes: usize) -> Result<Option<Binding>, Exit> {
         let packet = self.packet.get(..bytes).ok_or(Exit::Request)?;
         request.push(packet).map_err(|_| Exit::Request)
+    }
+
+    /// Tells how far the run is.
+    fn tell(&mut self, binding: Binding, step: Step) -> Result<Canister, Exit> {
+        match step {
+            Step::Paused(run) => {
+                self.reply(binding, &ToNode::Paused { instructions: run.instructions() })?;
+                Ok(Canister::Paused(run))
+            }
+            Step::Finished(instance, ran) => {
+                let finished = Finished {
+                    end: End::from(&ran.ending),
+                    instructions: ran.instructions,
+                    heap_pages_dirty: ran.heap_pages_dirty,
+                    stable_pages_dirty: ran.stable_pages_dirty,
+                    logs: ran.logs.iter().map(|line| Bytes(&line.text)).collect(),
+                    effects: ran.effects.as_ref().map(Effects::from),
+                    heap_pages: ran.heap_pages,
+                    stable_pages: ran.stable_pages,
+                    heap: page_spans(ran.heap_dirty.iter().copied()),
+                    stable: page_spans(ran.stable_dirty.iter().copied()),
+                    reusable: ran.reusable,
+                };
+                self.reply(binding, &ToNode::Finished(Box::new(finished)))?;
+                Ok(Canister::Idle(Idle { instance, heap: ran.heap_dirty, stable: ran.stable_dirty.len() }))
+            }
+        }
     }
 
     fn reply(&mut self, binding: Binding, message: &ToNode<'_>) -> Result<(), Exit> {

@@ -82,9 +82,12 @@ pub(crate) fn commit(snapshot: &Snapshot, outcome: &Outcome) -> Snapshot {
 }
 
 pub(crate) fn execute(backend: &dyn Backend, snapshot: &Snapshot, invocation: &Invocation) -> Outcome {
-    match backend.execute(snapshot, invocation).unwrap() {
-        Execution::Finished(outcome) => outcome,
-        Execution::Paused(_) => panic!("nothing pauses here"),
+    let mut execution = backend.execute(snapshot, invocation).unwrap();
+    loop {
+        match execution {
+            Execution::Finished(outcome) => return outcome,
+            Execution::Paused(run) => execution = run.resume(invocation.slice).unwrap(),
+        }
     }
 }
 

@@ -59,6 +59,36 @@ impl Backend for Fresh {
     }
 }
 
+/// Each message in two slices, the second of which has room for all that is left over when the first ends.
+struct Sliced {
+    engine: Engine,
+    backend: Arc<dyn Backend>,
+}
+
+impl Backend for Sliced {
+    fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
+        let Execution::Finished(whole) = Fresh(self.engine.clone()).execute(snapshot, invocation)? else {
+            // It has slices anyway.
+            return self.backend.execute(snapshot, invocation);
+        };
+        let slice = whole.instructions * 2 / 3 + 1;
+        let invocation = Invocation { slice, ..invocation.clone() };
+        match self.backend.execute(snapshot, &invocation)? {
+            Execution::Paused(run) => run.resume(slice),
+            finished @ Execution::Finished(_) => Ok(finished),
+        }
+    }
+
+    fn query(
+        &self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+        overlay: Option<&Snapshot>,
+    ) -> Result<Outcome, BackendError> {
+        self.backend.query(snapshot, invocation, overlay)
+    }
+}
+
 /// Few instances, so that some are evicted.
 fn options() -> InProcessOptions {
     InProcessOptions { instances_max: 8, ..InProcessOptions::default() }
@@ -81,7 +111,12 @@ fn rig() -> &'static Rig {
         let ways = vec![
             Way { name: "in-process", backend: in_process(), shadow: None },
             Way { name: "fresh", backend: Arc::new(Fresh(engine.clone())), shadow: None },
-            Way { name: "sandboxed", backend: sandbox, shadow: None },
+            Way { name: "sandboxed", backend: Arc::clone(&sandbox), shadow: None },
+            Way {
+                name: "sandboxed, in slices",
+                backend: Arc::new(Sliced { engine: engine.clone(), backend: sandbox }),
+                shadow: None,
+            },
             Way { name: "shadow", backend: Arc::clone(&shadow) as Arc<dyn Backend>, shadow: Some(shadow) },
         ];
         Rig { engine, ways }

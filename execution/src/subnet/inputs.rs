@@ -1,0 +1,131 @@
+//! What an executor does with one canister in a round.
+
+use std::sync::Arc;
+use std::task::Poll;
+
+use crate::answer::Output;
+use crate::report::Executed;
+use crate::run::{Env, MESSAGE_OVERHEAD, Step, Stepped, begin};
+use crate::state::{CanisterState, PausedMessage};
+use crate::{BackendError, Instructions};
+
+/// What an executor gets.
+pub(super) struct Job {
+    pub(super) canister: CanisterState,
+    pub(super) budget: Instructions,
+    /// The message in hand, if it has begun.
+    pub(super) step: Option<Step>,
+}
+
+/// What it gives back.
+pub(super) struct Done {
+    pub(super) canister: CanisterState,
+    pub(super) outputs: Vec<Output>,
+    pub(super) executed: Vec<Executed>,
+    pub(super) budget: Instructions,
+    /// The message in hand, if its slice is over.
+    pub(super) step: Option<Step>,
+    pub(super) installed: bool,
+    pub(super) failure: Option<BackendError>,
+}
+
+/// Runs the message in hand, then a canister's inputs one after another within its budget. Each is wholly done or not
+/// at all; one that uses up a slice is the last.
+pub(super) fn run_inputs(env: &Arc<Env>, job: Job) -> Done {
+    let Job { canister, budget, mut step } = job;
+    let mut done = Done {
+        canister,
+        outputs: Vec::new(),
+        executed: Vec::new(),
+        budget,
+        step: None,
+        installed: false,
+        failure: None,
+    };
+    loop {
+        let advanced = match &done.canister.paused {
+            Some(message) => Some(go_on(env, &done.canister, message, step.take())),
+            None if done.budget > 0 => start(env, &done.canister),
+            None => None,
+        };
+        match advanced {
+            Some(Advanced::Done(stepped, slices)) => done.add(env, stepped, slices),
+            Some(Advanced::Paused(canister, step)) => {
+                done.canister = canister;
+                done.step = Some(step);
+                break;
+            }
+            Some(Advanced::Failed(error)) => {
+                done.failure = Some(error);
+                break;
+            }
+            None => break,
+        }
+    }
+    done
+}
+
+impl Done {
+    /// Adds what a message did. What its earlier `slices` used was on the account of other rounds.
+    fn add(&mut self, env: &Env, mut stepped: Stepped, slices: u32) {
+        let earlier = env.config.limits.slice_instructions.saturating_mul(slices.into());
+        let used = stepped.instructions.saturating_sub(earlier).saturating_add(MESSAGE_OVERHEAD);
+        self.budget = self.budget.saturating_sub(used);
+        if env.message_roots && !stepped.executed.is_empty() {
+            let root = crate::root::canister_root(&stepped.canister);
+            stepped.executed.iter_mut().for_each(|executed| executed.state_root = Some(root));
+        }
+        self.canister = stepped.canister;
+        self.outputs.append(&mut stepped.outputs);
+        self.executed.append(&mut stepped.executed);
+        self.installed |= stepped.installed;
+    }
+}
+
+/// How far a message came.
+enum Advanced {
+    /// It is done; before, it had used up so many slices.
+    Done(Stepped, u32),
+    /// It has used up a slice; the canister has it in hand.
+    Paused(CanisterState, Step),
+    /// The canister is as it was.
+    Failed(BackendError),
+}
+
+/// Begins with the next input; `None` when there is none.
+fn start(env: &Arc<Env>, canister: &CanisterState) -> Option<Advanced> {
+    let mut taken = canister.clone();
+    let input = taken.take_input()?;
+    let mut step = begin(Arc::clone(env), taken, input.clone(), 0);
+    Some(match step.go_on() {
+        Poll::Ready(Ok(stepped)) => Advanced::Done(stepped, 0),
+        Poll::Ready(Err(error)) => Advanced::Failed(error),
+        Poll::Pending => {
+            let mut canister = canister.clone();
+            // The same one again.
+            let _ = canister.take_input();
+            canister.paused = Some(PausedMessage { input, slices: 1, time: env.time });
+            Advanced::Paused(canister, step)
+        }
+    })
+}
+
+/// Goes on with the message in hand; `step` if it has begun.
+fn go_on(env: &Arc<Env>, canister: &CanisterState, message: &PausedMessage, step: Option<Step>) -> Advanced {
+    let mut step = step.unwrap_or_else(|| {
+        let env = Arc::new(Env { time: message.time, ..Env::clone(env) });
+        let canister = CanisterState { paused: None, ..canister.clone() };
+        begin(env, canister, message.input.clone(), message.slices)
+    });
+    match step.go_on() {
+        Poll::Ready(Ok(mut stepped)) => {
+            stepped.merge(canister);
+            Advanced::Done(stepped, message.slices)
+        }
+        Poll::Ready(Err(error)) => Advanced::Failed(error),
+        Poll::Pending => {
+            let paused = PausedMessage { slices: message.slices.saturating_add(1), ..message.clone() };
+            Advanced::Paused(CanisterState { paused: Some(paused), ..canister.clone() }, step)
+        }
+    }
+}
