@@ -114,6 +114,7 @@ pub(super) fn canister(
         inputs,
         calls,
         code: installed,
+        created,
     } = canister;
     id.feed(hash);
     settings.feed(hash);
@@ -129,6 +130,7 @@ pub(super) fn canister(
     log.feed(hash);
     inputs.feed(hash);
     calls.feed(hash);
+    created.feed(hash);
     match installed {
         None => 0_u8.feed(hash),
         Some(installed) => {
@@ -140,12 +142,13 @@ pub(super) fn canister(
 
 fn code(code: &Code, hash: &mut Hasher, heap_root: &mut MemoryRoot, stable_root: &mut MemoryRoot) {
     // The module is its hash; the arena is physical.
-    let Code { module, arena: _, heap, stable, globals } = code;
+    let Code { module, arena: _, heap, stable, globals, installed } = code;
     module.hash.feed(hash);
     heap_root.root(heap).feed(hash);
     stable_root.root(stable).feed(hash);
     (globals.len() as u64).feed(hash);
     globals.iter().for_each(|value| value.feed(hash));
+    installed.feed(hash);
 }
 
 impl Feed for bool {

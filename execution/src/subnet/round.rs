@@ -74,6 +74,7 @@ impl Subnet {
         }
         work.report.more =
             !self.state.management.is_empty() || !self.schedule.active.is_subset(&work.skipped);
+        self.certify();
         work.report
     }
 
