@@ -290,6 +290,20 @@ fn a_certificate_of_another_key_or_another_tree_does_not_verify() {
     verified(&certificate, signed_by_other.subnet.config(), signed_by_other.time);
 }
 
+/// Key and signature are those that blst, which shares no code with ours, makes for the ciphersuite
+/// `BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_`.
+#[test]
+fn keys_and_signatures_are_those_of_another_library() {
+    let signer = BlsSigner::new(&[1; 32]).unwrap();
+    let key = "308182301d060d2b0601040182dc7c0503010201060c2b0601040182dc7c05030201036100\
+        8b9a051b77956975dd6ebca347ee6108857fe4e58ea52170dd2b7f62d67254dbaaea9f870c617e0b7b825d1c4b5ddc8b\
+        0c397d4f1b25ecd817ed32a05477c27b9c2933b2cd3b1517810d62789298d744b04657a20907145238d97a486bd9f9f1";
+    assert_eq!(hex::encode(signer.root_key()), key);
+    let signature = "94f2e2af77d23c99a7c263b85e9a2938eb6a7ac26a9355d0cf9ce26228f23f70\
+        6f8cb099b5761483f5edfd65b6cd9592";
+    assert_eq!(hex::encode(signer.sign(&signed_message(&[0x5a; 32]))), signature);
+}
+
 #[test]
 fn bytes_that_are_no_key_are_refused() {
     // The order of the group, big endian.
