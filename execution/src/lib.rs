@@ -9,6 +9,7 @@
 mod answer;
 mod apply;
 pub mod backend;
+pub mod certification;
 pub mod check;
 pub mod error;
 pub mod executors;
@@ -28,6 +29,7 @@ pub mod subnet;
 mod text;
 
 pub use backend::{Backend, BackendError, Compiler, Execution, InvalidModule, PausedRun, Violation};
+pub use certification::{Certificate, CertifiedState, ReadStateError, Signer};
 pub use check::{Checked, check};
 pub use error::{ErrorCode, UserError};
 pub use execution_memory as memory;

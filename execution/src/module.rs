@@ -82,6 +82,8 @@ pub struct Interface {
     pub methods: BTreeMap<String, MethodKind>,
     /// Fixed entry points.
     pub exports: SystemExports,
+    /// Whether it imports `data_certificate_*`: for others no certificate is made.
+    pub reads_certificate: bool,
     /// `icp:` custom sections by name (without prefix).
     pub custom_sections: BTreeMap<String, CustomSection>,
     /// Initial values of the mutable globals, in index order.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use crate::certification::CertifiedState;
 use crate::check::{Checked, check};
 use crate::module::MethodKind;
 use crate::report::Executed;
@@ -21,6 +22,7 @@ use crate::{
 pub struct QueryView {
     pub(crate) env: Env,
     pub(crate) canisters: OrdMap<Principal, Shared<CanisterState>>,
+    pub(crate) certified: Arc<CertifiedState>,
 }
 
 impl std::fmt::Debug for QueryView {
@@ -43,6 +45,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) view: &'a QueryView,
     /// Instructions left for the whole call graph.
     pub(crate) left: Instructions,
+    /// The data certificate, until the first run takes it: callees and callbacks get none.
+    pub(crate) certificate: Option<Arc<[u8]>>,
     pub(crate) executed: Vec<Executed>,
 }
 
@@ -54,8 +58,12 @@ impl QueryView {
         if canister == Principal::management_canister() {
             return QueryAnswer { result: self.ask_management(sender, method, arg), executed: Vec::new() };
         }
-        let mut asking =
-            Asking { view: self, left: self.env.config.limits.query_instructions, executed: Vec::new() };
+        let mut asking = Asking {
+            view: self,
+            left: self.env.config.limits.query_instructions,
+            certificate: self.data_certificate(canister),
+            executed: Vec::new(),
+        };
         let result = asking.ask(sender, canister, method, Arc::from(arg), 0);
         let result = match result {
             Ok(Ok(Answer::Reply(data))) => Ok(data),
@@ -67,6 +75,12 @@ impl QueryView {
             }
         };
         QueryAnswer { result, executed: asking.executed }
+    }
+
+    /// The data certificate, where the canister can see it: signing costs more than a short query.
+    fn data_certificate(&self, id: Principal) -> Option<Arc<[u8]>> {
+        let module = self.canisters.get(&id)?.module()?;
+        module.interface.reads_certificate.then(|| Arc::from(self.certified.data_certificate(&id).to_cbor()))
     }
 
     pub(crate) fn ask_management(
@@ -143,7 +157,8 @@ impl Asking<'_> {
         caller: Principal,
     ) -> Result<(Invocation, Checked), BackendError> {
         let call = Call { entry, caller, instructions_max: self.left, context: None, refunded: 0 };
-        let invocation = self.view.env.invocation(canister, call);
+        let mut invocation = self.view.env.invocation(canister, call);
+        invocation.system.data_certificate = self.certificate.take();
         let on = overlay.unwrap_or(snapshot);
         let backend = &*self.view.env.backend;
         let checked = retried(backend, || {

@@ -7,11 +7,12 @@ mod routing;
 
 pub(crate) use round::RoundWork;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use crate::certification::{Certificate, CertifiedState, ReadStateError};
 use crate::executors::{Executors, SchedulerOptions};
 use crate::query::{QueryAnswer, QueryView};
 use crate::root::{Root, StateRoot};
@@ -61,6 +62,9 @@ pub struct Subnet {
     /// Messages between two slices, by the canister that has them in hand. Node-local: the state has what it takes to
     /// begin them again.
     paused: BTreeMap<Principal, Step>,
+    certified: Arc<CertifiedState>,
+    /// Canisters put in place or taken away since.
+    uncertified: BTreeSet<Principal>,
 }
 
 impl fmt::Debug for Subnet {
@@ -95,6 +99,8 @@ impl Subnet {
         options: SchedulerOptions,
     ) -> Self {
         Self {
+            certified: Arc::new(CertifiedState::new(&state, Arc::clone(&config.signer))),
+            uncertified: BTreeSet::new(),
             config: Arc::new(config),
             schedule: Schedule::of(&state),
             state,
@@ -126,6 +132,31 @@ impl Subnet {
         self.roots.root(&self.state)
     }
 
+    /// The public state after the last round, of which certificates show parts.
+    #[must_use]
+    pub fn certified(&self) -> &Arc<CertifiedState> {
+        &self.certified
+    }
+
+    /// Certifies the state at the end of a round.
+    fn certify(&mut self) {
+        let changed = std::mem::take(&mut self.uncertified);
+        self.certified = Arc::new(self.certified.next(&self.state, &changed));
+    }
+
+    /// Shows `sender` a part of the certified state. See [`QueryView::read_state`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_state(
+        &self,
+        sender: Principal,
+        effective_canister: Principal,
+        paths: &[Vec<Vec<u8>>],
+    ) -> Result<Certificate, ReadStateError> {
+        self.queries().read_state(sender, effective_canister, paths)
+    }
+
     /// How far an ingress message is.
     #[must_use]
     pub fn status(&self, id: &MessageId) -> IngressStatus {
@@ -135,7 +166,11 @@ impl Subnet {
     /// The committed state for queries, which may go on while rounds do.
     #[must_use]
     pub fn queries(&self) -> QueryView {
-        QueryView { env: self.env(1), canisters: self.state.canisters.clone() }
+        QueryView {
+            env: self.env(1),
+            canisters: self.state.canisters.clone(),
+            certified: Arc::clone(&self.certified),
+        }
     }
 
     /// Asks a canister on the committed state.
@@ -162,7 +197,7 @@ impl Subnet {
         let mut controllers = controllers.unwrap_or_else(|| vec![creator, id]);
         controllers.sort_unstable();
         controllers.dedup();
-        let mut canister = CanisterState::new(id, controllers.clone(), cycles);
+        let mut canister = CanisterState::new(id, controllers.clone(), cycles, self.state.time);
         canister.history.push(Change {
             time: self.state.time,
             version: 0,
@@ -227,6 +262,7 @@ impl Subnet {
     /// Puts a canister in place and notes what it has to do.
     pub(crate) fn put(&mut self, canister: CanisterState) {
         self.schedule.update(&canister);
+        self.uncertified.insert(canister.id);
         self.state.put(canister);
     }
 
@@ -239,6 +275,7 @@ impl Subnet {
         self.executors.forget(id);
         self.failing.remove(id);
         self.paused.remove(id);
+        self.uncertified.insert(*id);
         self.state.remove(id)
     }
 }

@@ -118,3 +118,17 @@ fn advice(code: ErrorCode) -> String {
         "{sentence} See documentation: https://docs.internetcomputer.org/references/execution-errors#{anchor}"
     )
 }
+
+/// A path of the state tree as text; labels that aren't short words as hexadecimal.
+pub(crate) fn path(path: &[&[u8]]) -> String {
+    const SHOWN_MAX: usize = 64;
+    path.iter()
+        .map(|label| match std::str::from_utf8(label) {
+            Ok(word) if word.len() <= SHOWN_MAX && word.chars().all(|c| c.is_ascii_graphic()) => {
+                format!("/{word}")
+            }
+            _ if label.len() <= SHOWN_MAX => format!("/0x{}", hex::encode(label)),
+            _ => format!("/({} bytes)", label.len()),
+        })
+        .collect()
+}

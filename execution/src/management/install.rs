@@ -268,7 +268,8 @@ impl<'a> Installing<'a> {
             _ => Memory::default(),
         };
         let globals = Arc::from(interface.globals.as_slice());
-        canister.code = Some(Code { module: Arc::clone(module), arena, heap, stable, globals });
+        canister.code =
+            Some(Code { module: Arc::clone(module), arena, heap, stable, globals, installed: env.time });
         canister.global_timer = 0;
         canister.version += 1;
         if mode != InstallMode::Upgrade {

@@ -56,7 +56,7 @@ impl Subnet {
         let defaults = Settings::new(vec![call.caller()]);
         let settings = changed(&defaults, settings.unwrap_or_default())?;
         let id = self.next_id()?;
-        let mut canister = CanisterState::new(id, Vec::new(), balance);
+        let mut canister = CanisterState::new(id, Vec::new(), balance, self.state.time);
         let details = ChangeDetails::Creation(settings.controllers.clone());
         canister.settings = Arc::new(settings);
         self.note_change(call, &mut canister, caller_version, details);

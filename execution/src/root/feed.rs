@@ -116,6 +116,7 @@ pub(super) fn canister(
         paused,
         calls,
         code: installed,
+        created,
     } = canister;
     id.feed(hash);
     settings.feed(hash);
@@ -132,6 +133,7 @@ pub(super) fn canister(
     inputs.feed(hash);
     paused.feed(hash);
     calls.feed(hash);
+    created.feed(hash);
     match installed {
         None => 0_u8.feed(hash),
         Some(installed) => {
@@ -143,12 +145,13 @@ pub(super) fn canister(
 
 fn code(code: &Code, hash: &mut Hasher, heap_root: &mut MemoryRoot, stable_root: &mut MemoryRoot) {
     // The module is its hash; the arena is physical.
-    let Code { module, arena: _, heap, stable, globals } = code;
+    let Code { module, arena: _, heap, stable, globals, installed } = code;
     module.hash.feed(hash);
     heap_root.root(heap).feed(hash);
     stable_root.root(stable).feed(hash);
     (globals.len() as u64).feed(hash);
     globals.iter().for_each(|value| value.feed(hash));
+    installed.feed(hash);
 }
 
 impl Feed for bool {

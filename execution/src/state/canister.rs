@@ -30,6 +30,8 @@ pub struct Code {
     pub stable: Memory,
     /// Mutable globals.
     pub globals: Arc<[GlobalValue]>,
+    /// Time of the round in which the module was installed.
+    pub installed: Nanoseconds,
 }
 
 /// Status, with the stop calls that wait.
@@ -270,12 +272,14 @@ pub struct CanisterState {
     pub calls: Calls,
     /// Code and memory; `None`: empty.
     pub code: Option<Code>,
+    /// Time of the round in which it was made.
+    pub created: Nanoseconds,
 }
 
 impl CanisterState {
-    /// An empty, running canister.
+    /// An empty, running canister, made at the time of the round, `created`.
     #[must_use]
-    pub fn new(id: Principal, controllers: Vec<Principal>, balance: Cycles) -> Self {
+    pub fn new(id: Principal, controllers: Vec<Principal>, balance: Cycles, created: Nanoseconds) -> Self {
         Self {
             id,
             settings: Arc::new(Settings::new(controllers)),
@@ -293,13 +297,14 @@ impl CanisterState {
             paused: None,
             calls: Calls::default(),
             code: None,
+            created,
         }
     }
 
     /// What a backend runs on; `None` when empty.
     #[must_use]
     pub fn snapshot(&self) -> Option<Snapshot> {
-        let Code { module, arena, heap, stable, globals } = self.code.as_ref()?;
+        let Code { module, arena, heap, stable, globals, installed: _ } = self.code.as_ref()?;
         Some(Snapshot {
             canister: self.id,
             module: Arc::clone(module),

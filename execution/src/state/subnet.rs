@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
 
+use crate::certification::{BlsSigner, Signer};
 use crate::state::{CanisterState, IngressRecord, IngressStatus, MessageId, Origin};
 use crate::{Cycles, Limits, Nanoseconds, Principal};
 
@@ -24,24 +25,35 @@ pub struct SubnetConfig {
     pub first_canister: u64,
     /// How many canisters it may ever have.
     pub canisters_max: u64,
-    /// DER of the root key.
+    /// DER of the root key, which certificates verify against.
     pub root_key: Arc<[u8]>,
+    /// Who signs certificates. See [`SubnetConfig::signed_by`].
+    pub signer: Arc<dyn Signer>,
     /// Whether everybody may use the `provisional_*` methods.
     pub provisional: bool,
 }
 
 impl SubnetConfig {
-    /// An application subnet; its first canister is `22ajg-aqaaa-aaaap-adukq-cai`.
+    /// An application subnet; its first canister is `22ajg-aqaaa-aaaap-adukq-cai`. Certificates are signed with
+    /// [`BlsSigner::test_key`].
     #[must_use]
     pub fn application() -> Self {
+        let signer = Arc::new(BlsSigner::test_key());
         Self {
             subnet_id: Principal::self_authenticating(b"bulkhead application subnet"),
             limits: Arc::new(Limits::application()),
             first_canister: 0x01e0_1d15,
             canisters_max: 1 << 20,
-            root_key: Arc::from(&b"bulkhead test root key"[..]),
+            root_key: Arc::from(signer.root_key()),
+            signer,
             provisional: true,
         }
+    }
+
+    /// The same with certificates by `signer`, whose key becomes the root key.
+    #[must_use]
+    pub fn signed_by(self, signer: Arc<dyn Signer>) -> Self {
+        Self { root_key: Arc::from(signer.root_key()), signer, ..self }
     }
 
     /// A system subnet; its first canister is `rwlgt-iiaaa-aaaaa-aaaaa-cai`.

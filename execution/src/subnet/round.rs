@@ -66,6 +66,7 @@ impl Subnet {
         self.abort_beyond(self.config.limits.paused_messages);
         work.report.more =
             !self.state.management.is_empty() || !self.schedule.active.is_subset(&work.skipped);
+        self.certify();
         work.report
     }
 

@@ -1,6 +1,7 @@
 //! Scenarios on a scripted backend: messages, calls, cycles, lifecycle, checks, the state root.
 
 mod calls;
+mod certification;
 mod check;
 mod cycles;
 mod failures;

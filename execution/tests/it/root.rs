@@ -139,7 +139,7 @@ subnet_fields! {
     "canisters made": |s| s.canisters_made += 1;
     "charged": |s| s.charged += 1;
     "memory": |s| s.memory_bytes += 1;
-    "canisters": |s| s.put(CanisterState::new(principal(7), vec![], 1));
+    "canisters": |s| s.put(CanisterState::new(principal(7), vec![], 1, 1));
     "a canister less": |s| { let id = *s.canisters.keys().next().unwrap(); s.remove(&id) };
     "ingress": |s| s.ingress.receive(MessageId([1; 32]), ANONYMOUS, principal(1), 1);
     "ingress status": |s| {
@@ -239,6 +239,8 @@ canister_fields! {
     "hook": |c| c.hook = Hook::Executed;
     "task pointer": |c| c.task_pointer = TaskPointer::Heartbeat;
     "no code": |c| c.code = None;
+    "created": |c| c.created += 1;
+    "installed": |c| c.code.as_mut().unwrap().installed += 1;
     "global": |c| c.code.as_mut().unwrap().globals = Arc::from([GlobalValue::I64(8)]);
     "global type": |c| c.code.as_mut().unwrap().globals = Arc::from([GlobalValue::I32(7)]);
     "heap byte": |c| page(c, false, 1, 2);

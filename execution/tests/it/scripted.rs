@@ -352,7 +352,7 @@ impl PausedRun for ScriptedRun {
 }
 
 /// A module's text: words `init`, `post_upgrade`, `persistent`, or `kind=program` for an entry point
-/// without argument. `bad...` is refused.
+/// without argument; `public:name=program` makes the section public. `bad...` is refused.
 impl Compiler for Scripted {
     fn compile(&self, wasm: &[u8]) -> Result<Result<Arc<Module>, InvalidModule>, BackendError> {
         let text = String::from_utf8_lossy(wasm).into_owned();
@@ -365,6 +365,7 @@ impl Compiler for Scripted {
             heap_pages_max: 10,
             globals: vec![GlobalValue::I64(7)],
             compile_instructions: 6_000,
+            reads_certificate: !text.contains("no_certificate"),
             ..Interface::default()
         };
         let methods = [
@@ -375,10 +376,12 @@ impl Compiler for Scripted {
         interface.methods = methods.into_iter().map(|(name, kind)| (name.to_owned(), kind)).collect();
         for word in text.split_whitespace() {
             let (kind, program) = word.split_once('=').unwrap_or((word, ""));
+            let public = kind.starts_with("public:");
+            let kind = kind.trim_start_matches("public:");
             let content = program.parse::<Program>().unwrap_or(NOTHING).to_be_bytes().to_vec();
             export(&mut interface.exports, kind);
             let name = if kind == "persistent" { "enhanced-orthogonal-persistence" } else { kind };
-            interface.custom_sections.insert(name.to_owned(), CustomSection { public: false, content });
+            interface.custom_sections.insert(name.to_owned(), CustomSection { public, content });
         }
         let hash = ModuleHash(Sha256::digest(wasm).into());
         let code = Blob::new(&[])?;

@@ -40,6 +40,8 @@ pub(super) fn validate<'a>(
         ..Interface::default()
     };
     imports(&parsed)?;
+    interface.reads_certificate =
+        parsed.imports.iter().any(|import| import.name.starts_with("data_certificate_"));
     exports::check(&parsed, &mut interface)?;
     interface.data = sections::data(&parsed)?;
     interface.globals = sections::globals(&parsed)?;

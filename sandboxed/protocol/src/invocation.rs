@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use execution::certification::DATA_CERTIFICATE_BYTES_MAX;
 use execution::{Callback, EntryPoint, Freezing, RunStatus, SystemView};
 use serde::{Deserialize, Serialize};
 
@@ -128,7 +129,7 @@ impl<'a> Invocation<'a> {
     /// The invocation, with the limits that are in force for it.
     ///
     /// # Errors
-    /// A principal or status that there isn't.
+    /// A principal or status that there isn't, or a data certificate longer than any is.
     pub fn with_limits(self, limits: Arc<execution::Limits>) -> Result<execution::Invocation, Malformed> {
         Ok(execution::Invocation {
             id: self.id,
@@ -140,6 +141,13 @@ impl<'a> Invocation<'a> {
             limits,
         })
     }
+}
+
+fn certificate(data: Bytes<'_>) -> Result<Arc<[u8]>, Malformed> {
+    if data.0.len() > DATA_CERTIFICATE_BYTES_MAX {
+        return Err(Malformed("data certificate too long"));
+    }
+    Ok(Arc::from(data.0))
 }
 
 fn pair(callback: &Callback) -> (u64, u64) {
@@ -327,7 +335,7 @@ impl TryFrom<System<'_>> for SystemView {
             answered: wire.answered,
             answer_needed: wire.answer_needed,
             call_context_instructions: wire.call_context_instructions,
-            data_certificate: wire.data_certificate.map(|data| Arc::from(data.0)),
+            data_certificate: wire.data_certificate.map(certificate).transpose()?,
             environment_variables: wire
                 .environment_variables
                 .0

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use execution::certification::DATA_CERTIFICATE_BYTES_MAX;
 use execution::memory::PageUpdate;
 use execution::outcome::{Effects, OutgoingCall};
 use execution::{
@@ -9,7 +10,7 @@ use execution::{
 };
 use proptest::prelude::*;
 use sandbox_protocol as wire;
-use wire::{Assembly, Binding, Sync, ToWorker};
+use wire::{Assembly, Binding, Malformed, Sync, ToWorker};
 
 const BINDING: Binding = Binding { worker: 7, execution: u64::MAX, nonce: u128::MAX - 1 };
 
@@ -167,6 +168,16 @@ fn a_callee_of_thirty_bytes_is_refused() {
         timeout_seconds: None,
     };
     assert!(OutgoingCall::try_from(call).is_err());
+}
+
+#[test]
+fn a_data_certificate_over_its_bound_is_refused() {
+    let of = |bytes: usize| {
+        let view = SystemView { data_certificate: Some(Arc::from(vec![0; bytes])), ..system() };
+        SystemView::try_from(wire::System::from(&view)).map(|arrived| assert_eq!(arrived, view))
+    };
+    assert_eq!(of(DATA_CERTIFICATE_BYTES_MAX), Ok(()));
+    assert_eq!(of(DATA_CERTIFICATE_BYTES_MAX + 1), Err(Malformed("data certificate too long")));
 }
 
 proptest! {

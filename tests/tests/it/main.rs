@@ -1,6 +1,7 @@
 //! Integration tests: one binary, a module by subject.
 
 mod canisters;
+mod certificate;
 mod conformance;
 mod containment;
 mod crash;

@@ -355,3 +355,16 @@ fn a_function_that_instrumentation_makes_too_large_is_the_modules_fault() {
     valid(&locals(49_998));
     assert_refused(&locals(49_999), "too large after instrumentation");
 }
+
+#[test]
+fn a_module_says_whether_it_can_see_a_certificate() {
+    let reads = |name: &str, ty: &str| {
+        let text = format!("(module (import \"ic0\" \"{name}\" (func {ty})) (memory 1))");
+        instrumented(&text).interface.reads_certificate
+    };
+    assert!(reads("data_certificate_present", "(result i32)"));
+    assert!(reads("data_certificate_size", "(result i32)"));
+    assert!(reads("data_certificate_copy", "(param i32 i32 i32)"));
+    assert!(!reads("certified_data_set", "(param i32 i32)"));
+    assert!(!instrumented("(module)").interface.reads_certificate);
+}

@@ -102,6 +102,10 @@ pub(super) enum Act {
     Cost,
     /// Looks at the state of a canister.
     Look { to: usize, look: Look },
+    /// Reads a path below a canister in the certified state, and verifies the certificate.
+    Read { to: usize, path: Vec<&'static str>, from: Principal },
+    /// Asks a canister's query `certificate` and verifies what it gives: sees the certified data.
+    Certificate { to: usize, from: Principal },
 }
 
 /// What a step has to give.
@@ -171,6 +175,17 @@ pub(super) fn look(
     seen: impl ToString,
 ) -> Step {
     Step { act: Act::Look { to, look: Box::new(look) }, want: Want::Seen(seen.to_string()) }
+}
+
+/// Reads a path below a canister in the certified state: the value in hexadecimal, `absent` or `refused`.
+pub(super) fn read<const N: usize>(to: usize, path: [&'static str; N], seen: &str) -> Step {
+    let act = Act::Read { to, path: path.into(), from: stranger() };
+    Step { act, want: Want::Seen(seen.to_owned()) }
+}
+
+/// The certified data in the certificate that the canister's query `certificate` gives, in hexadecimal.
+pub(super) fn certificate(to: usize, seen: &str) -> Step {
+    Step { act: Act::Certificate { to, from: stranger() }, want: Want::Seen(seen.to_owned()) }
 }
 
 /// The instructions of the last run.
@@ -251,14 +266,22 @@ impl Step {
         match &mut self.act {
             Act::Update { to, .. } => *to = Some(canister),
             Act::Query { to, .. } => *to = canister,
-            Act::Again(_) | Act::Rounds { .. } | Act::Cost | Act::Look { .. } => panic!("not a message"),
+            Act::Again(_)
+            | Act::Rounds { .. }
+            | Act::Cost
+            | Act::Look { .. }
+            | Act::Read { .. }
+            | Act::Certificate { .. } => panic!("not a message"),
         }
         self
     }
 
     pub(super) fn from(mut self, sender: Principal) -> Self {
         match &mut self.act {
-            Act::Update { from, .. } | Act::Query { from, .. } => *from = sender,
+            Act::Update { from, .. }
+            | Act::Query { from, .. }
+            | Act::Read { from, .. }
+            | Act::Certificate { from, .. } => *from = sender,
             Act::Again(_) | Act::Rounds { .. } | Act::Cost | Act::Look { .. } => panic!("not a message"),
         }
         self
@@ -267,7 +290,12 @@ impl Step {
     pub(super) fn with(mut self, bytes: impl Fn(&Ids) -> Vec<u8> + 'static) -> Self {
         match &mut self.act {
             Act::Update { arg, .. } | Act::Query { arg, .. } => *arg = Box::new(bytes),
-            Act::Again(_) | Act::Rounds { .. } | Act::Cost | Act::Look { .. } => panic!("not a message"),
+            Act::Again(_)
+            | Act::Rounds { .. }
+            | Act::Cost
+            | Act::Look { .. }
+            | Act::Read { .. }
+            | Act::Certificate { .. } => panic!("not a message"),
         }
         self
     }

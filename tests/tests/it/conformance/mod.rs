@@ -4,6 +4,7 @@
 
 mod answering;
 mod calls;
+mod certified;
 mod check;
 mod cycles;
 mod lifecycle;
@@ -65,4 +66,9 @@ fn every_instruction_costs_what_the_table_says() {
 #[test]
 fn modules_are_accepted_or_refused() {
     runner::run(10, validation::checks);
+}
+
+#[test]
+fn certified_state_and_certificates() {
+    runner::run(11, certified::checks);
 }

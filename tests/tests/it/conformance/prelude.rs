@@ -31,6 +31,8 @@ const IMPORTS: &str = "
     counter performance_counter (param i32) (result i64)
     root_key_size root_key_size (result i32)
     certificate_present data_certificate_present (result i32)
+    certificate_size data_certificate_size (result i32)
+    certificate_copy data_certificate_copy (param i32 i32 i32)
     certified_data_set certified_data_set (param i32 i32)
     timer_set global_timer_set (param i64) (result i64)
     env_count env_var_count (result i32)

@@ -16,6 +16,8 @@ use rollout::{LivePolicy, Mode, Recorder, Selector};
 use sandbox_host::{SandboxOptions, Sandboxed};
 use sha2::{Digest as _, Sha256};
 
+use crate::certificate::verified;
+
 use super::check::{Act, Check, Code, IDS, Ids, Want, user};
 use super::management::{self, Install};
 
@@ -319,6 +321,32 @@ impl World {
                 let canister = self.subnet.state().canisters.get(&self.ids[*to]);
                 Got::Seen(canister.map_or_else(|| "gone".to_owned(), |canister| look(canister)))
             }
+            Act::Read { to, path, from } => Got::Seen(self.read(self.ids[*to], path, *from)),
+            Act::Certificate { to, from } => {
+                let answer = self.subnet.query(*from, self.ids[*to], "certificate", &[]);
+                self.note(&answer.executed);
+                match answer.result {
+                    Ok(reply) => {
+                        let certificate = verified(&reply, &self.subnet.config().root_key, Some(self.time));
+                        Got::Seen(hex::encode(certificate.data(self.ids[*to]).expect("certified data")))
+                    }
+                    Err(error) => Got::Error(error),
+                }
+            }
+        }
+    }
+
+    fn read(&self, id: Principal, path: &[&str], from: Principal) -> String {
+        let below = path.iter().map(|label| label.as_bytes());
+        let labels: Vec<Vec<u8>> =
+            [&b"canister"[..], id.as_slice()].into_iter().chain(below).map(<[u8]>::to_vec).collect();
+        match self.subnet.read_state(from, id, &[vec![b"time".to_vec()], labels.clone()]) {
+            Ok(certificate) => {
+                let key = &self.subnet.config().root_key;
+                let certificate = verified(&certificate.to_cbor(), key, Some(self.time));
+                certificate.value(&labels).map_or_else(|| "absent".to_owned(), hex::encode)
+            }
+            Err(_) => "refused".to_owned(),
         }
     }
 
@@ -359,7 +387,8 @@ impl World {
         self.note(&report.executed);
         self.failures.extend(report.failures.iter().map(|failure| format!("{failure:?}")));
         let root = hex::encode(self.subnet.state_root());
-        self.transcript.push(format!("state root {root}"));
+        let certified = hex::encode(self.subnet.certified().root());
+        self.transcript.push(format!("state root {root}, certified {certified}"));
         report.more
     }
 
