@@ -1,12 +1,16 @@
 //! What a log may not be: cut, damaged, foreign, of another version, out of order.
 
-use bulkhead_node::Preset;
 use bulkhead_node::log::{
-    Entry, Extent, Head, LogError, MAGIC, RECORD_BYTES_MAX, Reader, Survey, VERSION, Writer, survey,
+    Admission, Entry, Extent, Head, LogError, MAGIC, Message, RECORD_BYTES_MAX, Reader, Survey, VERSION,
+    Writer, survey,
 };
+use bulkhead_node::node::on_executor_stack;
 use bulkhead_node::observation::{Answer, Excerpt, Observation};
+use bulkhead_node::replay::{Play, Verdict};
+use bulkhead_node::{Node, NodeOptions, Preset};
 use execution::Principal;
 use proptest::prelude::*;
+use rollout::Mode;
 
 use crate::recorded::{METHODS, edited, log};
 
@@ -159,6 +163,75 @@ fn limits_that_have_changed_since_are_named() {
 fn a_log_that_was_written_again_is_the_same() {
     let log = log();
     assert_eq!(edited(&log, |_, _| true), log);
+}
+
+/// What somebody who writes logs by hand may ask for.
+fn hostile_entries() -> impl Strategy<Value = Vec<Entry<'static>>> {
+    let canister = || Principal::from_text("rwlgt-iiaaa-aaaaa-aaaaa-cai").unwrap();
+    let principal = prop_oneof![
+        Just(Principal::management_canister()),
+        Just(Principal::anonymous()),
+        Just(canister()),
+        prop::collection::vec(any::<u8>(), 0..=29).prop_map(|bytes| Principal::from_slice(&bytes)),
+    ];
+    let method = prop_oneof![
+        Just("install_code"),
+        Just("provisional_create_canister_with_cycles"),
+        Just("stop_canister"),
+        Just("update_settings"),
+        Just("get"),
+        Just(""),
+    ];
+    let bytes = || prop::collection::vec(any::<u8>(), 0..64);
+    let message = (principal.clone(), principal.clone(), method, bytes(), bytes()).prop_map(
+        |(sender, receiver, method, arg, nonce)| Message {
+            sender,
+            receiver,
+            method: method.into(),
+            arg: [b"DIDL", &arg[..]].concat().into(),
+            nonce: nonce.into(),
+        },
+    );
+    let round =
+        (prop_oneof![0..=i64::MAX.cast_unsigned(), Just(i64::MAX.cast_unsigned())], any::<[u8; 32]>());
+    let entries = prop_oneof![
+        (principal, 0..=1_u128 << 100)
+            .prop_map(|(creator, cycles)| { vec![Entry::Create { creator, cycles, created: Ok(creator) }] }),
+        message.clone().prop_map(|message| vec![Entry::Submit { message, admission: Admission::Taken }]),
+        message.prop_map(|message| {
+            let answer = Observation::QueryAnswered(Answer::Reply(Excerpt::of(b"")));
+            vec![Entry::Query { message }, Entry::Observed(answer)]
+        }),
+        round.prop_map(|(time, seed)| {
+            vec![Entry::Round { time, seed }, Entry::Observed(Observation::Root([0; 32]))]
+        }),
+    ];
+    prop::collection::vec(entries, 1..40).prop_map(|entries| entries.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_a_sound_log_asks_for_two_nodes_answer_alike(entries in hostile_entries()) {
+        let mut writer = Writer::begin(Vec::new(), Head::new(Preset::System)).unwrap();
+        entries.iter().for_each(|entry| writer.append(entry).unwrap());
+        let offset = writer.bytes();
+        let log = writer.into_inner().unwrap();
+        let verdict = ENGINE.with(|node| {
+            let [one, other] = [(), ()].map(|()| node.twin(Mode::InProcess).unwrap());
+            on_executor_stack(move || {
+                let mut log = Reader::begin(&log[..]).unwrap();
+                Play::beside(one, other, ["one", "other"].map(str::to_owned)).run(&mut log, Some(offset)).unwrap()
+            })
+        });
+        prop_assert_eq!(verdict, Verdict::Equal);
+    }
+}
+
+thread_local! {
+    /// Its twins share what takes long to make.
+    static ENGINE: Node = Node::new(NodeOptions::fixed(Mode::InProcess, Preset::System)).unwrap();
 }
 
 proptest! {
