@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::{demo, drun, policy, version};
+use crate::{demo, drun, policy, record, replay, version};
 
 /// Runs Internet Computer canisters in the node's process or in a sandbox process each, with equal results.
 #[derive(Debug, Parser)]
@@ -30,10 +30,12 @@ const EXAMPLES: &str = "\
 Examples:
   bulkhead demo --quick
   bulkhead drun --mode sandboxed counter.drun
+  bulkhead record traffic.log counter.drun
+  bulkhead replay traffic.log --mode in-process --against sandboxed
   bulkhead config check prod.toml
   bulkhead explain --config prod.toml --subnet io67a --node cp7d4
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage.";
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 undecided (replay: the log or the node can't say).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -61,8 +63,46 @@ rwlgt-iiaaa-aaaaa-aaaaa-cai (22ajg-aqaaa-aaaap-adukq-cai on an application subne
 
 Examples:
   bulkhead drun counter.drun
-  bulkhead drun --mode shadow --report messages.jsonl counter.drun")]
+  bulkhead drun --mode shadow --report messages.jsonl counter.drun
+  bulkhead drun --record traffic.log counter.drun")]
     Drun(DrunArgs),
+    /// Record the ordered input of a subnet, with its results, for `replay`
+    #[command(after_help = "\
+Runs a drun script, with its output, or without one the demo, and writes a log of all that a subnet's
+results depend on: its limits and prices, each round's time and random seed, each message of a user
+with what makes its id (refused ones too), each query, each canister that the operator made. Beside
+the input stands what came of it: answers, instructions, written pages, calls, cycles, state roots.
+
+Every whole round is with the operating system before the next one starts. A recording that is killed
+can be replayed up to its last whole round; one that ends in good order is also written to the disk.
+A log holds arguments and the start of replies in clear text: it is as confidential as they are.
+
+`bulkhead drun --record LOG` and `bulkhead demo --record LOG` do the same, with their own options.
+
+Examples:
+  bulkhead record traffic.log counter.drun
+  bulkhead record traffic.log --mode sandboxed counter.drun
+  bulkhead record traffic.log --quick")]
+    Record(record::RecordArgs),
+    /// Run a recorded log again and compare, with the recording or in two modes
+    #[command(after_help = "\
+Runs the log on a fresh subnet in the mode asked for, and compares message by message with what was
+recorded. With --against it runs on a second one too, in that mode, and the two are compared; what was
+recorded beside the input then counts for nothing. Ends at the first difference, and names its round,
+message, canister, method and field with both values; for memory the page and, with --against, the
+first byte. Shows the latencies of what ran, of both modes side by side.
+
+A log that was cut short is replayed up to its last whole round. Nothing in a log is trusted; one that
+is damaged, foreign, of another format or of other limits is refused with offset and reason.
+
+Exit codes: 0 equal; 1 different; 2 wrong usage; 3 undecided: the log can't be used or was cut short
+(equal up to there), or a node could not run what it asks for.
+
+Examples:
+  bulkhead replay traffic.log --mode sandboxed
+  bulkhead replay traffic.log --mode in-process --against sandboxed
+  bulkhead replay traffic.log --mode shadow --json")]
+    Replay(ReplayArgs),
     /// Work with policy files
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -104,8 +144,27 @@ struct DrunArgs {
     /// Write a JSON object a line for each executed message to this file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Record the run into this file, for `bulkhead replay`
+    #[arg(long, value_name = "LOG")]
+    record: Option<PathBuf>,
     /// The script
     script: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct ReplayArgs {
+    /// The log
+    #[arg(value_name = "LOG")]
+    file: PathBuf,
+    /// Where canister code runs
+    #[arg(long, value_enum, default_value = "in-process")]
+    mode: ModeArg,
+    /// Compare with this mode instead of with the recording
+    #[arg(long, value_enum, value_name = "MODE")]
+    against: Option<ModeArg>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -126,7 +185,7 @@ struct ExplainArgs {
 
 /// A mode, as given on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum ModeArg {
+pub enum ModeArg {
     /// In the node's own process
     InProcess,
     /// In a sandbox process for each canister
@@ -157,6 +216,9 @@ pub enum CommandError {
     /// Already said on standard output: only the exit code is left.
     #[error("failed")]
     Reported,
+    /// Neither ok nor failed can be said. The text says why, on standard error.
+    #[error("{0}")]
+    Undecided(String),
 }
 
 impl CommandError {
@@ -195,6 +257,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let _ = writeln!(io::stderr(), "error: {what}");
             ExitCode::FAILURE
         }
+        Err(CommandError::Undecided(why)) => {
+            let _ = writeln!(io::stderr(), "undecided: {why}");
+            ExitCode::from(3)
+        }
         Err(CommandError::OutputClosed | CommandError::Reported) => ExitCode::FAILURE,
     }
 }
@@ -202,8 +268,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Demo(arguments) => demo::run(&arguments),
-        Command::Drun(arguments) => {
-            drun::run(&arguments.script, arguments.mode.into(), arguments.report.as_deref())
+        Command::Drun(arguments) => drun::run(&drun::DrunOptions {
+            script: &arguments.script,
+            mode: arguments.mode.into(),
+            report: arguments.report.as_deref(),
+            record: arguments.record.as_deref(),
+        }),
+        Command::Record(arguments) => record::run(&arguments),
+        Command::Replay(ReplayArgs { file, mode, against, json }) => {
+            replay::run(&file, mode.into(), against.map(Into::into), json)
         }
         Command::Config(ConfigCommand::Check { file, json }) => policy::check(&file, json),
         Command::Explain(arguments) => {

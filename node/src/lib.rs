@@ -7,10 +7,16 @@ pub mod cli;
 pub mod demo;
 pub mod drun;
 pub mod image;
-pub mod input;
+pub mod log;
 pub mod management;
 pub mod node;
+pub mod observation;
 pub mod policy;
+pub mod record;
+mod recording;
+pub mod replay;
 pub mod version;
+mod watch;
 
 pub use node::{Node, NodeError, NodeOptions, PolicySource, Preset};
+pub use recording::{RecordError, Recorded};

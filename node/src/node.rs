@@ -1,14 +1,17 @@
 //! The composition root: engine, sandbox, policy, selector and rounds, put together from options.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use execution::{
     Backend, BackendError, Compiler, Cycles, Ingress, IngressStatus, InvalidModule, MessageId, Module,
-    Nanoseconds, Principal, QueryAnswer, RoundReport, SchedulerOptions, Subnet, SubnetConfig, UserError,
+    Nanoseconds, Outcome, Principal, QueryAnswer, RoundReport, SchedulerOptions, Subnet, SubnetConfig,
+    SubnetState, UserError,
 };
 use in_process::compile::ModuleCompiler;
 use in_process::{Engine, InProcess};
@@ -18,10 +21,14 @@ use rollout::{
 };
 use rustix::process::{Pid, Signal};
 use sandbox_host::{LiveWorker, SandboxStatus, Sandboxed};
+use serde::{Deserialize, Serialize};
 
 use crate::bounds;
 use crate::image;
-use crate::input::Input;
+use crate::log::{AppendError, Message};
+use crate::observation::Observation;
+use crate::recording::{self, RecordError, Recorded, Recording};
+use crate::watch::{self, Given, Watch};
 
 /// What a node is made of.
 #[derive(Clone, Debug)]
@@ -34,8 +41,6 @@ pub struct NodeOptions {
     pub threads: Option<usize>,
     /// Whether each executed message carries its canister's state root.
     pub message_roots: bool,
-    /// Whether the ordered input is kept, for [`Node::replay`].
-    pub keep_input: bool,
 }
 
 /// Where the mode comes from.
@@ -56,7 +61,7 @@ pub enum PolicySource {
 }
 
 /// A named set of replicated limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Preset {
     /// A system subnet: nothing is charged.
     System,
@@ -64,17 +69,31 @@ pub enum Preset {
     Application,
 }
 
+impl Preset {
+    /// What it stands for.
+    #[must_use]
+    pub fn config(self) -> SubnetConfig {
+        match self {
+            Self::System => SubnetConfig::system(),
+            Self::Application => SubnetConfig::application(),
+        }
+    }
+
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Application => "application",
+        }
+    }
+}
+
 impl NodeOptions {
     /// A node that stays in one mode.
     #[must_use]
     pub fn fixed(mode: Mode, preset: Preset) -> Self {
-        Self {
-            policy: PolicySource::Fixed(mode),
-            preset,
-            threads: None,
-            message_roots: false,
-            keep_input: false,
-        }
+        Self { policy: PolicySource::Fixed(mode), preset, threads: None, message_roots: false }
     }
 }
 
@@ -90,14 +109,6 @@ pub enum NodeError {
     /// The policy file is missing or bad.
     #[error("{0}")]
     Policy(String),
-    /// A recorded message isn't taken again.
-    #[error("recorded message {message:?} was refused: {cause}")]
-    Replay {
-        /// The message.
-        message: MessageId,
-        /// Why.
-        cause: UserError,
-    },
 }
 
 /// A node: a subnet, the backends that run it and the policy that chooses between them.
@@ -109,9 +120,10 @@ pub struct Node {
     selector: Arc<Selector>,
     observations: Arc<Observations>,
     sandbox: Option<Arc<Sandboxed>>,
-    input: Option<Input>,
-    /// Taken in since the last round; only where the input is kept.
-    taken: Vec<Ingress>,
+    /// While what it does is observed.
+    watch: Option<Watch>,
+    /// While that goes to a log. A lock, because queries are asked through a shared reference.
+    recording: Option<Mutex<Recording>>,
 }
 
 /// What the node measured of an execution, beside its deterministic result.
@@ -125,12 +137,21 @@ pub struct Measured {
 
 /// The committed executions since the last round began, by invocation.
 #[derive(Debug, Default)]
-struct Observations(Mutex<HashMap<u64, Measured>>);
+struct Observations {
+    measured: Mutex<HashMap<u64, Measured>>,
+    /// Whether somebody asks for what executions gave.
+    watching: AtomicBool,
+    given: Given,
+}
 
 impl Observations {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Measured>> {
-        // An insert or a clear leaves the map whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn measured(&self) -> MutexGuard<'_, HashMap<u64, Measured>> {
+        lock(&self.measured)
+    }
+
+    fn clear(&self) {
+        self.measured().clear();
+        self.given.clear();
     }
 }
 
@@ -138,7 +159,13 @@ impl Observer for Observations {
     fn on_executed(&self, observed: &Observed) {
         if observed.arm != Arm::ShadowCandidate {
             let measured = Measured { mode: observed.mode, duration: observed.duration };
-            self.lock().insert(observed.invocation, measured);
+            self.measured().insert(observed.invocation, measured);
+        }
+    }
+
+    fn on_outcome(&self, invocation: u64, outcome: &Outcome) {
+        if self.watching.load(Ordering::Relaxed) {
+            self.given.keep(invocation, outcome);
         }
     }
 }
@@ -150,7 +177,7 @@ impl Node {
     /// # Errors
     /// The engine, the sandbox or the policy file.
     pub fn new(options: NodeOptions) -> Result<Self, NodeError> {
-        Self::with(options, None)
+        Self::with(options, None, None)
     }
 
     /// Another node without canisters, of the same kind of subnet and with the modules that are compiled
@@ -159,13 +186,32 @@ impl Node {
     /// # Errors
     /// As for [`Node::new`].
     pub fn twin(&self, mode: Mode) -> Result<Self, NodeError> {
-        let compiled = (self.engine.clone(), Arc::clone(&self.compiler));
-        Self::with(NodeOptions::fixed(mode, self.preset), Some(compiled))
+        Self::with(NodeOptions::fixed(mode, self.preset), Some(self.compiled()), None)
+    }
+
+    /// Like [`Node::twin`] in mode `sandboxed`, with `backend` in the sandbox's place.
+    ///
+    /// # Errors
+    /// As for [`Node::new`].
+    pub fn twin_on(&self, backend: Arc<dyn Backend>) -> Result<Self, NodeError> {
+        let options = NodeOptions::fixed(Mode::Sandboxed, self.preset);
+        Self::with(options, Some(self.compiled()), Some(backend))
+    }
+
+    /// The engine that its modules are compiled for.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    fn compiled(&self) -> (Engine, Arc<ModuleCompiler>) {
+        (self.engine.clone(), Arc::clone(&self.compiler))
     }
 
     fn with(
         options: NodeOptions,
         compiled: Option<(Engine, Arc<ModuleCompiler>)>,
+        sandboxed: Option<Arc<dyn Backend>>,
     ) -> Result<Self, NodeError> {
         bounds::raise_open_files();
         let live = match &options.policy {
@@ -176,15 +222,14 @@ impl Node {
         };
         let bounds = live.load().policy.bounds();
         let sandbox = match options.policy {
+            _ if sandboxed.is_some() => None,
             PolicySource::Fixed(Mode::InProcess) => None,
             PolicySource::Fixed(Mode::Sandboxed | Mode::Shadow) | PolicySource::File { .. } => {
                 Some(start_sandbox(&bounds)?)
             }
         };
-        let config = match options.preset {
-            Preset::System => SubnetConfig::system(),
-            Preset::Application => SubnetConfig::application(),
-        };
+        let sandboxed = sandboxed.or_else(|| sandbox.clone().map(|sandbox| sandbox as Arc<dyn Backend>));
+        let config = options.preset.config();
         let (engine, compiler) = match compiled {
             Some(compiled) => compiled,
             None => {
@@ -197,7 +242,7 @@ impl Node {
         let selector = Arc::new(Selector::with(
             live,
             Arc::new(InProcess::new(engine.clone(), &bounds::in_process(&bounds))),
-            Sandbox::from(sandbox.clone().map(|sandbox| sandbox as Arc<dyn Backend>)),
+            Sandbox::from(sandboxed),
             Arc::new(Recorder::new()),
             Some(Arc::clone(&observations) as Arc<dyn Observer>),
             ShadowOptions::default(),
@@ -211,7 +256,6 @@ impl Node {
         };
         let backend = Arc::clone(&selector) as Arc<dyn Backend>;
         let subnet = Subnet::new(config, backend, Arc::clone(&compiler) as Arc<dyn Compiler>, scheduler);
-        let input = options.keep_input.then(Input::default);
         let preset = options.preset;
         Ok(Self {
             subnet,
@@ -221,18 +265,72 @@ impl Node {
             selector,
             observations,
             sandbox,
-            input,
-            taken: Vec::new(),
+            watch: None,
+            recording: None,
         })
+    }
+
+    /// Records everything from now on into a file at `path`, over one that is there; the node must be as new.
+    /// See [`Node::record`].
+    ///
+    /// # Errors
+    /// The file can't be made, or the log can't be begun.
+    pub fn record_to(&mut self, path: &Path) -> Result<(), RecordError> {
+        self.record(recording::create(path)?).map_err(|error| RecordError::new(path, error))
+    }
+
+    /// Records everything from now on into `file`, which should be empty; the node must be as new.
+    ///
+    /// A recording that fails later doesn't stop the node: ask [`Node::recording_failure`].
+    ///
+    /// # Errors
+    /// The log can't be begun.
+    pub fn record(&mut self, file: File) -> Result<(), AppendError> {
+        self.recording = Some(Mutex::new(Recording::begin(file, self.preset)?));
+        self.watch();
+        Ok(())
+    }
+
+    /// Why nothing is recorded any more, if a recording failed.
+    #[must_use]
+    pub fn recording_failure(&self) -> Option<String> {
+        let recording = self.recording.as_ref()?;
+        lock(recording).failure().map(ToString::to_string)
+    }
+
+    /// Ends the recording and writes it to the disk; `None`: there is none.
+    ///
+    /// # Errors
+    /// It failed, now or before.
+    pub fn finish_recording(&mut self) -> Result<Option<Recorded>, AppendError> {
+        let recording = self.recording.take().map(Mutex::into_inner);
+        recording.map(|recording| recording.unwrap_or_else(PoisonError::into_inner).finish()).transpose()
+    }
+
+    /// Observes what is done from now on.
+    pub fn watch(&mut self) {
+        self.watch.get_or_insert_default();
+        self.observations.watching.store(true, Ordering::Relaxed);
     }
 
     /// Runs a round with the messages taken in before.
     pub fn round(&mut self, time: Nanoseconds, seed: [u8; 32]) -> RoundReport {
-        self.observations.lock().clear();
-        if let Some(input) = &mut self.input {
-            input.push(time, seed, std::mem::take(&mut self.taken));
+        let (report, observed) = self.observed_round(time, seed);
+        if let Some(recording) = &self.recording {
+            lock(recording).round(time, seed, observed);
         }
-        self.subnet.round(time, seed)
+        report
+    }
+
+    /// Runs a round, and says what it gave; nothing, where nobody watches.
+    pub fn observed_round(&mut self, time: Nanoseconds, seed: [u8; 32]) -> (RoundReport, Vec<Observation>) {
+        self.observations.clear();
+        let report = self.subnet.round(time, seed);
+        let observed = match &mut self.watch {
+            Some(watch) => watch.round(&mut self.subnet, &report, &self.observations.given),
+            None => Vec::new(),
+        };
+        (report, observed)
     }
 
     /// Takes a message in for the next round.
@@ -240,10 +338,17 @@ impl Node {
     /// # Errors
     /// The canister or the system refuses it; nothing is changed then.
     pub fn submit(&mut self, message: Ingress) -> Result<MessageId, UserError> {
-        let kept = self.input.is_some().then(|| message.clone());
-        let id = self.subnet.submit(message)?;
-        self.taken.extend(kept);
-        Ok(id)
+        let recorded = self.recording.is_some().then(|| message.clone());
+        let result = self.subnet.submit(message);
+        if let Some(watch) = &mut self.watch {
+            watch.submitted(result.as_ref().ok().copied());
+            // What an inspection gave is its result.
+            self.observations.given.clear();
+        }
+        if let Some((recording, message)) = self.recording.as_ref().zip(recorded) {
+            lock(recording).submit(&message, &result);
+        }
+        result
     }
 
     /// How far a message is.
@@ -255,7 +360,33 @@ impl Node {
     /// Asks a canister on the committed state.
     #[must_use]
     pub fn query(&self, sender: Principal, canister: Principal, method: &str, arg: &[u8]) -> QueryAnswer {
-        self.subnet.query(sender, canister, method, arg)
+        let answer = self.subnet.query(sender, canister, method, arg);
+        if let Some(recording) = &self.recording {
+            let observed = watch::query(&answer, &self.observations.given);
+            let message = Message {
+                sender,
+                receiver: canister,
+                method: method.into(),
+                arg: arg.into(),
+                nonce: Cow::default(),
+            };
+            lock(recording).query(message, observed);
+        }
+        answer
+    }
+
+    /// Asks a canister, and says what the query gave, if somebody watches.
+    #[must_use]
+    pub fn observed_query(&self, message: &Message<'_>) -> Vec<Observation> {
+        let Message { sender, receiver, method, arg, nonce: _ } = message;
+        let answer = self.subnet.query(*sender, *receiver, method, arg);
+        watch::query(&answer, &self.observations.given)
+    }
+
+    /// The state after the last round.
+    #[must_use]
+    pub fn state(&self) -> &SubnetState {
+        self.subnet.state()
     }
 
     /// The state root after the last round.
@@ -266,7 +397,7 @@ impl Node {
     /// What was measured of an execution; `None` for executions before the last round.
     #[must_use]
     pub fn measured(&self, invocation: u64) -> Option<Measured> {
-        self.observations.lock().get(&invocation).copied()
+        self.observations.measured().get(&invocation).copied()
     }
 
     /// The latencies of all executions so far.
@@ -319,7 +450,11 @@ impl Node {
     /// # Errors
     /// The subnet has no ids left.
     pub fn create_canister(&mut self, creator: Principal, cycles: Cycles) -> Result<Principal, UserError> {
-        self.subnet.create_canister(creator, None, cycles)
+        let created = self.subnet.create_canister(creator, None, cycles);
+        if let Some(recording) = &self.recording {
+            lock(recording).create(creator, cycles, &created);
+        }
+        created
     }
 
     /// Compiles a module, or finds it compiled.
@@ -346,26 +481,11 @@ impl Node {
             }
         });
     }
+}
 
-    /// Runs recorded input, round by round.
-    ///
-    /// # Errors
-    /// A recorded message isn't taken.
-    pub fn replay(&mut self, input: &Input) -> Result<(), NodeError> {
-        for round in &input.0 {
-            for message in &round.messages {
-                self.submit(message.clone())
-                    .map_err(|cause| NodeError::Replay { message: message.id(), cause })?;
-            }
-            self.round(round.time, round.seed);
-        }
-        Ok(())
-    }
-
-    /// The recorded input, without messages that no round has run yet. Recording starts anew.
-    pub fn take_input(&mut self) -> Input {
-        self.input.as_mut().map(std::mem::take).unwrap_or_default()
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these locks hold is whole between any two statements.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn start_sandbox(bounds: &Bounds) -> Result<Arc<Sandboxed>, NodeError> {

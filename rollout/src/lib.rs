@@ -16,7 +16,7 @@ mod selector;
 pub use diagnostic::{Diagnostic, Position};
 pub use live::{InForce, LivePolicy, LoadError, OnReload};
 pub use measure::{
-    Arm, Collector, Hlog, HlogError, Interval, KINDS, Observed, Observer, OutcomeWord, Recorder, Row,
+    Arm, Beside, Collector, Hlog, HlogError, Interval, KINDS, Observed, Observer, OutcomeWord, Recorder, Row,
     Summary, Table,
 };
 pub use mode::{Floor, Mode};

@@ -8,4 +8,4 @@ mod table;
 pub use hlog::{Hlog, HlogError};
 pub use observe::{Collector, Observed, Observer, OutcomeWord};
 pub use recorder::{Arm, Interval, KINDS, Recorder};
-pub use table::{Row, Summary, Table};
+pub use table::{Beside, Row, Summary, Table};

@@ -5,6 +5,8 @@ mod output;
 mod switch;
 mod workload;
 
+use std::fs::File;
+use std::io::{BufReader, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +16,11 @@ use clap::Args;
 use rollout::{Hlog, HlogError, Interval, Mode};
 
 use crate::cli::CommandError;
-use crate::{Node, NodeOptions, PolicySource, Preset};
+use crate::log::Reader;
+use crate::replay::{Play, Verdict};
+use crate::{Node, NodeOptions, PolicySource, Preset, recording};
 use load::Load;
-use output::{Progress, Summary};
+use output::{NeverSwitched, Progress, Summary};
 use switch::PolicyFile;
 
 /// Messages of a whole run, and of a quick one.
@@ -37,9 +41,20 @@ pub struct DemoArgs {
     /// Write the latencies as an HdrHistogram log, a tag for each mode
     #[arg(long, value_name = "FILE")]
     hlog: Option<PathBuf>,
+    /// Record the run into this file, for `bulkhead replay`
+    #[arg(long, value_name = "LOG")]
+    record: Option<PathBuf>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
+}
+
+impl DemoArgs {
+    /// A demo that is recorded into `log`.
+    #[must_use]
+    pub fn recording(log: PathBuf, quick: bool) -> Self {
+        Self { quick, rate: RATE, hlog: None, record: Some(log), json: false }
+    }
 }
 
 /// How long the last comparisons of shadow are waited for.
@@ -69,9 +84,9 @@ pub fn run(arguments: &DemoArgs) -> Result<(), CommandError> {
     let stop = stop_flag()?;
     let messages = if arguments.quick { MESSAGES_QUICK } else { MESSAGES };
     let progress = Progress::new(messages, arguments.json);
-    let summary = start().map_err(CommandError::Failed).and_then(|(policy, node)| {
+    let summary = start(arguments.record.as_deref()).map_err(CommandError::Failed).and_then(|started| {
         crate::node::on_executor_stack(move || {
-            let summary = play(arguments, messages, policy, node, &progress, &stop);
+            let summary = play(arguments, messages, started, &progress, &stop);
             progress.clear();
             let closed = progress.is_closed();
             summary.map_err(
@@ -94,29 +109,49 @@ fn stop_flag() -> Result<Arc<AtomicBool>, CommandError> {
     Ok(stop)
 }
 
-fn start() -> Result<(PolicyFile, Node), String> {
+/// A demo before its first message.
+struct Started {
+    policy: PolicyFile,
+    node: Node,
+    /// The log that everything is recorded in.
+    log: File,
+}
+
+fn start(record: Option<&Path>) -> Result<Started, String> {
     let policy = PolicyFile::create(Mode::InProcess)?;
-    let node = Node::new(NodeOptions {
+    let mut node = Node::new(NodeOptions {
         policy: PolicySource::File {
             path: policy.path().to_owned(),
             subnet: switch::SUBNET.to_owned(),
             node: switch::NODE.to_owned(),
         },
-        keep_input: true,
         ..NodeOptions::fixed(Mode::InProcess, Preset::Application)
     })
     .map_err(|error| error.to_string())?;
-    Ok((policy, node))
+    let log = match record {
+        Some(path) => recording::create(path).map_err(|error| error.to_string())?,
+        // For the run that never switches. Without a name, so that it goes when this process does.
+        None => {
+            tempfile::tempfile().map_err(|error| format!("could not make a file for the log: {error}"))?
+        }
+    };
+    let recorded = log.try_clone().map_err(Into::into).and_then(|log| node.record(log));
+    recorded.map_err(cannot_record)?;
+    Ok(Started { policy, node, log })
+}
+
+fn cannot_record(error: impl std::fmt::Display) -> String {
+    format!("could not record: {error}")
 }
 
 fn play(
     arguments: &DemoArgs,
     messages: u64,
-    policy: PolicyFile,
-    mut node: Node,
+    started: Started,
     progress: &Progress,
     stop: &AtomicBool,
 ) -> Result<Summary, String> {
+    let Started { policy, mut node, log } = started;
     let began = Instant::now();
     progress.say(&format!("policy file {}", policy.path().display()));
     let mut load = Load::set_up(&mut node, arguments.rate, messages, |name| {
@@ -143,6 +178,7 @@ fn play(
             }
         }
         let report = load.step(&mut node)?;
+        node.recording_failure().map_or(Ok(()), |failure| Err(cannot_record(failure)))?;
         if let Some(line) = switches.observe(&node, &report) {
             progress.say(&line);
         }
@@ -150,11 +186,11 @@ fn play(
     }
     let interrupted = !load.is_over();
     load.drain(&mut node, if interrupted { Duration::from_secs(2) } else { Duration::from_secs(30) })?;
-    finish(node, &load, switches, arguments, interrupted, progress)
+    finish((node, log), &load, switches, arguments, interrupted, progress)
 }
 
 fn finish(
-    mut node: Node,
+    (mut node, log): (Node, File),
     load: &Load,
     switches: switch::Switches,
     arguments: &DemoArgs,
@@ -172,21 +208,21 @@ fn finish(
             .map_err(|error| format!("could not write {}: {error}", path.display()))?;
     }
     let layers_off = node.layers_off();
-    let input = node.take_input();
-    let mut twin = node.twin(Mode::InProcess).map_err(|error| error.to_string())?;
+    let recorded = node.finish_recording().map_err(cannot_record)?.unwrap_or_default();
+    let twin = node.twin(Mode::InProcess).map_err(|error| error.to_string())?;
     // Its sandbox ends before the comparison takes the cores.
     drop(node);
     let never_switched = if interrupted {
         None
     } else {
-        progress.say(&format!("the same {} rounds again, in-process throughout", input.rounds()));
-        twin.replay(&input).map_err(|error| error.to_string())?;
-        Some(twin.state_root())
+        progress.say(&format!("the same {} rounds again, in-process throughout", recorded.rounds));
+        Some(run_again(twin, log)?)
     };
     Ok(Summary {
         rate: arguments.rate,
         seconds: load.seconds(),
-        rounds: input.rounds(),
+        recorded,
+        recorded_in: arguments.record.clone(),
         counts,
         answers: load.answers().table(),
         executions,
@@ -198,6 +234,20 @@ fn finish(
         never_switched,
         interrupted,
     })
+}
+
+/// Replays the log on a node that never switches.
+fn run_again(node: Node, mut log: File) -> Result<NeverSwitched, String> {
+    let cannot_read = |error: &dyn std::fmt::Display| format!("could not read the log again: {error}");
+    log.rewind().map_err(|error| cannot_read(&error))?;
+    let mut play = Play::beside_recording(node, "never switched");
+    let verdict = Reader::begin(BufReader::new(log)).and_then(|mut log| play.run(&mut log, None));
+    let difference = match verdict.map_err(|error| cannot_read(&error))? {
+        Verdict::Equal => None,
+        Verdict::Different(difference) => Some(difference.to_string()),
+        Verdict::Undecided(why) => Some(why),
+    };
+    Ok(NeverSwitched { state_root: play.nodes().0.state_root(), difference })
 }
 
 fn write_hlog(path: &Path, interval: &Interval) -> Result<(), HlogError> {

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -11,6 +12,7 @@ use serde_json::json;
 
 use super::switch::Records;
 use super::workload::Counts;
+use crate::Recorded;
 
 /// A bar on a terminal, plain lines elsewhere. With JSON on standard output both go to standard error.
 pub(super) struct Progress {
@@ -77,7 +79,9 @@ impl Progress {
 pub(super) struct Summary {
     pub(super) rate: u32,
     pub(super) seconds: f64,
-    pub(super) rounds: usize,
+    pub(super) recorded: Recorded,
+    /// The log, where it was asked for.
+    pub(super) recorded_in: Option<PathBuf>,
     pub(super) counts: Counts,
     /// From intended start to answer.
     pub(super) answers: rollout::Table,
@@ -89,9 +93,16 @@ pub(super) struct Summary {
     pub(super) layers_off: Vec<&'static str>,
     pub(super) worst_gap: Duration,
     pub(super) state_root: [u8; 32],
-    /// State root of the same input without a switch; `None`: it wasn't run.
-    pub(super) never_switched: Option<[u8; 32]>,
+    /// The same input without a switch; `None`: it wasn't run.
+    pub(super) never_switched: Option<NeverSwitched>,
     pub(super) interrupted: bool,
+}
+
+/// The run that the demo is compared with.
+pub(super) struct NeverSwitched {
+    pub(super) state_root: [u8; 32],
+    /// The first difference, in words.
+    pub(super) difference: Option<String>,
 }
 
 impl Summary {
@@ -119,8 +130,13 @@ impl Summary {
         for switch in self.records.switches.iter().filter(|switch| switch.took.is_none()) {
             faults.push(format!("no message was committed in mode {} after the switch to it", switch.to));
         }
-        if self.never_switched.is_some_and(|root| root != self.state_root) {
-            faults.push("the state differs from that of the run that never switched".to_owned());
+        if let Some(NeverSwitched { state_root, difference }) = &self.never_switched {
+            if *state_root != self.state_root {
+                faults.push("the state differs from that of the run that never switched".to_owned());
+            }
+            if let Some(difference) = difference {
+                faults.push(format!("the run that never switched differs {difference}"));
+            }
         }
         if self.records.killed.is_empty() && !self.interrupted {
             faults.push("no worker was killed".to_owned());
@@ -168,17 +184,21 @@ impl Summary {
             self.seconds,
             self.rate,
             answered as f64 / self.seconds.max(1e-9),
-            self.rounds
+            self.recorded.rounds
         ));
         let layers = if self.layers_off.is_empty() { "none".to_owned() } else { self.layers_off.join(", ") };
         line(format_args!("sandbox layers off         {layers}"));
         line(format_args!("state root                 {}", hex::encode(self.state_root)));
-        match self.never_switched {
-            Some(root) => {
-                let verdict = if root == self.state_root { "equal" } else { "DIFFERENT" };
-                line(format_args!("the same, never switched   {}  {verdict}", hex::encode(root)));
+        match &self.never_switched {
+            Some(NeverSwitched { state_root, difference }) => {
+                let equal = *state_root == self.state_root && difference.is_none();
+                let verdict = if equal { "equal" } else { "DIFFERENT" };
+                line(format_args!("the same, never switched   {}  {verdict}", hex::encode(state_root)));
             }
             None => line(format_args!("the same, never switched   not run")),
+        }
+        if let Some(path) = &self.recorded_in {
+            line(format_args!("recorded in                {}: {}", path.display(), self.recorded));
         }
         for fault in self.faults() {
             line(format_args!("FAILED: {fault}"));
@@ -198,7 +218,7 @@ impl Summary {
             "faults": self.faults(),
             "rate": self.rate,
             "seconds": self.seconds,
-            "rounds": self.rounds,
+            "rounds": self.recorded.rounds,
             "messages": self.counts,
             "executions_ns": self.executions.to_json(),
             "answers_ns": self.answers.to_json(),
@@ -209,7 +229,8 @@ impl Summary {
             "shadow": { "compared": self.shadow.equal + self.shadow.diverged, "diverged": self.shadow.diverged,
                 "dropped": self.shadow.dropped, "failed": self.shadow.failed },
             "state_root": hex::encode(self.state_root),
-            "state_root_never_switched": self.never_switched.map(hex::encode),
+            "state_root_never_switched": self.never_switched.as_ref().map(|never| hex::encode(never.state_root)),
+            "recorded_in": self.recorded_in,
             "interrupted": self.interrupted,
         })
     }

@@ -37,6 +37,9 @@ pub enum DriverError {
     /// The report file.
     #[error("could not write the report: {0}")]
     Report(io::Error),
+    /// The log of the recording.
+    #[error("could not record: {0}")]
+    Record(String),
     /// The node could not execute a message; nothing of it was committed.
     #[error("line {line}: the node could not run canister {canister}: {cause}")]
     Stuck {
@@ -105,11 +108,16 @@ impl<W: Write, R: Write> Driver<W, R> {
     /// Runs one command.
     ///
     /// # Errors
-    /// The output or report can't be written, or the node can't execute.
+    /// The output, report or log can't be written, or the node can't execute.
     ///
     /// # Panics
     /// If `modules` isn't of the script that `line` is from.
     pub fn step(&mut self, line: &Line, modules: &Modules) -> Result<(), DriverError> {
+        self.command(line, modules)?;
+        self.node.recording_failure().map_or(Ok(()), |failure| Err(DriverError::Record(failure)))
+    }
+
+    fn command(&mut self, line: &Line, modules: &Modules) -> Result<(), DriverError> {
         let management = Principal::management_canister();
         match &line.command {
             Command::Create => {

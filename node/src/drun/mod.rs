@@ -13,18 +13,32 @@ pub use report::Report;
 pub use script::{Call, Command, InstallMode, Line, SCRIPT_BYTES_MAX, Script, SyntaxError};
 
 use crate::cli::CommandError;
-use crate::{Node, NodeOptions, Preset};
+use crate::{Node, NodeOptions, Preset, RecordError};
 
 /// Largest module file that is read, bytes: somewhat more than the system takes, so that its own answer
 /// to a module that is too large is seen.
 pub const MODULE_BYTES_MAX: usize = 128 << 20;
 
-/// Runs the script at `path` in `mode`; the output goes to standard output.
+/// What to run, and what to write besides the output.
+#[derive(Clone, Copy, Debug)]
+pub struct DrunOptions<'a> {
+    /// The script.
+    pub script: &'a Path,
+    /// Where canister code runs.
+    pub mode: rollout::Mode,
+    /// Where the report goes.
+    pub report: Option<&'a Path>,
+    /// Where the log goes, for `bulkhead replay`.
+    pub record: Option<&'a Path>,
+}
+
+/// Runs a script; the output goes to standard output.
 ///
 /// # Errors
 /// The script can't be read, has a syntax error, names a file that can't be read, or the node can't run it.
 /// What canisters answer is never an error.
-pub fn run(path: &Path, mode: rollout::Mode, report: Option<&Path>) -> Result<(), CommandError> {
+pub fn run(options: &DrunOptions<'_>) -> Result<(), CommandError> {
+    let DrunOptions { script: path, mode, report, record } = *options;
     let name = path.display();
     let bytes = read_bounded(path, SCRIPT_BYTES_MAX)
         .map_err(|error| CommandError::Failed(format!("could not read script {name}: {error}")))?;
@@ -33,18 +47,30 @@ pub fn run(path: &Path, mode: rollout::Mode, report: Option<&Path>) -> Result<()
         .map_err(|error| CommandError::Failed(format!("{name}: {error}")))?;
     let report = report.map(create_report).transpose()?;
     let preset = if script.application_subnet { Preset::Application } else { Preset::System };
-    let node = Node::new(NodeOptions { message_roots: report.is_some(), ..NodeOptions::fixed(mode, preset) })
-        .map_err(|error| CommandError::Failed(error.to_string()))?;
+    let mut node =
+        Node::new(NodeOptions { message_roots: report.is_some(), ..NodeOptions::fixed(mode, preset) })
+            .map_err(|error| CommandError::Failed(error.to_string()))?;
+    if let Some(log) = record {
+        node.record_to(log).map_err(|error| CommandError::Failed(error.to_string()))?;
+    }
     let outcome = crate::node::on_executor_stack(move || {
         let mut driver = Driver::new(node, io::stdout().lock(), report)?;
         script.lines.iter().try_for_each(|line| driver.step(line, &modules))?;
         driver.finish()
     });
-    let node = outcome.map_err(|error| match error {
+    let mut node = outcome.map_err(|error| match error {
         DriverError::Output(error) => CommandError::output(&error),
         error @ DriverError::Stuck { .. } => CommandError::Failed(format!("{name}: {error}")),
-        error @ (DriverError::Report(_) | DriverError::Start(_)) => CommandError::Failed(error.to_string()),
+        error @ (DriverError::Report(_) | DriverError::Record(_) | DriverError::Start(_)) => {
+            CommandError::Failed(error.to_string())
+        }
     })?;
+    if let Some(log) = record {
+        let recorded = node.finish_recording().map_err(|error| RecordError::new(log, error));
+        let recorded = recorded.map_err(|error| CommandError::Failed(error.to_string()))?.unwrap_or_default();
+        // The log is complete; there is nobody to tell when standard error is closed.
+        let _ = writeln!(io::stderr(), "recorded in {}: {recorded}", log.display());
+    }
     // The script's own output is complete; there is nobody to tell when standard error is closed.
     let _ = write_notes(io::stderr(), &node, mode);
     Ok(())

@@ -3,6 +3,10 @@
 mod bounds;
 mod cli;
 mod demo;
+mod difference;
 mod driver;
 mod drun;
+mod log;
 mod program;
+mod recorded;
+mod replay;

@@ -104,6 +104,11 @@ pub trait Observer: Send + Sync {
     /// An execution finished; check `arm` before taking it for a committed one.
     fn on_executed(&self, observed: &Observed);
 
+    /// What a committed execution gave, before it is told of in `on_executed`.
+    fn on_outcome(&self, invocation: u64, outcome: &Outcome) {
+        let _ = (invocation, outcome);
+    }
+
     /// Shadow found a difference.
     fn on_divergence(&self, divergence: &Divergence) {
         let _ = divergence;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
 
-use super::Table;
+use super::{Beside, Table};
 use crate::Mode;
 
 /// Smallest difference told apart, nanoseconds: 1 us to three digits needs 1 ns.
@@ -184,6 +184,12 @@ impl Recorder {
     #[must_use]
     pub fn table(&self) -> Table {
         Table::new(&self.merged())
+    }
+
+    /// What was committed here in the first of `modes` beside what `other` holds of the second.
+    #[must_use]
+    pub fn beside(&self, other: &Self, modes: [Mode; 2]) -> Beside {
+        Beside::new([&self.merged(), &other.merged()], modes)
     }
 }
 

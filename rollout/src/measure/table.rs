@@ -7,10 +7,14 @@ use serde_json::{Value, json};
 
 use super::recorder::Histograms;
 use super::{Arm, KINDS};
+use crate::Mode;
 
 /// Columns, their quantile; the last is the maximum.
 const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+
+const MODES: [&str; 2] = ["in-process", "sandboxed"];
+const SHADOW: [&str; 2] = ["shadow-control", "shadow-candidate"];
 
 /// Latencies of one series.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,43 +58,77 @@ pub struct Table {
 
 impl Table {
     pub(super) fn new(histograms: &Histograms) -> Self {
-        let rows = |control: Arm, candidate: Arm| {
-            KINDS
-                .into_iter()
-                .map(|kind| Row {
-                    kind,
-                    control: histograms.get(&(control, kind)).and_then(summary),
-                    candidate: histograms.get(&(candidate, kind)).and_then(summary),
-                })
-                .filter(|row| row.control.is_some() || row.candidate.is_some())
-                .collect()
-        };
+        let within = |control, candidate| rows([histograms, histograms], [control, candidate]);
         Self {
-            modes: rows(Arm::InProcess, Arm::Sandboxed),
-            shadow: rows(Arm::ShadowControl, Arm::ShadowCandidate),
+            modes: within(Arm::InProcess, Arm::Sandboxed),
+            shadow: within(Arm::ShadowControl, Arm::ShadowCandidate),
         }
     }
 
     /// The same as data: latencies in nanoseconds, `null` where nothing was measured.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let rows = |rows: &[Row], control: Arm, candidate: Arm| -> Vec<Value> {
-            rows.iter()
-                .map(|row| {
-                    json!({
-                        "kind": row.kind,
-                        (control.as_str()): row.control.as_ref().map(Summary::to_json),
-                        (candidate.as_str()): row.candidate.as_ref().map(Summary::to_json),
-                        "ratio": row.ratios().map(columns),
-                    })
-                })
-                .collect()
-        };
         json!({
-            "modes": rows(&self.modes, Arm::InProcess, Arm::Sandboxed),
-            "shadow": rows(&self.shadow, Arm::ShadowControl, Arm::ShadowCandidate),
+            "modes": rows_json(&self.modes, MODES),
+            "shadow": rows_json(&self.shadow, SHADOW),
         })
     }
+}
+
+/// What two nodes committed, each in a mode of its own, by kind of message. `Display` is plain text of at most
+/// 100 columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beside {
+    /// What the rows of the first and of the second node are called: their modes, told apart where they are equal.
+    pub names: [String; 2],
+    /// The first node's is `control`.
+    pub rows: Vec<Row>,
+}
+
+impl Beside {
+    pub(super) fn new(histograms: [&Histograms; 2], modes: [Mode; 2]) -> Self {
+        let names = modes.map(|mode| mode.as_str().to_owned());
+        let names =
+            if modes[0] == modes[1] { [names[0].clone() + " A", names[1].clone() + " B"] } else { names };
+        Self { names, rows: rows(histograms, modes.map(Arm::committed)) }
+    }
+
+    /// The same as data: latencies in nanoseconds, `null` where nothing was measured.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        rows_json(&self.rows, [&self.names[0], &self.names[1]])
+    }
+}
+
+impl fmt::Display for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        section(f, &self.rows, [&self.names[0], &self.names[1]])
+    }
+}
+
+fn rows(histograms: [&Histograms; 2], arms: [Arm; 2]) -> Vec<Row> {
+    KINDS
+        .into_iter()
+        .map(|kind| Row {
+            kind,
+            control: histograms[0].get(&(arms[0], kind)).and_then(summary),
+            candidate: histograms[1].get(&(arms[1], kind)).and_then(summary),
+        })
+        .filter(|row| row.control.is_some() || row.candidate.is_some())
+        .collect()
+}
+
+fn rows_json(rows: &[Row], names: [&str; 2]) -> Value {
+    rows.iter()
+        .map(|row| {
+            json!({
+                "kind": row.kind,
+                (names[0]): row.control.as_ref().map(Summary::to_json),
+                (names[1]): row.candidate.as_ref().map(Summary::to_json),
+                "ratio": row.ratios().map(columns),
+            })
+        })
+        .collect()
 }
 
 impl Summary {
@@ -116,16 +154,16 @@ fn summary(histogram: &Histogram<u64>) -> Option<Summary> {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        section(f, &self.modes, [Arm::InProcess, Arm::Sandboxed])?;
+        section(f, &self.modes, MODES)?;
         if !self.shadow.is_empty() {
             f.write_str("\n\n")?;
-            section(f, &self.shadow, [Arm::ShadowControl, Arm::ShadowCandidate])?;
+            section(f, &self.shadow, SHADOW)?;
         }
         Ok(())
     }
 }
 
-fn section(f: &mut fmt::Formatter<'_>, rows: &[Row], arms: [Arm; 2]) -> fmt::Result {
+fn section(f: &mut fmt::Formatter<'_>, rows: &[Row], names: [&str; 2]) -> fmt::Result {
     write!(f, "{:<16} {:<16} {:>9}", "kind", "mode", "count")?;
     for (name, _) in QUANTILES {
         write!(f, " {name:>9}")?;
@@ -134,8 +172,8 @@ fn section(f: &mut fmt::Formatter<'_>, rows: &[Row], arms: [Arm; 2]) -> fmt::Res
         write!(f, "\n{:<16} {:<16} {:>9}", "-", "-", "-")?;
     }
     for row in rows {
-        for (arm, summary, name) in [(arms[0], &row.control, row.kind), (arms[1], &row.candidate, "")] {
-            write!(f, "\n{name:<16} {:<16}", arm.as_str())?;
+        for (name, summary, kind) in [(names[0], &row.control, row.kind), (names[1], &row.candidate, "")] {
+            write!(f, "\n{kind:<16} {name:<16}")?;
             match summary {
                 Some(summary) => {
                     write!(f, " {:>9}", summary.count)?;

@@ -46,6 +46,9 @@ impl Pinned {
         self.observed.duration = self.spent + step;
         let observed = self.observed.with(outcome);
         self.border.switches.note(self.pin, &observed);
+        if let Some(observer) = &self.border.observer {
+            observer.on_outcome(observed.invocation, outcome);
+        }
         self.border.finished(&observed, &self.span);
         if let Some((queue, snapshot, invocation)) = self.shadow {
             let call = match query {

@@ -1,0 +1,86 @@
+//! Long values, short.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Bytes kept of a value.
+const KEPT_BYTES: usize = 160;
+/// Longest value shown, characters.
+const SHOWN_CHARS_MAX: usize = 400;
+
+/// The length, the hash and the first bytes of a value.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Excerpt {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its SHA-256, where it is longer than what is kept of it.
+    pub sha256: Option<[u8; 32]>,
+    /// Its first bytes.
+    #[serde(with = "serde_bytes")]
+    pub start: Vec<u8>,
+}
+
+impl Excerpt {
+    /// Of `value`.
+    #[must_use]
+    pub fn of(value: &[u8]) -> Self {
+        Self {
+            bytes: value.len() as u64,
+            sha256: (value.len() > KEPT_BYTES).then(|| Sha256::digest(value).into()),
+            start: value[..value.len().min(KEPT_BYTES)].to_vec(),
+        }
+    }
+}
+
+impl fmt::Debug for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_text = |text: &&str| !text.is_empty() && text.chars().all(|c| !c.is_control() || c == '\n');
+        match std::str::from_utf8(&self.start).ok().filter(is_text) {
+            Some(text) => write!(f, "{text:?}")?,
+            None => write!(f, "0x{}", hex::encode(&self.start))?,
+        }
+        match self.sha256 {
+            Some(hash) => write!(f, "... ({} bytes, SHA-256 {})", self.bytes, hex::encode(hash)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The `Debug` form of a value, cut off after `SHOWN_CHARS_MAX` characters.
+pub(super) fn shown(value: &dyn fmt::Debug) -> String {
+    struct Bounded(String);
+    impl fmt::Write for Bounded {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let room = SHOWN_CHARS_MAX.saturating_sub(self.0.chars().count());
+            self.0.extend(text.chars().take(room));
+            // An error stops the formatting: a value may be megabytes long.
+            if text.chars().nth(room).is_some() { Err(fmt::Error) } else { Ok(()) }
+        }
+    }
+    let mut text = Bounded(String::new());
+    if fmt::write(&mut text, format_args!("{value:?}")).is_err() {
+        text.0.push_str("...");
+    }
+    text.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_value_is_kept_whole_and_a_long_one_by_its_hash() {
+        assert_eq!(format!("{:?}", Excerpt::of(b"hello")), "\"hello\"");
+        assert_eq!(format!("{:?}", Excerpt::of(&[0, 255])), "0x00ff");
+        let [long, other] = [b'a', b'b'].map(|last| Excerpt::of(&[&[7; 1000][..], &[last]].concat()));
+        assert_eq!((&long.start, long.bytes), (&other.start, 1001));
+        assert_ne!(long, other);
+    }
+
+    #[test]
+    fn what_is_shown_of_a_value_is_bounded() {
+        assert_eq!(shown(&"x".repeat(1 << 20)).chars().count(), SHOWN_CHARS_MAX + 3);
+    }
+}

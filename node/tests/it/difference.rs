@@ -1,0 +1,345 @@
+//! Differences are found and named: in edited logs, and with backends that are wrong on purpose.
+
+use std::sync::Arc;
+
+use bulkhead_node::log::{Admission, Entry, Reader};
+use bulkhead_node::node::on_executor_stack;
+use bulkhead_node::observation::{After, Answer, Excerpt, Observation, Refusal, Run, Space};
+use bulkhead_node::replay::{Difference, Play, Verdict};
+use bulkhead_node::{Node, NodeOptions, Preset};
+use execution::memory::{PAGE_BYTES, PageVersion};
+use execution::outcome::LogLine;
+use execution::{Backend, BackendError, EntryPoint, Execution, Invocation, Outcome, Snapshot, Violation};
+use in_process::{InProcess, InProcessOptions};
+use rollout::Mode;
+
+use crate::recorded::{edited, log, replayed};
+
+#[track_caller]
+fn different(verdict: Verdict) -> Difference {
+    match verdict {
+        Verdict::Different(difference) => *difference,
+        other => panic!("no difference: {other:?}"),
+    }
+}
+
+/// The difference of a log whose first record that `edit` takes is edited.
+#[track_caller]
+fn edit_once(edit: impl Fn(&mut Entry<'_>) -> bool) -> Difference {
+    let mut done = false;
+    let log = edited(&log(), |_, entry| {
+        done = done || edit(entry);
+        true
+    });
+    assert!(done, "the log has such a record");
+    different(replayed(&log))
+}
+
+fn run_of<'e>(entry: &'e mut Entry<'_>, method: &str) -> Option<&'e mut Run> {
+    match entry {
+        Entry::Observed(Observation::Run(run)) if run.method.as_deref() == Some(method) => Some(run),
+        _ => None,
+    }
+}
+
+#[test]
+fn an_unedited_log_is_equal() {
+    assert_eq!(replayed(&log()), Verdict::Equal);
+}
+
+#[test]
+fn another_recorded_count_is_found_in_its_run_with_both_values() {
+    let difference = edit_once(|entry| match run_of(entry, "keep") {
+        Some(run) => {
+            run.instructions += 1;
+            true
+        }
+        None => false,
+    });
+    let Difference { round, run, canister, method, what, field, names, .. } = difference;
+    // Runs: start is none, init, inc and its query, the query of `never`, keep.
+    assert_eq!((round, run, method.as_deref()), (4, Some(5), Some("keep")));
+    assert_eq!(canister.unwrap().to_text(), "22ajg-aqaaa-aaaap-adukq-cai");
+    assert_eq!(what, "run 5, update `keep` of canister 22ajg-aqaaa-aaaap-adukq-cai");
+    assert_eq!((field.name.as_str(), names), ("instructions", ["recorded", "replayed"].map(str::to_owned)));
+    let [recorded, replayed] = field.values.map(|value| value.parse::<u64>().unwrap());
+    assert_eq!(recorded, replayed + 1);
+}
+
+#[test]
+fn another_recorded_page_is_named() {
+    let difference = edit_once(|entry| match run_of(entry, "keep").and_then(|run| run.effects.as_mut()) {
+        Some(effects) => {
+            effects.pages[1][0].crc32 ^= 1;
+            true
+        }
+        None => false,
+    });
+    assert_eq!(difference.field.name, "stable memory page 2");
+    assert_eq!(difference.field.page, Some((Space::Stable, 2)));
+}
+
+#[test]
+fn another_recorded_answer_is_found_at_its_message() {
+    let difference = edit_once(|entry| match entry {
+        Entry::Observed(Observation::Answered { message: 2, answer }) => {
+            *answer = Answer::Reply(Excerpt::of(b"\x07"));
+            true
+        }
+        _ => false,
+    });
+    let Difference { round, message, method, what, field, .. } = difference;
+    assert_eq!((round, message, method.as_deref()), (2, Some(2), Some("inc")));
+    assert_eq!(what, "the answer to message 2, `inc` to 22ajg-aqaaa-aaaap-adukq-cai");
+    assert_eq!(field.values, ["reply 0x07", "reply 0x01"].map(str::to_owned));
+}
+
+#[test]
+fn another_recorded_admission_is_found_and_its_reason_shown() {
+    let difference = edit_once(|entry| match entry {
+        Entry::Submit { admission: admission @ Admission::Refused(_), .. } => {
+            *admission = Admission::Taken;
+            true
+        }
+        _ => false,
+    });
+    let Difference { message, method, field, .. } = difference;
+    assert_eq!((message, method.as_deref(), field.name.as_str()), (Some(3), Some("never"), "admission"));
+    assert_eq!(field.values[0], "Taken");
+    assert_eq!(field.values[1], "Refused(IC0406 \"Canister rejected the message\")");
+    let difference = edit_once(|entry| match entry {
+        Entry::Submit { admission: admission @ Admission::Taken, .. } => {
+            *admission = Admission::Refused(Refusal { code: 201, text: Excerpt::of(b"full") });
+            true
+        }
+        _ => false,
+    });
+    assert_eq!(difference.field.values, ["Refused(IC0201 \"full\")", "Taken"].map(str::to_owned));
+}
+
+#[test]
+fn other_recorded_canisters_queries_and_roots_are_found() {
+    let difference = edit_once(|entry| match entry {
+        Entry::Observed(Observation::Canister { after: Some(After { version, .. }), .. }) => {
+            *version += 1;
+            true
+        }
+        _ => false,
+    });
+    assert_eq!(difference.field.name, "version");
+    let difference = edit_once(|entry| match entry {
+        Entry::Observed(Observation::Canister { after: Some(After { cycles, .. }), .. }) => {
+            *cycles += 1;
+            true
+        }
+        _ => false,
+    });
+    assert_eq!(difference.field.name, "cycles");
+    let difference = edit_once(|entry| match entry {
+        Entry::Observed(Observation::QueryAnswered(answer)) => {
+            *answer = Answer::Reply(Excerpt::of(b"\xff"));
+            true
+        }
+        _ => false,
+    });
+    assert_eq!((difference.what.as_str(), difference.round), ("the answer to query 1", 2));
+    let difference = edit_once(|entry| match entry {
+        Entry::Observed(Observation::Root(root)) => {
+            root[31] ^= 1;
+            true
+        }
+        _ => false,
+    });
+    assert_eq!((difference.what.as_str(), difference.round), ("the state after the round", 1));
+    assert_eq!(difference.field.name, "state root");
+    let difference = edit_once(|entry| match entry {
+        Entry::Create { created, .. } => {
+            *created = Err(Refusal { code: 101, text: Excerpt::of(b"none left") });
+            true
+        }
+        _ => false,
+    });
+    assert_eq!(difference.what, "a canister made by the operator");
+}
+
+#[test]
+fn a_recorded_run_too_few_or_too_many_is_found() {
+    let run =
+        |entry: &Entry<'_>| matches!(entry, Entry::Observed(Observation::Run(run)) if run.kind == "init");
+    let fewer = edited(&log(), |_, entry| !run(entry));
+    let difference = different(replayed(&fewer));
+    assert_eq!((difference.field.name.as_str(), difference.round), ("what happened", 1));
+    let other = edit_once(|entry| match entry {
+        Entry::Observed(Observation::Run(run)) => {
+            run.kind = "update".to_owned();
+            true
+        }
+        _ => false,
+    });
+    assert_eq!(other.field.name, "what ran");
+}
+
+#[test]
+fn a_round_that_failed_where_it_was_recorded_leaves_it_undecided() {
+    let failed = edited(&log(), |_, entry| {
+        if let Entry::Observed(observation @ Observation::Run(_)) = entry
+            && let Observation::Run(run) = &*observation
+        {
+            let canister = run.canister;
+            *observation = Observation::Failed { canister, cause: "out of workers_max".to_owned() };
+        }
+        true
+    });
+    let Verdict::Undecided(why) = replayed(&failed) else { panic!("decided") };
+    let said = "the node that recorded could not run canister 22ajg-aqaaa-aaaap-adukq-cai in round 1 (out of workers_max)";
+    assert!(why.starts_with(said), "{why}");
+}
+
+/// Wrong in what it makes of every outcome of one method.
+struct Wrong {
+    right: InProcess,
+    method: &'static str,
+    make_wrong: fn(&Snapshot, &mut Outcome),
+}
+
+impl Wrong {
+    fn wrong(&self, snapshot: &Snapshot, invocation: &Invocation, mut outcome: Outcome) -> Outcome {
+        if invocation.entry.method() == Some(self.method)
+            && !matches!(invocation.entry, EntryPoint::InspectMessage { .. })
+        {
+            (self.make_wrong)(snapshot, &mut outcome);
+        }
+        outcome
+    }
+}
+
+impl Backend for Wrong {
+    fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
+        match self.right.execute(snapshot, invocation)? {
+            Execution::Finished(outcome) => {
+                Ok(Execution::Finished(self.wrong(snapshot, invocation, outcome)))
+            }
+            paused @ Execution::Paused(_) => Ok(paused),
+        }
+    }
+
+    fn query(
+        &self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+        overlay: Option<&Snapshot>,
+    ) -> Result<Outcome, BackendError> {
+        let outcome = self.right.query(snapshot, invocation, overlay)?;
+        Ok(self.wrong(snapshot, invocation, outcome))
+    }
+}
+
+/// Replays beside a node whose sandbox is `wrong`.
+fn beside_wrong(method: &'static str, make_wrong: fn(&Snapshot, &mut Outcome)) -> Verdict {
+    let node = Node::new(NodeOptions::fixed(Mode::InProcess, Preset::Application)).unwrap();
+    let right = InProcess::new(node.engine().clone(), &InProcessOptions::default());
+    let other = node.twin_on(Arc::new(Wrong { right, method, make_wrong })).unwrap();
+    let log = log();
+    on_executor_stack(|| {
+        let mut log = Reader::begin(&log[..]).unwrap();
+        let names = ["in-process", "sandboxed"].map(str::to_owned);
+        Play::beside(node, other, names).run(&mut log, None).unwrap()
+    })
+}
+
+/// A page with one byte flipped.
+fn flipped(snapshot: &Snapshot, version: &PageVersion, byte: usize) -> PageVersion {
+    let mut page: [u8; PAGE_BYTES] = *version.bytes();
+    page[byte] ^= 0x80;
+    snapshot.arena.store(&page).unwrap()
+}
+
+#[test]
+fn a_wrong_byte_of_a_page_is_found_with_memory_page_and_byte() {
+    let difference = different(beside_wrong("keep", |snapshot, outcome| {
+        let (_, version) = &mut outcome.effects.as_mut().unwrap().memory.heap[0];
+        *version = flipped(snapshot, version, 17);
+    }));
+    assert_eq!(difference.what, "run 5, update `keep` of canister 22ajg-aqaaa-aaaap-adukq-cai");
+    assert_eq!(difference.field.name, "heap page 0, byte 17");
+    assert_eq!(difference.field.values, ["0x65", "0xe5"].map(str::to_owned));
+    let difference = different(beside_wrong("keep", |snapshot, outcome| {
+        let (_, version) = &mut outcome.effects.as_mut().unwrap().memory.stable[0];
+        *version = flipped(snapshot, version, 4095);
+    }));
+    assert_eq!(difference.field.name, "stable memory page 2, byte 4095");
+    assert_eq!(difference.field.values, ["0x00", "0x80"].map(str::to_owned));
+    assert_eq!(difference.field.page, Some((Space::Stable, 2)));
+}
+
+#[test]
+fn each_wrong_part_of_an_outcome_is_found_by_its_name() {
+    type MakeWrong = fn(&Snapshot, &mut Outcome);
+    let cases: [(&str, &str, MakeWrong); 9] = [
+        ("keep", "instructions", |_, outcome| outcome.instructions += 1),
+        ("keep", "certified data", |_, outcome| {
+            outcome.effects.as_mut().unwrap().certified_data = Some(vec![9]);
+        }),
+        ("keep", "global timer", |_, outcome| outcome.effects.as_mut().unwrap().global_timer = Some(7)),
+        ("inc", "reply", |_, outcome| {
+            outcome.effects.as_mut().unwrap().answer = Some(execution::Answer::Reply(vec![7]));
+        }),
+        ("inc", "globals", |_, outcome| {
+            outcome.effects.as_mut().unwrap().globals = Arc::from([execution::GlobalValue::I32(77)]);
+        }),
+        ("inc", "logs", |_, outcome| outcome.logs = vec![LogLine { text: b"bye".to_vec() }]),
+        ("no", "ending", |_, outcome| {
+            outcome.effects.as_mut().unwrap().answer = Some(execution::Answer::Reject("bye".to_owned()));
+        }),
+        ("inc_by_call", "outgoing call 1", |_, outcome| {
+            outcome.effects.as_mut().unwrap().calls[0].arg = b"other".to_vec();
+        }),
+        ("get", "reply", |_, outcome| {
+            outcome.effects.as_mut().unwrap().answer = Some(execution::Answer::Reply(vec![7]));
+        }),
+    ];
+    for (method, field, make_wrong) in cases {
+        let difference = different(beside_wrong(method, make_wrong));
+        assert_eq!(difference.field.name, field, "{method}: {difference}");
+        assert_eq!(difference.method.as_deref(), Some(method), "{difference}");
+        assert_ne!(difference.field.values[0], difference.field.values[1]);
+    }
+}
+
+#[test]
+fn what_no_run_shows_is_found_in_the_state_of_its_canister() {
+    let difference = different(beside_wrong("keep", |_, outcome| {
+        // Written elsewhere: each side wrote a page that the other did not.
+        outcome.effects.as_mut().unwrap().memory.heap[0].0 = 9;
+    }));
+    assert_eq!(difference.what, "canister 22ajg-aqaaa-aaaap-adukq-cai after the round");
+    assert_eq!(difference.field.name, "heap page 0, byte 0");
+    assert_eq!(difference.field.values, ["0x02", "0x01"].map(str::to_owned));
+}
+
+/// Runs nothing.
+struct Failing;
+
+impl Backend for Failing {
+    fn execute(&self, _: &Snapshot, _: &Invocation) -> Result<Execution, BackendError> {
+        Err(Violation("it lied".to_owned()).into())
+    }
+
+    fn query(&self, _: &Snapshot, _: &Invocation, _: Option<&Snapshot>) -> Result<Outcome, BackendError> {
+        Err(Violation("it lied".to_owned()).into())
+    }
+}
+
+#[test]
+fn a_node_that_can_not_run_a_message_leaves_it_undecided_and_says_which() {
+    let node = Node::new(NodeOptions::fixed(Mode::InProcess, Preset::Application)).unwrap();
+    let failing = node.twin_on(Arc::new(Failing)).unwrap();
+    let log = log();
+    let verdict = on_executor_stack(|| {
+        let mut log = Reader::begin(&log[..]).unwrap();
+        Play::beside_recording(failing, "sandboxed").run(&mut log, None).unwrap()
+    });
+    let Verdict::Undecided(why) = verdict else { panic!("decided: {verdict:?}") };
+    let start = "the node (sandboxed) could not run canister ";
+    assert!(why.starts_with(start) && why.ends_with("in round 1: violation: it lied"), "{why}");
+}
