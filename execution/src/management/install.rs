@@ -54,6 +54,16 @@ macro_rules! guest {
 impl Subnet {
     pub(super) fn install_code(&mut self, call: &mut Management<'_>) -> Managed {
         let arg: types::Install = guest!(decode("install_code", &call.call.arg));
+        self.install_module(call, arg, 0)
+    }
+
+    /// Installs a module that took `assembly` instructions to put together.
+    pub(super) fn install_module(
+        &mut self,
+        call: &mut Management<'_>,
+        arg: types::Install,
+        assembly: Instructions,
+    ) -> Managed {
         let id = arg.canister_id;
         let canister = guest!(self.controlled(call, id)).clone();
         let env = self.env(1);
@@ -70,9 +80,16 @@ impl Subnet {
             }
         };
         guest!(mode_fits(&canister, mode));
+        guest!(self.may_install(&canister));
         let mut installing = guest!(Installing::prepay(&env, &canister, call.caller()));
         let stuck = |error| Stuck { canister: id, error };
-        let done = self.install(&mut installing, &arg.wasm_module, arg.arg, mode, upgrade).map_err(stuck)?;
+        let done = match installing.spend(assembly) {
+            Ok(()) => {
+                self.install(&mut installing, &arg.wasm_module, arg.arg, mode, upgrade).map_err(stuck)?
+            }
+            Err(error) => Err(error),
+        };
+        let used = installing.used;
         let (mut staged, result) = match done {
             Ok(module) => {
                 let mut staged = installing.paid();
@@ -83,6 +100,7 @@ impl Subnet {
             }
             Err(error) => (installing.undone(canister), Err(error)),
         };
+        self.note_installed(&mut staged.canister, used);
         if env.message_roots {
             let root = crate::root::canister_root(&staged.canister);
             staged.executed.iter_mut().for_each(|executed| executed.state_root = Some(root));
@@ -249,10 +267,11 @@ impl<'a> Installing<'a> {
             let text = format!("Invalid upgrade option: the Wasm memory can't be kept: {why}");
             return Ok(Err(text::from_canister(canister.id, ErrorCode::CONTRACT_VIOLATION, &text)));
         }
-        let before = canister.memory_bytes();
+        let before = canister.memory_taken();
+        let arena = canister.arena().cloned();
         let old = canister.code.take();
-        let arena = match &old {
-            Some(code) => Arc::clone(&code.arena),
+        let arena = match arena {
+            Some(arena) => arena,
             None => {
                 retried(&*env.backend, || Ok(Arena::within(env.memory.arena_bytes, &env.memory.budget)?))?
             }
@@ -279,7 +298,7 @@ impl<'a> Installing<'a> {
             canister.log.clear();
         }
         canister.update_hook();
-        let growth = canister.memory_bytes().saturating_sub(before);
+        let growth = canister.memory_taken().saturating_sub(before);
         Ok(memory_fits(env, canister, growth))
     }
 
@@ -315,9 +334,9 @@ impl<'a> Installing<'a> {
     fn undone(self, before: CanisterState) -> Staged<'a> {
         let price = self.price_used();
         let time = self.staged.env.time;
-        let capacity = self.staged.env.config.limits.log_bytes;
         let mut staged = self.staged;
         staged.canister = before;
+        let capacity = staged.canister.log_capacity();
         staged.canister.balance = staged.canister.balance.saturating_sub(price);
         for line in staged.executed.iter().flat_map(|Executed { logs, .. }| logs) {
             staged.canister.log.push(time, &line.text, capacity);

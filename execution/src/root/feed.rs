@@ -5,12 +5,12 @@ use std::sync::Arc;
 use imbl::{OrdMap, Vector};
 use sha2::{Digest, Sha256};
 
-use crate::root::{MemoryRoot, Root};
+use crate::root::{CanisterRoot, MemoryRoot, Root, SnapshotRoots};
 use crate::state::{
-    CallContext, Calls, CanisterMessage, CanisterState, Change, ChangeDetails, Code, History, Hook, Ingress,
-    IngressRecord, IngressStatus, Inputs, InstallMode, Log, LogRecord, LogVisibility, ManagementCall,
-    MessageId, Origin, Payload, PendingCall, Request, Response, Settings, Source, Status, StopWaiter, Task,
-    TaskPointer,
+    CallContext, Calls, CanisterMessage, CanisterSnapshot, CanisterSnapshots, CanisterState, Change,
+    ChangeDetails, ChunkStore, Code, Debit, History, Hook, Ingress, IngressRecord, IngressStatus, Inputs,
+    InstallMode, Log, LogRecord, ManagementCall, MessageId, Origin, Payload, PendingCall, PendingManagement,
+    Request, Response, Settings, SnapshotId, Source, Status, StopWaiter, Task, TaskPointer, Visibility,
 };
 use crate::{Callback, ErrorCode, GlobalValue, ModuleHash, Principal, UserError};
 
@@ -66,16 +66,18 @@ feed_number!(u8, u16, u32, u64, u128);
 
 feed_struct! {
     CallContext { origin, answered, deleted, available, time, instructions, calls_out }
-    Calls { next_context, next_callback, contexts, callbacks, outstanding }
+    Calls { next_context, next_callback, contexts, callbacks, outstanding, guaranteed }
     Callback { function, environment }
     Change { time, version, origin, origin_version, by_user, details }
+    Debit { amount, round }
     History { total, recent }
     Ingress { sender, receiver, method, arg, nonce }
     IngressRecord { receiver, sender, status, time }
-    Inputs { tasks, canisters, turns, ingress, next }
+    Inputs { tasks, canisters, turns, ingress, next, bytes }
     Log { next, bytes, records }
     LogRecord { index, time, text }
     ManagementCall { origin, method, arg, cycles }
+    PendingManagement { next, calls }
     PendingCall {
         context, callee, on_reply, on_reject, on_cleanup, cycles_sent, execution_prepaid,
         transmission_prepaid, deadline,
@@ -84,20 +86,16 @@ feed_struct! {
     Response { respondent, receiver, callback, payload, refund }
     Settings {
         controllers, compute_allocation, memory_allocation, freezing_threshold, reserved_cycles_limit,
-        wasm_memory_limit, wasm_memory_threshold, log_visibility, environment_variables,
-        minimum_incoming_canister_call_cycles,
+        wasm_memory_limit, wasm_memory_threshold, log_visibility, log_memory_limit, snapshot_visibility,
+        status_visibility, environment_variables, minimum_incoming_canister_call_cycles,
     }
+    SnapshotId { canister, number }
     StopWaiter { origin, cycles, since }
     UserError { code, description }
 }
 
-/// A canister; its memories through the caches of their hashes.
-pub(super) fn canister(
-    canister: &CanisterState,
-    hash: &mut Hasher,
-    heap: &mut MemoryRoot,
-    stable: &mut MemoryRoot,
-) {
+/// A canister; what is large in it through the caches of its hashes.
+pub(super) fn canister(canister: &CanisterState, hash: &mut Hasher, roots: &mut CanisterRoot) {
     let CanisterState {
         id,
         settings,
@@ -111,6 +109,10 @@ pub(super) fn canister(
         task_pointer,
         history,
         log,
+        chunks,
+        snapshots,
+        install_debit,
+        heap_delta,
         inputs,
         calls,
         code: installed,
@@ -127,15 +129,44 @@ pub(super) fn canister(
     task_pointer.feed(hash);
     history.feed(hash);
     log.feed(hash);
+    chunks.feed(hash);
+    self::snapshots(snapshots, hash, &mut roots.snapshots);
+    install_debit.feed(hash);
+    heap_delta.feed(hash);
     inputs.feed(hash);
     calls.feed(hash);
     match installed {
         None => 0_u8.feed(hash),
         Some(installed) => {
             1_u8.feed(hash);
-            code(installed, hash, heap, stable);
+            code(installed, hash, &mut roots.heap, &mut roots.stable);
         }
     }
+}
+
+/// Snapshots never change: each is hashed once.
+fn snapshots(snapshots: &CanisterSnapshots, hash: &mut Hasher, roots: &mut SnapshotRoots) {
+    let CanisterSnapshots { next, taken } = snapshots;
+    next.feed(hash);
+    (taken.len() as u64).feed(hash);
+    roots.retain(|number, (seen, _)| taken.get(number).is_some_and(|now| Arc::ptr_eq(now, seen)));
+    for (number, snapshot) in taken {
+        number.feed(hash);
+        let (_, root) =
+            roots.entry(*number).or_insert_with(|| (Arc::clone(snapshot), snapshot_root(snapshot)));
+        root.feed(hash);
+    }
+}
+
+fn snapshot_root(snapshot: &CanisterSnapshot) -> Root {
+    let CanisterSnapshot { taken_at, version, code: of, certified_data, chunks } = snapshot;
+    let mut hash = Hasher::new("snapshot");
+    taken_at.feed(&mut hash);
+    version.feed(&mut hash);
+    code(of, &mut hash, &mut MemoryRoot::default(), &mut MemoryRoot::default());
+    certified_data.feed(&mut hash);
+    chunks.feed(&mut hash);
+    hash.finish()
 }
 
 fn code(code: &Code, hash: &mut Hasher, heap_root: &mut MemoryRoot, stable_root: &mut MemoryRoot) {
@@ -146,6 +177,15 @@ fn code(code: &Code, hash: &mut Hasher, heap_root: &mut MemoryRoot, stable_root:
     stable_root.root(stable).feed(hash);
     (globals.len() as u64).feed(hash);
     globals.iter().for_each(|value| value.feed(hash));
+}
+
+impl Feed for ChunkStore {
+    fn feed(&self, hash: &mut Hasher) {
+        // A chunk is its hash.
+        let Self { chunks } = self;
+        (chunks.len() as u64).feed(hash);
+        chunks.keys().for_each(|chunk| chunk.feed(hash));
+    }
 }
 
 impl Feed for bool {
@@ -293,6 +333,7 @@ feed_enum! {
         Self::CodeUninstall => 1, [];
         Self::CodeDeployment(mode, module) => 2, [mode, module];
         Self::ControllersChange(controllers) => 3, [controllers];
+        Self::LoadSnapshot { snapshot, version, taken_at } => 4, [snapshot, version, taken_at];
     }
     Hook {
         Self::NotSatisfied => 0, [];
@@ -311,7 +352,7 @@ feed_enum! {
         Self::Reinstall => 1, [];
         Self::Upgrade => 2, [];
     }
-    LogVisibility {
+    Visibility {
         Self::Controllers => 0, [];
         Self::Public => 1, [];
         Self::AllowedViewers(viewers) => 2, [viewers];

@@ -50,6 +50,8 @@ pub struct Inputs {
     pub ingress: Vector<Arc<Ingress>>,
     /// Whose turn it is.
     pub next: Source,
+    /// Bytes that messages of canisters carry.
+    pub bytes: u64,
 }
 
 impl Inputs {
@@ -67,6 +69,7 @@ impl Inputs {
 
     /// Appends a message of a canister.
     pub fn push(&mut self, sender: Principal, message: CanisterMessage) {
+        self.bytes = self.bytes.saturating_add(message.bytes());
         let queue = self.canisters.entry(sender).or_default();
         if queue.is_empty() {
             self.turns.push_back(sender);
@@ -99,6 +102,7 @@ impl Inputs {
         } else {
             self.turns.push_back(sender);
         }
+        self.bytes = self.bytes.saturating_sub(message.bytes());
         Some(message)
     }
 }

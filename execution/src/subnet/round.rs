@@ -89,6 +89,9 @@ impl Subnet {
             .filter_map(|id| {
                 let budget = budgets.get(id).copied().unwrap_or(whole);
                 let canister = self.state.canisters.get(id).filter(|_| budget > 0)?;
+                if self.wrote_too_much(canister) {
+                    return None;
+                }
                 Some((*id, Job { canister: canister.clone(), budget }))
             })
             .collect();
@@ -98,8 +101,10 @@ impl Subnet {
         let env = self.env(jobs.len());
         let results = self.executors.map(jobs, move |job| run_inputs(&env, job));
         let mut outputs = Vec::new();
-        for done in results {
+        for mut done in results {
             let id = done.canister.id;
+            let written = done.executed.iter().map(Executed::bytes_written).sum();
+            self.note_written(&mut done.canister, written);
             budgets.insert(id, done.budget);
             report.executed.extend(done.executed);
             outputs.extend(done.outputs);
@@ -223,12 +228,12 @@ impl Subnet {
             let mut rate = canister.freezing();
             rate.threshold_seconds = elapsed / 1_000_000_000;
             let due = rate.limit(&limits, 0);
-            if due == 0 || (canister.balance == 0 && canister.code.is_none()) {
+            if due == 0 || (canister.balance == 0 && !canister.holds_anything()) {
                 continue;
             }
             let mut canister = canister.clone();
             canister.balance = canister.balance.saturating_sub(due);
-            let outputs = if canister.balance == 0 && canister.code.is_some() {
+            let outputs = if canister.balance == 0 && canister.holds_anything() {
                 crate::management::run_out(&mut canister)
             } else {
                 Vec::new()

@@ -2,10 +2,17 @@
 
 mod calls;
 mod check;
+mod chunks;
 mod cycles;
 mod failures;
 mod lifecycle;
+mod message_memory;
+mod pending;
 mod queries;
+mod rates;
 mod root;
 mod scripted;
+mod settings;
+mod snapshots;
 mod tasks;
+mod visibility;
