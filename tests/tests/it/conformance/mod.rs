@@ -5,8 +5,10 @@
 mod answering;
 mod calls;
 mod check;
+mod chunks;
 mod cycles;
 mod lifecycle;
+mod logs;
 mod management;
 mod management_calls;
 mod memory;
@@ -14,6 +16,8 @@ mod metering;
 mod prelude;
 mod queries;
 mod runner;
+mod settings;
+mod snapshots;
 mod tasks;
 mod validation;
 
@@ -65,4 +69,24 @@ fn every_instruction_costs_what_the_table_says() {
 #[test]
 fn modules_are_accepted_or_refused() {
     runner::run(10, validation::checks);
+}
+
+#[test]
+fn chunks_make_modules() {
+    runner::run(11, chunks::checks);
+}
+
+#[test]
+fn snapshots_bring_canisters_back() {
+    runner::run(12, snapshots::checks);
+}
+
+#[test]
+fn logs_are_fetched_by_those_who_may() {
+    runner::run(13, logs::checks);
+}
+
+#[test]
+fn settings_have_bounds_and_allocations_a_price() {
+    runner::run(14, settings::checks);
 }
