@@ -1,7 +1,7 @@
 //! Commits what `check` let pass. Can't fail: a canister is changed wholly or not at all.
 
 use crate::state::CanisterState;
-use crate::{Answer, Checked, Cycles, EntryPoint, Limits, Nanoseconds, OutgoingCall};
+use crate::{Answer, Checked, Cycles, EntryPoint, Nanoseconds, OutgoingCall};
 
 /// What a committed run wants from others.
 #[derive(Debug, Default)]
@@ -49,8 +49,9 @@ pub(crate) fn apply(
 }
 
 /// Keeps what a run printed; done also when it trapped.
-pub(crate) fn keep_logs(canister: &mut CanisterState, checked: &Checked, time: Nanoseconds, limits: &Limits) {
+pub(crate) fn keep_logs(canister: &mut CanisterState, checked: &Checked, time: Nanoseconds) {
+    let capacity = canister.log_capacity();
     for line in &checked.outcome.logs {
-        canister.log.push(time, &line.text, limits.log_bytes);
+        canister.log.push(time, &line.text, capacity);
     }
 }

@@ -36,6 +36,7 @@ pub use execution_memory as memory;
 pub use executors::{EXECUTOR_STACK_BYTES, MemoryOptions, SchedulerOptions};
 pub use ic_principal::Principal;
 pub use limits::{Limits, Prices, slices_max};
+pub use management::PendingError;
 pub use message::{Callback, EntryPoint, Freezing, Invocation, RunStatus, SystemView};
 pub use module::{Module, ModuleHash};
 pub use outcome::{Answer, Effects, Ending, MemoryDelta, Outcome, OutgoingCall, Trap};

@@ -26,6 +26,16 @@ pub struct Limits {
     pub paused_messages: usize,
     /// Share of a callback's budget kept for cleanup, in percent.
     pub cleanup_percent: u64,
+    /// Price of `upload_chunk`, in instructions.
+    pub upload_chunk_instructions: Instructions,
+    /// Price of taking or loading a snapshot besides one for each byte, in instructions.
+    pub snapshot_instructions: Instructions,
+    /// Instructions of installs that a canister is forgiven in each round; while it owes more, installs are
+    /// refused with IC0209. `None`: not limited.
+    pub install_rate: Option<Instructions>,
+    /// Bytes that a canister may write in each round (pages of record, chunks, loaded snapshots). Who wrote more
+    /// waits; what would write more then is refused with IC0210. `None`: not limited.
+    pub heap_delta_rate: Option<u64>,
     /// Instructions a canister may use in one round before it waits for the next.
     pub round_instructions: Instructions,
     /// Heap of a 32-bit canister, bytes.
@@ -36,6 +46,8 @@ pub struct Limits {
     pub stable_bytes: u64,
     /// Memory of all canisters of the subnet, bytes.
     pub subnet_memory_bytes: u64,
+    /// Compute allocations of all canisters of the subnet, percent.
+    pub subnet_compute_percent: u64,
     /// Ingress argument and replicated reply, bytes.
     pub payload_bytes: u64,
     /// Method name and argument of a call on the same subnet, bytes.
@@ -48,10 +60,12 @@ pub struct Limits {
     pub queue_length: usize,
     /// Ingress messages waiting for one canister.
     pub ingress_queue_length: usize,
-    /// Callback slots of one canister.
-    pub callbacks_per_canister: usize,
-    /// Canister log, bytes.
-    pub log_bytes: usize,
+    /// Callback slots that canisters share once their own 50 are taken.
+    pub callbacks_shared: usize,
+    /// Messages between canisters that wait, and what is kept free for responses, of the whole subnet, bytes.
+    pub message_memory_bytes: u64,
+    /// Management calls that wait for the host to answer them.
+    pub pending_management_calls: usize,
     /// Outgoing calls that one message may make, over all callees.
     pub calls_per_message: usize,
     /// Method names and arguments of all calls of one message, bytes: `call_perform` refuses more. Keeps
@@ -89,7 +103,8 @@ pub struct Prices {
 }
 
 impl Limits {
-    /// An Internet Computer application subnet of 13 nodes.
+    /// An Internet Computer application subnet of 13 nodes, but for its rate limits: they only delay, and
+    /// whoever develops canisters installs one version after another. [`Limits::rate_limited`] adds them.
     #[must_use]
     pub fn application() -> Self {
         Self {
@@ -101,19 +116,25 @@ impl Limits {
             slice_instructions: 2_000_000_000,
             paused_messages: 40,
             cleanup_percent: 5,
+            upload_chunk_instructions: 200_000_000,
+            snapshot_instructions: 2_000_000_000,
+            install_rate: None,
+            heap_delta_rate: None,
             round_instructions: 7_000_000_000,
             heap32_bytes: 4 * GIB,
             heap64_bytes: 6 * GIB,
             stable_bytes: 500 * GIB,
             subnet_memory_bytes: 2048 * GIB,
+            subnet_compute_percent: 300,
             payload_bytes: 2 * MIB,
             call_payload_bytes: 10 * MIB,
             query_reply_bytes: 3 * MIB,
             method_name_bytes: 20_000,
             queue_length: 500,
             ingress_queue_length: 1_000,
-            callbacks_per_canister: 1_000_000,
-            log_bytes: 4096,
+            callbacks_shared: 1_000_000,
+            message_memory_bytes: 15 * GIB,
+            pending_management_calls: 3_000,
             calls_per_message: 100_000,
             calls_bytes: 48 * MIB,
             stable_access_pages: [2 * GIB / 4096, 8 * GIB / 4096, GIB / 4096],
@@ -130,6 +151,12 @@ impl Limits {
                 create: 500_000_000_000,
             },
         }
+    }
+
+    /// The same with the rate limits of an application subnet (`canister-execution.md` section 4.7).
+    #[must_use]
+    pub fn rate_limited(self) -> Self {
+        Self { install_rate: Some(2_000_000_000), heap_delta_rate: Some(75 * MIB), ..self }
     }
 
     /// An Internet Computer system subnet: nothing is charged, higher instruction limits.

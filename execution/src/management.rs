@@ -1,10 +1,18 @@
-//! The management canister `aaaaa-aa` (`canister-execution.md` section 5, level 1).
+//! The management canister `aaaaa-aa` (`canister-execution.md` section 5, levels 1 and 2).
 
 mod candid_io;
+mod chunks;
 mod install;
 mod lifecycle;
+mod logs;
+mod metadata;
+mod outside;
+mod pending;
+mod resources;
 mod settings;
+mod snapshots;
 mod status;
+mod subnet_info;
 mod types;
 
 use std::sync::Arc;
@@ -13,15 +21,15 @@ use imbl::Vector;
 use sha2::{Digest, Sha256};
 
 use crate::answer::{Verdict, answer};
-use crate::report::Executed;
-use crate::state::{CanisterState, Input, ManagementCall, Origin, PausedMessage};
+use crate::query::QueryView;
+use crate::state::{CanisterState, ManagementCall, Origin};
 use crate::subnet::{RoundWork, Subnet};
 use crate::{BackendError, Cycles, ErrorCode, Principal, UserError, text};
 
 use candid_io::decode;
 pub(crate) use install::install;
 pub(crate) use lifecycle::run_out;
-pub(crate) use status::canister_status;
+pub use pending::PendingError;
 
 /// What the management canister answers.
 enum Answered {
@@ -43,7 +51,6 @@ type Managed = Result<Result<Answered, UserError>, Stuck>;
 /// A call on its way through a method.
 struct Management<'a> {
     call: &'a Arc<ManagementCall>,
-    executed: Vec<Executed>,
 }
 
 impl Management<'_> {
@@ -70,20 +77,69 @@ pub(crate) enum IngressRule {
 /// The rule for a method; `None`: there is no such method.
 pub(crate) fn ingress_rule(method: &str) -> Option<IngressRule> {
     match method {
-        "install_code" | "update_settings" | "uninstall_code" | "start_canister" | "stop_canister"
-        | "delete_canister" | "canister_status" => Some(IngressRule::Controllers),
+        "install_code"
+        | "install_chunked_code"
+        | "update_settings"
+        | "uninstall_code"
+        | "start_canister"
+        | "stop_canister"
+        | "delete_canister"
+        | "canister_status"
+        | "upload_chunk"
+        | "clear_chunk_store"
+        | "stored_chunks"
+        | "take_canister_snapshot"
+        | "load_canister_snapshot"
+        | "list_canister_snapshots"
+        | "delete_canister_snapshot" => Some(IngressRule::Controllers),
         "provisional_create_canister_with_cycles" | "provisional_top_up_canister" => {
             Some(IngressRule::Provisional)
         }
-        "create_canister" | "deposit_cycles" | "raw_rand" | "canister_info" => Some(IngressRule::Never),
-        _ if outside_feature(method).is_some() => Some(IngressRule::Never),
+        "create_canister"
+        | "deposit_cycles"
+        | "raw_rand"
+        | "canister_info"
+        | "canister_metadata"
+        | "fetch_canister_logs"
+        | "list_canisters"
+        | "node_metrics_history"
+        | "subnet_info" => Some(IngressRule::Never),
+        _ if outside::lacks(method) => Some(IngressRule::Never),
         _ => None,
     }
 }
 
 /// The canister that a controllers-only call is about.
 pub(crate) fn target(method: &str, arg: &[u8]) -> Result<Principal, UserError> {
+    if method == "install_chunked_code" {
+        return chunks::target(method, arg);
+    }
     decode::<types::CanisterIdRecord>(method, arg).map(|record| record.canister_id)
+}
+
+/// Answers a query of the management canister (`canister-execution.md` section 4.10).
+pub(crate) fn query(
+    view: &QueryView,
+    sender: Principal,
+    method: &str,
+    arg: &[u8],
+) -> Result<Vec<u8>, UserError> {
+    let config = &view.env.config;
+    match method {
+        "canister_status" | "fetch_canister_logs" => {
+            let id = target(method, arg)?;
+            let canister = view.canisters.get(&id).ok_or_else(|| text::not_found(id))?;
+            match method {
+                "canister_status" => status::canister_status(canister, sender, &config.limits),
+                _ => logs::fetch(canister, sender, arg),
+            }
+        }
+        "list_canisters" => subnet_info::list_canisters(config, view.canisters.keys(), sender, arg),
+        _ => {
+            let text = format!("Query method {method} not found.");
+            Err(UserError::new(ErrorCode::METHOD_NOT_FOUND, text))
+        }
+    }
 }
 
 pub(crate) fn not_controller(canister: &CanisterState, sender: Principal) -> UserError {
@@ -100,40 +156,19 @@ pub(crate) fn no_method(method: &str) -> UserError {
     UserError::new(ErrorCode::METHOD_NOT_FOUND, format!("Management canister has no method '{method}'"))
 }
 
-/// That `caller` controls `canister`.
-fn require_controller(canister: &CanisterState, caller: Principal) -> Result<(), UserError> {
-    if canister.is_controlled_by(&caller) { Ok(()) } else { Err(not_controller(canister, caller)) }
-}
-
 /// Whether a method leaves alone what a paused message works on: it reads, or gives cycles.
 fn is_harmless(method: &str) -> bool {
-    ["canister_status", "canister_info", "deposit_cycles", "provisional_top_up_canister"].contains(&method)
-}
-
-/// Answers of a subnet that lacks a feature (`canister-execution.md` section 8).
-fn outside_feature(method: &str) -> Option<UserError> {
-    let threshold = matches!(
+    matches!(
         method,
-        "sign_with_ecdsa"
-            | "ecdsa_public_key"
-            | "sign_with_schnorr"
-            | "schnorr_public_key"
-            | "vetkd_derive_key"
-            | "vetkd_public_key"
-    );
-    if threshold {
-        let text = format!(
-            "Unable to route management canister request {method}: Requested unknown or signing disabled threshold key, existing keys with signing enabled: []"
-        );
-        return Some(UserError::new(ErrorCode::CANISTER_REJECTED, text));
-    }
-    if method == "http_request" || method.starts_with("bitcoin_") {
-        return Some(UserError::new(ErrorCode::CONTRACT_VIOLATION, "This API is not enabled on this subnet"));
-    }
-    let registry = ["setup_initial_dkg", "reshare_chain_key", "node_metrics_history", "rename_canister"];
-    registry.contains(&method).then(|| {
-        UserError::new(ErrorCode::CANISTER_REJECTED, format!("{method} is not available on this subnet"))
-    })
+        "canister_status"
+            | "canister_info"
+            | "canister_metadata"
+            | "stored_chunks"
+            | "list_canister_snapshots"
+            | "fetch_canister_logs"
+            | "deposit_cycles"
+            | "provisional_top_up_canister"
+    )
 }
 
 impl Subnet {
@@ -157,11 +192,10 @@ impl Subnet {
                 kept.push_back(call);
                 continue;
             }
-            let mut management = Management { call: &call, executed: Vec::new() };
-            match self.manage(&mut management, work) {
+            let management = Management { call: &call };
+            match self.manage(&management, work) {
                 Ok(result) => {
                     ran = true;
-                    work.report.executed.append(&mut management.executed);
                     self.answer_management(&call, result);
                 }
                 Err(Stuck { canister, error }) => {
@@ -193,30 +227,19 @@ impl Subnet {
             && target(&call.method, &call.arg).is_ok_and(|id| self.schedule.paused.contains(&id))
     }
 
-    /// Begins an install: the canister has the call in hand until it is done.
-    fn install_code(&mut self, call: &Management<'_>, work: &mut RoundWork) -> Managed {
-        let found = target("install_code", &call.call.arg).and_then(|id| self.controlled(call, id));
-        let mut canister = match found {
-            Ok(canister) => canister.clone(),
-            Err(error) => return Ok(Err(error)),
-        };
-        let input = Input::Management(Arc::clone(call.call));
-        canister.paused = Some(PausedMessage { input, slices: 0, time: self.state.time });
-        let id = canister.id;
-        match self.run_in_hand(canister, work) {
-            Ok(()) => Ok(Ok(Answered::Later)),
-            Err(error) => Err(Stuck { canister: id, error }),
-        }
-    }
-
-    fn manage(&mut self, call: &mut Management<'_>, work: &mut RoundWork) -> Managed {
+    fn manage(&mut self, call: &Management<'_>, work: &mut RoundWork) -> Managed {
         let method = call.call.method.as_str();
-        if method == "install_code" {
-            return self.install_code(call, work);
+        match method {
+            "install_code" => return self.install_code(call, work),
+            "install_chunked_code" => return self.install_chunked_code(call, work),
+            _ => {}
         }
         let rule = ingress_rule(method);
         if call.by_user() && rule == Some(IngressRule::Never) {
             return Ok(Err(only_canisters(method)));
+        }
+        if self.is_host_method(method) {
+            return Ok(self.wait_for_host(call));
         }
         if rule == Some(IngressRule::Provisional) && !self.config.provisional {
             return Ok(Err(no_method(method)));
@@ -233,15 +256,31 @@ impl Subnet {
             "deposit_cycles" => self.deposit_cycles(call),
             "canister_status" => self.status_of(call),
             "canister_info" => self.canister_info(call),
+            "canister_metadata" => self.canister_metadata(call),
             "raw_rand" => self.raw_rand(call),
-            _ => Err(outside_feature(method).unwrap_or_else(|| no_method(method))),
+            "upload_chunk" => self.upload_chunk(call),
+            "clear_chunk_store" => self.clear_chunk_store(call),
+            "stored_chunks" => self.stored_chunks(call),
+            "take_canister_snapshot" => self.take_snapshot(call),
+            "load_canister_snapshot" => self.load_snapshot(call),
+            "list_canister_snapshots" => self.list_snapshots(call),
+            "delete_canister_snapshot" => self.delete_snapshot(call),
+            "fetch_canister_logs" => Err(logs::only_as_query()),
+            "list_canisters" => self.list_canisters(call),
+            "node_metrics_history" => self.node_metrics_history(call),
+            "subnet_info" => self.subnet_info(call),
+            _ => Err(outside::error(method, &call.call.arg).unwrap_or_else(|| no_method(method))),
         })
     }
 
     /// The canister that `id` names, if the caller controls it.
     fn controlled(&self, call: &Management<'_>, id: Principal) -> Result<&CanisterState, UserError> {
         let canister = self.canister(&id).ok_or_else(|| text::not_found(id))?;
-        require_controller(canister, call.caller()).map(|()| canister)
+        if canister.is_controlled_by(&call.caller()) {
+            Ok(canister)
+        } else {
+            Err(not_controller(canister, call.caller()))
+        }
     }
 
     /// 32 bytes that follow from the round's seed and the number of draws in the round.
@@ -269,7 +308,10 @@ pub(crate) fn wrong_sender_version(method: &str, arg: &[u8], version: u64) -> Op
         "provisional_create_canister_with_cycles",
         "update_settings",
         "install_code",
+        "install_chunked_code",
         "uninstall_code",
+        "take_canister_snapshot",
+        "load_canister_snapshot",
     ];
     if !has_version.contains(&method) {
         return None;
@@ -284,6 +326,9 @@ pub(crate) fn wrong_sender_version(method: &str, arg: &[u8], version: u64) -> Op
 }
 
 pub(crate) fn only_canisters(method: &str) -> UserError {
+    if method == "fetch_canister_logs" {
+        return logs::only_as_query();
+    }
     let text = format!("{method} can only be called by a canister");
     UserError::new(ErrorCode::CANISTER_REJECTED, text)
 }

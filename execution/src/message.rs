@@ -259,11 +259,13 @@ pub struct SystemView {
     pub wasm_memory_limit: u64,
     /// Subnet memory that this message may still take, bytes.
     pub subnet_memory_available: u64,
-    /// Callbacks this message may still make.
+    /// Callbacks this message may still make: slots, and memory for the responses.
     pub callbacks_free: usize,
     /// Slots already taken in the queue to each callee that has some taken; all others are empty.
     pub queue_taken: Vec<(Principal, usize)>,
-    /// Bytes of the canister log that are free.
+    /// Bytes that the canister log holds at most.
+    pub log_capacity: usize,
+    /// Bytes of it that are free.
     pub log_bytes_free: usize,
 }
 
@@ -272,7 +274,7 @@ pub struct SystemView {
 pub struct Freezing {
     /// Bytes of everything stored at the start of the message, heap and stable memory included.
     pub memory_bytes: u64,
-    /// Bytes of messages.
+    /// Bytes of messages that wait for it, and that are kept free for responses to its calls.
     pub message_bytes: u64,
     /// Memory allocation, bytes; 0: best effort.
     pub memory_allocation: u64,
@@ -285,12 +287,22 @@ pub struct Freezing {
 }
 
 impl Freezing {
+    /// Bytes kept free for the response to each call without a deadline: the largest there can be.
+    pub const RESPONSE_BYTES: u64 = 2 << 20;
+
+    /// The same with so many more calls without a deadline.
+    #[must_use]
+    pub fn with_calls(&self, guaranteed: u64) -> Self {
+        let bytes = guaranteed.saturating_mul(Self::RESPONSE_BYTES);
+        Self { message_bytes: self.message_bytes.saturating_add(bytes), ..self.clone() }
+    }
+
     /// The balance below which the canister is frozen, with `growth` more bytes of memory in use.
     #[must_use]
     pub fn limit(&self, limits: &Limits, growth: u64) -> Cycles {
         const GIB: Cycles = 1 << 30;
         let memory = self.memory_bytes.saturating_add(growth).max(self.memory_allocation);
-        let bytes = Cycles::from(memory) + Cycles::from(self.message_bytes);
+        let bytes = Cycles::from(memory).saturating_add(Cycles::from(self.message_bytes));
         let seconds = Cycles::from(self.threshold_seconds);
         let storage = limits.scaled(limits.prices.storage_gib_second) * bytes * seconds / GIB;
         let compute = limits.scaled(limits.prices.compute_percent_second)

@@ -89,13 +89,7 @@ impl QueryView {
         method: &str,
         arg: &[u8],
     ) -> Result<Vec<u8>, UserError> {
-        if method != "canister_status" {
-            let text = format!("Query method {method} not found.");
-            return Err(UserError::new(ErrorCode::METHOD_NOT_FOUND, text));
-        }
-        let id = management::target(method, arg)?;
-        let canister = self.canisters.get(&id).ok_or_else(|| text::not_found(id))?;
-        management::canister_status(canister, sender, &self.env.config.limits)
+        management::query(self, sender, method, arg)
     }
 
     /// The canister, if it may be asked now.

@@ -1,5 +1,6 @@
 //! What a round did, for drivers: nothing here is replicated.
 
+use crate::memory::PAGE_BYTES;
 use crate::outcome::LogLine;
 use crate::state::MessageId;
 use crate::{Instructions, Principal, UserError};
@@ -29,6 +30,18 @@ pub struct Executed {
     pub logs: Vec<LogLine>,
     /// The canister's part of the state root after the whole message, when asked for.
     pub state_root: Option<[u8; 32]>,
+}
+
+impl Executed {
+    /// Bytes of memory that it wrote and that were kept.
+    pub(crate) fn bytes_written(&self) -> u64 {
+        match self.ended {
+            Ended::Trap(_) => 0,
+            Ended::Reply | Ended::Reject(_) | Ended::NoAnswer => {
+                (self.heap_pages_dirty + self.stable_pages_dirty) * PAGE_BYTES as u64
+            }
+        }
+    }
 }
 
 /// How a run ended.

@@ -8,6 +8,7 @@ mod feed;
 mod memory;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use feed::{Feed, Hasher};
 use imbl::OrdMap;
@@ -15,7 +16,9 @@ use imbl::ordmap::DiffItem;
 pub use memory::MemoryRoot;
 
 use crate::Principal;
-use crate::state::{CanisterState, IngressHistory, IngressRecord, MessageId, Shared, SubnetState};
+use crate::state::{
+    CanisterSnapshot, CanisterState, IngressHistory, IngressRecord, MessageId, Shared, SubnetState,
+};
 
 /// A SHA-256 hash.
 pub type Root = [u8; 32];
@@ -53,7 +56,11 @@ impl StateRoot {
             canisters,
             ingress,
             management,
+            pending,
             memory_bytes,
+            compute_percent,
+            callbacks_shared,
+            message_bytes,
         } = state;
         let IngressHistory { records, answered } = ingress;
         let memories = &mut self.memories;
@@ -72,7 +79,9 @@ impl StateRoot {
             })
         });
         let mut hash = Hasher::new("state");
-        for number in [time, round, draws, canisters_made, charged, memory_bytes] {
+        for number in
+            [time, round, draws, canisters_made, charged, memory_bytes, compute_percent, message_bytes]
+        {
             number.feed(&mut hash);
         }
         seed.feed(&mut hash);
@@ -83,21 +92,27 @@ impl StateRoot {
         answered.front().feed(&mut hash);
         answered.back().feed(&mut hash);
         management.feed(&mut hash);
+        pending.feed(&mut hash);
+        callbacks_shared.feed(&mut hash);
         hash.finish()
     }
 }
 
-/// One canister's root, with its memories' hashes kept.
+/// One canister's root, with the hashes of its memories and snapshots kept.
 #[derive(Debug, Default)]
 struct CanisterRoot {
     heap: MemoryRoot,
     stable: MemoryRoot,
+    snapshots: SnapshotRoots,
 }
+
+/// Roots of snapshots by their numbers, with the snapshots that they are of.
+type SnapshotRoots = BTreeMap<u64, (Arc<CanisterSnapshot>, Root)>;
 
 impl CanisterRoot {
     fn root(&mut self, canister: &CanisterState) -> Root {
         let mut hash = Hasher::new("canister");
-        feed::canister(canister, &mut hash, &mut self.heap, &mut self.stable);
+        feed::canister(canister, &mut hash, self);
         hash.finish()
     }
 }

@@ -8,7 +8,7 @@ mod response;
 mod step;
 mod task;
 
-pub(crate) use step::{Step, Stepped, begin};
+pub(crate) use step::{Installed, Step, Stepped, begin};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,10 +19,13 @@ use crate::check::{self, Checked, check};
 use crate::executors::MemoryOptions;
 use crate::management::wrong_sender_version;
 use crate::report::{Ended, Executed};
-use crate::state::{CanisterState, MessageId, Origin, PendingCall, Request, Status, SubnetConfig};
+use crate::state::{
+    CALLBACKS_GUARANTEED, CanisterState, MessageId, Origin, PendingCall, Request, Status, SubnetConfig,
+};
 use crate::{
-    Answer, Backend, BackendError, Compiler, Cycles, Ending, EntryPoint, Execution, Instructions, Invocation,
-    Nanoseconds, OutgoingCall, Principal, Snapshot, SystemView, Trap, UserError, Violation, slices_max, text,
+    Answer, Backend, BackendError, Compiler, Cycles, Ending, EntryPoint, Execution, Freezing, Instructions,
+    Invocation, Nanoseconds, OutgoingCall, Principal, Snapshot, SystemView, Trap, UserError, Violation,
+    slices_max, text,
 };
 
 /// How often a message is tried on the backend within one round.
@@ -45,6 +48,10 @@ pub(crate) struct Env {
     pub(crate) invocations: Arc<AtomicU64>,
     /// Bytes of subnet memory that one canister may still take.
     pub(crate) memory_available: u64,
+    /// Callback slots of those that canisters share that one canister may still take.
+    pub(crate) callbacks_available: usize,
+    /// Bytes of message memory that one canister may still take.
+    pub(crate) message_bytes_available: u64,
     pub(crate) message_roots: bool,
     pub(crate) memory: MemoryOptions,
 }
@@ -101,10 +108,13 @@ impl Env {
             environment_variables: settings.environment_variables.clone(),
             root_key: Arc::clone(&self.config.root_key),
             wasm_memory_limit: settings.wasm_memory_limit,
-            subnet_memory_available: self.memory_available,
-            callbacks_free: limits.callbacks_per_canister.saturating_sub(canister.calls.callbacks.len()),
+            subnet_memory_available: self
+                .memory_available
+                .saturating_add(settings.memory_allocation.saturating_sub(canister.memory_bytes())),
+            callbacks_free: self.callbacks_free(canister),
             queue_taken: outstanding.iter().map(|(&callee, &count)| (callee, count)).collect(),
-            log_bytes_free: limits.log_bytes.saturating_sub(canister.log.bytes),
+            log_capacity: canister.log_capacity(),
+            log_bytes_free: canister.log_capacity().saturating_sub(canister.log.bytes),
         };
         let sliced = entry.is_replicated();
         Invocation {
@@ -116,6 +126,16 @@ impl Env {
             system,
             limits: Arc::clone(limits),
         }
+    }
+}
+
+impl Env {
+    /// Callbacks that one more message may make: the canister's own slots and its part of the shared ones, as long
+    /// as there is memory for that many responses.
+    fn callbacks_free(&self, canister: &CanisterState) -> usize {
+        let own = CALLBACKS_GUARANTEED.saturating_sub(canister.calls.callbacks.len());
+        let responses = self.message_bytes_available / Freezing::RESPONSE_BYTES;
+        own.saturating_add(self.callbacks_available).min(usize::try_from(responses).unwrap_or(usize::MAX))
     }
 }
 
@@ -226,7 +246,7 @@ impl Staged {
     ) {
         let outcome = &checked.outcome;
         self.instructions = self.instructions.saturating_add(outcome.instructions);
-        apply::keep_logs(&mut self.canister, checked, self.env.time, &self.env.config.limits);
+        apply::keep_logs(&mut self.canister, checked, self.env.time);
         self.executed.push(Executed {
             canister: self.canister.id,
             invocation: invocation.id,
@@ -272,7 +292,8 @@ impl Staged {
     fn frozen_by(&self, snapshot: &Snapshot, checked: &Checked) -> Option<UserError> {
         let effects = checked.outcome.effects.as_ref()?;
         let growth = check::growth_bytes(snapshot, effects);
-        let freezing = self.canister.freezing();
+        let made = effects.calls.iter().filter(|call| call.timeout_seconds.is_none()).count();
+        let freezing = self.canister.freezing().with_calls(made as u64);
         let limit = freezing.limit(&self.env.config.limits, growth).saturating_sub(freezing.reserved);
         (checked.balance < limit).then(|| text::out_of_cycles(self.canister.id, limit - checked.balance))
     }

@@ -3,17 +3,23 @@
 
 mod calls;
 mod canister;
+mod canister_snapshot;
+mod chunks;
+mod debit;
 mod ingress;
 mod messages;
 mod queue;
 mod subnet;
 
-pub use calls::{CallContext, Calls, Origin, PendingCall};
+pub use calls::{CALLBACKS_GUARANTEED, CallContext, Calls, Origin, PendingCall};
 pub use canister::{
-    CanisterState, Change, ChangeDetails, Code, History, Hook, InstallMode, Log, LogRecord, LogVisibility,
-    Settings, Status, StopWaiter, TaskPointer,
+    CanisterState, Change, ChangeDetails, Code, History, Hook, InstallMode, Log, LogRecord, Settings, Status,
+    StopWaiter, TaskPointer, Visibility,
 };
+pub use canister_snapshot::{CanisterSnapshot, CanisterSnapshots, SNAPSHOTS_MAX, SnapshotId};
+pub use chunks::{CHUNK_BYTES_MAX, CHUNKS_MAX, ChunkHash, ChunkStore};
+pub use debit::Debit;
 pub use ingress::{Ingress, IngressRecord, IngressStatus, MessageId};
 pub use messages::{CanisterMessage, Payload, Request, Response};
-pub use queue::{Input, Inputs, PausedMessage, Source, Task};
-pub use subnet::{IngressHistory, ManagementCall, Shared, SubnetConfig, SubnetState};
+pub use queue::{Input, Inputs, Install, PausedMessage, Source, Task, UpgradeOptions};
+pub use subnet::{IngressHistory, ManagementCall, PendingManagement, Shared, SubnetConfig, SubnetState};

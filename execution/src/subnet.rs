@@ -240,6 +240,10 @@ impl Subnet {
             invocations: Arc::clone(&self.invocations),
             // Divided, so that canisters that run in parallel can't take more than there is.
             memory_available: available / (active.max(1) as u64),
+            callbacks_available: limits.callbacks_shared.saturating_sub(self.state.callbacks_shared)
+                / active.max(1),
+            message_bytes_available: limits.message_memory_bytes.saturating_sub(self.state.message_bytes)
+                / (active.max(1) as u64),
             message_roots: self.options.message_roots,
             memory: self.options.memory.clone(),
         }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use execution::outcome::{Effects, LogLine, OutgoingCall};
-use execution::{Answer, Callback, Cycles, EntryPoint, GlobalValue, Invocation, Nanoseconds, Principal};
+use execution::{
+    Answer, Callback, Cycles, EntryPoint, Freezing, GlobalValue, Invocation, Nanoseconds, Principal,
+};
 
 use crate::context::Context;
 use crate::slices::Slices;
@@ -29,6 +31,8 @@ pub(crate) struct Run {
     pub(crate) calls: Vec<OutgoingCall>,
     /// Bytes of method names and arguments in `calls`.
     pub(crate) calls_bytes: u64,
+    /// Calls without a deadline.
+    pub(crate) guaranteed: u64,
     /// Slots that this message took in the queue to each callee.
     pub(crate) queued: BTreeMap<Principal, usize>,
     pub(crate) certified_data: Option<Vec<u8>>,
@@ -68,6 +72,7 @@ impl Run {
             accepted: false,
             logs: Logs { lines: VecDeque::new(), bytes: 0, free: system.log_bytes_free },
             grown_bytes: 0,
+            guaranteed: 0,
             invocation,
         }
     }
@@ -107,10 +112,14 @@ impl Run {
         }
     }
 
-    /// What may be spent: the balance above the freezing limit with the memory grown so far.
+    /// What may be spent: the balance above the freezing limit with the memory grown and the calls made so far.
     pub(crate) fn liquid(&self) -> Cycles {
-        let system = &self.invocation.system;
-        system.freezing.liquid(&self.invocation.limits, self.cycles.balance, self.grown_bytes)
+        self.freezing(0).liquid(&self.invocation.limits, self.cycles.balance, self.grown_bytes)
+    }
+
+    /// Inputs of the freezing limit with the calls made so far, and so many more, that have no deadline.
+    pub(crate) fn freezing(&self, more: u64) -> Freezing {
+        self.invocation.system.freezing.with_calls(self.guaranteed.saturating_add(more))
     }
 
     /// Bytes of memory that the subnet still has for this message.
@@ -120,14 +129,13 @@ impl Run {
 
     /// Cycles missing to hold `bytes` more; `None` if there are enough.
     pub(crate) fn cycles_missing_to_grow(&self, bytes: u64) -> Option<Cycles> {
-        let system = &self.invocation.system;
+        let freezing = self.freezing(0);
         if !self.context.growth_needs_cycles() || self.invocation.limits.system_subnet {
             return None;
         }
-        let needed = system
-            .freezing
+        let needed = freezing
             .limit(&self.invocation.limits, self.grown_bytes.saturating_add(bytes))
-            .saturating_sub(system.freezing.reserved);
+            .saturating_sub(freezing.reserved);
         (self.cycles.balance < needed).then(|| needed - self.cycles.balance)
     }
 

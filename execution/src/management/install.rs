@@ -3,31 +3,25 @@
 
 use std::sync::Arc;
 
-use serde_bytes::ByteBuf;
-
 use crate::answer::{Verdict, answer};
 use crate::check::check_interface;
 use crate::management::candid_io::decode;
 use crate::management::lifecycle::note_change;
-use crate::management::{require_controller, types};
+use crate::management::{Answered, Managed, Management, Stuck, types};
 use crate::memory::{Arena, Memory};
 use crate::module::Interface;
 use crate::report::Executed;
-use crate::run::{CANDID_EMPTY, Call, Env, Staged, ended, retried};
-use crate::state::{CanisterState, ChangeDetails, Code, InstallMode, ManagementCall};
+use crate::run::{CANDID_EMPTY, Call, Env, Installed, Staged, ended, retried};
+use crate::state::{
+    CanisterState, ChangeDetails, Code, Input, Install, InstallMode, PausedMessage, UpgradeOptions,
+};
+use crate::subnet::{RoundWork, Subnet};
 use crate::{
     BackendError, Cycles, Ending, EntryPoint, ErrorCode, Instructions, Module, Principal, UserError, text,
 };
 
 /// The private section of modules whose heap survives an upgrade.
 const PERSISTENCE_SECTION: &str = "enhanced-orthogonal-persistence";
-
-/// What an upgrade keeps and skips.
-#[derive(Clone, Copy)]
-struct Upgrade {
-    skip_pre_upgrade: bool,
-    persistence: Option<types::Persistence>,
-}
 
 /// An install on its way: a copy of the canister and what is left of the budget.
 struct Installing<'a> {
@@ -52,49 +46,83 @@ macro_rules! guest {
     };
 }
 
-/// Does an `install_code` call on the copy of the canister that it is about, and answers it. Whether there is new code.
-pub(crate) async fn install(staged: &mut Staged, call: &ManagementCall) -> Result<bool, BackendError> {
-    let result = install_code(staged, call).await?;
-    let installed = result.is_ok();
+impl Subnet {
+    pub(super) fn install_code(&mut self, call: &Management<'_>, work: &mut RoundWork) -> Managed {
+        let arg: types::Install = guest!(decode("install_code", &call.call.arg));
+        self.begin_install(call, arg, 0, work)
+    }
+
+    /// Begins an install of a module that took `assembly` instructions to put together: the canister has it in hand
+    /// until it is done.
+    pub(super) fn begin_install(
+        &mut self,
+        call: &Management<'_>,
+        arg: types::Install,
+        assembly: Instructions,
+        work: &mut RoundWork,
+    ) -> Managed {
+        let mut canister = guest!(self.controlled(call, arg.canister_id)).clone();
+        let (mode, upgrade) = match arg.mode {
+            types::InstallMode::Install => (InstallMode::Install, UpgradeOptions::default()),
+            types::InstallMode::Reinstall => (InstallMode::Reinstall, UpgradeOptions::default()),
+            types::InstallMode::Upgrade(options) => {
+                let options = options.unwrap_or_default();
+                let keep = |persistence| matches!(persistence, types::Persistence::Keep);
+                let upgrade = UpgradeOptions {
+                    skip_pre_upgrade: options.skip_pre_upgrade.unwrap_or(false),
+                    keep_heap: options.wasm_memory_persistence.map(keep),
+                };
+                (InstallMode::Upgrade, upgrade)
+            }
+        };
+        guest!(mode_fits(&canister, mode));
+        guest!(self.may_install(&canister));
+        let install = Install {
+            call: Arc::clone(call.call),
+            mode,
+            upgrade,
+            module: Arc::from(arg.wasm_module.into_vec()),
+            arg: Arc::from(arg.arg.into_vec()),
+            caller_version: arg.sender_canister_version,
+            assembly,
+        };
+        let input = Input::Install(Arc::new(install));
+        canister.paused = Some(PausedMessage { input, slices: 0, time: self.state.time });
+        let id = canister.id;
+        match self.run_in_hand(canister, work) {
+            Ok(()) => Ok(Ok(Answered::Later)),
+            Err(error) => Err(Stuck { canister: id, error }),
+        }
+    }
+}
+
+/// Does an install on the copy of the canister, and answers the call.
+pub(crate) async fn install(staged: &mut Staged, install: &Install) -> Result<Installed, BackendError> {
+    let call = &install.call;
+    let before = staged.canister.clone();
+    let (result, instructions) = match Installing::prepay(staged, call.origin.caller()) {
+        Ok(mut installing) => {
+            let result = installing.install(install).await?;
+            let used = installing.used;
+            match &result {
+                Ok(_) => installing.paid(),
+                Err(_) => installing.undone(before),
+            }
+            (result, used)
+        }
+        Err(error) => (Err(error), 0),
+    };
+    let done = result.is_ok();
     let verdict = match result {
-        Ok(()) => Verdict::Reply(Arc::from(CANDID_EMPTY)),
+        Ok(module) => {
+            let details = ChangeDetails::CodeDeployment(install.mode, module.hash);
+            note_change(staged.env.time, call, &mut staged.canister, install.caller_version, details);
+            Verdict::Reply(Arc::from(CANDID_EMPTY))
+        }
         Err(error) => Verdict::Error(error),
     };
     staged.outputs.extend(answer(Principal::management_canister(), &call.origin, verdict, call.cycles));
-    Ok(installed)
-}
-
-async fn install_code(staged: &mut Staged, call: &ManagementCall) -> Step<()> {
-    let arg: types::Install = guest!(decode("install_code", &call.arg));
-    let caller = call.origin.caller();
-    guest!(require_controller(&staged.canister, caller));
-    let (mode, upgrade) = match arg.mode {
-        types::InstallMode::Install => (InstallMode::Install, None),
-        types::InstallMode::Reinstall => (InstallMode::Reinstall, None),
-        types::InstallMode::Upgrade(options) => {
-            let options = options.unwrap_or_default();
-            let upgrade = Upgrade {
-                skip_pre_upgrade: options.skip_pre_upgrade.unwrap_or(false),
-                persistence: options.wasm_memory_persistence,
-            };
-            (InstallMode::Upgrade, Some(upgrade))
-        }
-    };
-    guest!(mode_fits(&staged.canister, mode));
-    let before = staged.canister.clone();
-    let mut installing = guest!(Installing::prepay(staged, caller));
-    match installing.install(&arg.wasm_module, arg.arg, mode, upgrade).await? {
-        Ok(module) => {
-            installing.paid();
-            let details = ChangeDetails::CodeDeployment(mode, module.hash);
-            note_change(staged.env.time, call, &mut staged.canister, arg.sender_canister_version, details);
-            Ok(Ok(()))
-        }
-        Err(error) => {
-            installing.undone(before);
-            Ok(Err(error))
-        }
-    }
+    Ok(Installed { done, instructions })
 }
 
 fn mode_fits(canister: &CanisterState, mode: InstallMode) -> Result<(), UserError> {
@@ -118,15 +146,14 @@ fn has_persistence(module: &Module) -> bool {
 }
 
 /// Whether the heap survives: asked for, and the new module made for it; never lost by omission.
-fn keeps_heap(installing: &Installing<'_>, new: &Module, upgrade: Upgrade) -> Result<bool, UserError> {
-    let canister = &installing.staged.canister;
+fn keeps_heap(canister: &CanisterState, new: &Module, upgrade: UpgradeOptions) -> Result<bool, UserError> {
     let contract = |text: &str| Err(text::from_canister(canister.id, ErrorCode::CONTRACT_VIOLATION, text));
-    match upgrade.persistence {
-        Some(types::Persistence::Keep) if has_persistence(new) => Ok(true),
-        Some(types::Persistence::Keep) => contract(
+    match upgrade.keep_heap {
+        Some(true) if has_persistence(new) => Ok(true),
+        Some(true) => contract(
             "Invalid upgrade option: Enhanced orthogonal persistence requires a module with the private custom section `enhanced-orthogonal-persistence`",
         ),
-        Some(types::Persistence::Replace) => Ok(false),
+        Some(false) => Ok(false),
         None if canister.module().is_some_and(|old| has_persistence(old)) => contract(
             "Missing upgrade option: Enhanced orthogonal persistence requires the `wasm_memory_persistence` upgrade option",
         ),
@@ -150,16 +177,12 @@ impl<'a> Installing<'a> {
         Ok(Self { staged, caller, instructions_left: limit, used: 0, prepaid: price })
     }
 
-    async fn install(
-        &mut self,
-        wasm: &[u8],
-        arg: ByteBuf,
-        mode: InstallMode,
-        upgrade: Option<Upgrade>,
-    ) -> Step<Arc<Module>> {
+    async fn install(&mut self, install: &Install) -> Step<Arc<Module>> {
+        let Install { mode, upgrade, module, arg, assembly, .. } = install;
+        guest!(self.spend(*assembly));
         let env = &self.staged.env;
         let compiled = retried(&*env.backend, || {
-            let compiled = env.compiler.compile(wasm)?;
+            let compiled = env.compiler.compile(module)?;
             if let Ok(module) = &compiled {
                 check_interface(&module.interface, &env.config.limits)?;
             }
@@ -174,23 +197,17 @@ impl<'a> Installing<'a> {
             }
         };
         guest!(self.spend(module.interface.compile_instructions));
-        let keep = match upgrade {
-            Some(upgrade) => guest!(keeps_heap(self, &module, upgrade)),
-            None => false,
-        };
-        let exports = module.interface.exports;
-        if let Some(upgrade) = upgrade
-            && !upgrade.skip_pre_upgrade
-            && self.exports_pre_upgrade()
-        {
+        let is_upgrade = *mode == InstallMode::Upgrade;
+        let keep = is_upgrade && guest!(keeps_heap(&self.staged.canister, &module, *upgrade));
+        if is_upgrade && !upgrade.skip_pre_upgrade && self.exports_pre_upgrade() {
             guest!(self.run(EntryPoint::PreUpgrade).await?);
         }
-        guest!(self.replace_code(&module, mode, keep)?);
-        let arg: Arc<[u8]> = Arc::from(arg.into_vec());
+        guest!(self.replace_code(&module, *mode, keep)?);
+        let (exports, arg) = (module.interface.exports, Arc::clone(arg));
         if exports.start {
             guest!(self.run(EntryPoint::Start).await?);
         }
-        if mode == InstallMode::Upgrade {
+        if is_upgrade {
             if exports.post_upgrade {
                 guest!(self.run(EntryPoint::PostUpgrade { arg }).await?);
             }
@@ -248,10 +265,11 @@ impl<'a> Installing<'a> {
             let text = format!("Invalid upgrade option: the Wasm memory can't be kept: {why}");
             return Ok(Err(text::from_canister(canister.id, ErrorCode::CONTRACT_VIOLATION, &text)));
         }
-        let before = canister.memory_bytes();
+        let before = canister.memory_taken();
+        let arena = canister.arena().cloned();
         let old = canister.code.take();
-        let arena = match &old {
-            Some(code) => Arc::clone(&code.arena),
+        let arena = match arena {
+            Some(arena) => arena,
             None => {
                 retried(&*env.backend, || Ok(Arena::within(env.memory.arena_bytes, &env.memory.budget)?))?
             }
@@ -279,7 +297,7 @@ impl<'a> Installing<'a> {
             canister.log.clear();
         }
         canister.update_hook();
-        let growth = canister.memory_bytes().saturating_sub(before);
+        let growth = canister.memory_taken().saturating_sub(before);
         Ok(memory_fits(env, canister, growth))
     }
 
@@ -316,8 +334,9 @@ impl<'a> Installing<'a> {
         let Staged { env, canister, executed, .. } = self.staged;
         *canister = before;
         canister.balance = canister.balance.saturating_sub(price);
+        let capacity = canister.log_capacity();
         for line in executed.iter().flat_map(|Executed { logs, .. }| logs) {
-            canister.log.push(env.time, &line.text, env.config.limits.log_bytes);
+            canister.log.push(env.time, &line.text, capacity);
         }
     }
 }

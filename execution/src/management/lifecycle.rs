@@ -8,7 +8,8 @@ use crate::management::settings::changed;
 use crate::management::{Answered, Management, types};
 use crate::run::{CANDID_EMPTY, stop_when_idle};
 use crate::state::{
-    CanisterState, Change, ChangeDetails, Hook, ManagementCall, Origin, Settings, Status, StopWaiter,
+    CanisterState, Change, ChangeDetails, ChunkStore, Hook, ManagementCall, Origin, Settings, Status,
+    StopWaiter,
 };
 use crate::subnet::Subnet;
 use crate::{Cycles, ErrorCode, Nanoseconds, Principal, UserError, text};
@@ -55,10 +56,13 @@ impl Subnet {
     ) -> Result<Principal, UserError> {
         let defaults = Settings::new(vec![call.caller()]);
         let settings = changed(&defaults, settings.unwrap_or_default())?;
-        let id = self.next_id()?;
-        let mut canister = CanisterState::new(id, Vec::new(), balance, self.state.time);
         let details = ChangeDetails::Creation(settings.controllers.clone());
+        // The id comes last: a refusal uses none.
+        let mut canister = CanisterState::new(call.caller(), Vec::new(), balance, self.state.time);
         canister.settings = Arc::new(settings);
+        self.allocations_fit(None, &canister)?;
+        let id = self.next_id()?;
+        canister.id = id;
         self.note_change(call, &mut canister, caller_version, details);
         self.put(canister);
         Ok(id)
@@ -188,11 +192,12 @@ pub(super) fn note_change(
 }
 
 /// Takes code and memory away. Open callers get code 4; late responses will only credit cycles.
-fn uninstall(canister: &mut CanisterState) -> Vec<Output> {
+pub(super) fn uninstall(canister: &mut CanisterState) -> Vec<Output> {
     canister.code = None;
     canister.certified_data.clear();
     canister.global_timer = 0;
     canister.log.clear();
+    canister.chunks = ChunkStore::default();
     canister.hook = Hook::NotSatisfied;
     canister.inputs.tasks.clear();
     canister.version += 1;
@@ -214,7 +219,7 @@ fn uninstall(canister: &mut CanisterState) -> Vec<Output> {
     outputs
 }
 
-/// A canister that can't pay for its storage: code gone, allocations 0, the history forgotten.
+/// A canister that can't pay for its storage: code and snapshots gone, allocations 0, the history forgotten.
 pub(crate) fn run_out(canister: &mut CanisterState) -> Vec<Output> {
     let outputs = uninstall(canister);
     let mut settings = Settings::clone(&canister.settings);
@@ -222,5 +227,6 @@ pub(crate) fn run_out(canister: &mut CanisterState) -> Vec<Output> {
     settings.memory_allocation = 0;
     canister.settings = Arc::new(settings);
     canister.history.recent.clear();
+    canister.snapshots.taken.clear();
     outputs
 }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::management::candid_io::{decode, number};
+use candid::Nat;
+
+use crate::management::candid_io::decode;
 use crate::management::{Answered, Management, types};
 use crate::run::CANDID_EMPTY;
-use crate::state::{ChangeDetails, LogVisibility, Settings};
+use crate::state::{CanisterState, ChangeDetails, Settings, Visibility};
 use crate::subnet::Subnet;
 use crate::{ErrorCode, Principal, UserError};
 
@@ -15,11 +17,29 @@ const CONTROLLERS_MAX: usize = 10;
 const VARIABLES_MAX: usize = 20;
 /// Bytes of a name or value of an environment variable.
 const VARIABLE_BYTES_MAX: usize = 128;
-/// Viewers of a log.
+/// Viewers of a log, of snapshots or of a status.
 const VIEWERS_MAX: usize = 10;
+/// Largest memory allocation and `wasm_memory_limit`, bytes.
+const MEMORY_BYTES_MAX: u64 = 1 << 48;
+/// Smallest log that isn't off, bytes.
+const LOG_BYTES_MIN: u64 = 4 << 10;
+/// Largest log, bytes.
+const LOG_BYTES_MAX: u64 = 2 << 20;
 
 fn invalid(text: String) -> UserError {
     UserError::new(ErrorCode::INVALID_MANAGEMENT_PAYLOAD, text)
+}
+
+fn refused(text: String) -> UserError {
+    UserError::new(ErrorCode::CONTRACT_VIOLATION, text)
+}
+
+/// A number of a setting, at most `max`.
+fn at_most<T: TryFrom<u128> + Into<u128> + Copy>(what: &str, value: &Nat, max: T) -> Result<T, UserError> {
+    let number = u128::try_from(value.0.clone()).ok().filter(|number| *number <= max.into());
+    number
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| refused(format!("{what} of {value}, at most {} allowed", max.into())))
 }
 
 /// `current` with what `changes` sets.
@@ -28,34 +48,46 @@ pub(super) fn changed(current: &Settings, changes: types::Settings) -> Result<Se
     if let Some(given) = changes.controllers {
         settings.controllers = controllers(given)?;
     }
-    if let Some(value) = &changes.compute_allocation {
-        settings.compute_allocation = number("compute_allocation", value)?;
-        if settings.compute_allocation > 100 {
-            let text =
-                format!("Compute allocation of {} percent, at most 100 allowed", settings.compute_allocation);
-            return Err(UserError::new(ErrorCode::CONTRACT_VIOLATION, text));
+    let numbers = [
+        (&mut settings.compute_allocation, &changes.compute_allocation, "compute_allocation", 100),
+        (&mut settings.memory_allocation, &changes.memory_allocation, "memory_allocation", MEMORY_BYTES_MAX),
+        (&mut settings.freezing_threshold, &changes.freezing_threshold, "freezing_threshold", u64::MAX),
+        (&mut settings.wasm_memory_limit, &changes.wasm_memory_limit, "wasm_memory_limit", MEMORY_BYTES_MAX),
+        (
+            &mut settings.wasm_memory_threshold,
+            &changes.wasm_memory_threshold,
+            "wasm_memory_threshold",
+            u64::MAX,
+        ),
+        (&mut settings.log_memory_limit, &changes.log_memory_limit, "log_memory_limit", LOG_BYTES_MAX),
+    ];
+    for (setting, value, what, max) in numbers {
+        if let Some(value) = value {
+            *setting = at_most(what, value, max)?;
         }
     }
-    let numbers = [
-        (&mut settings.memory_allocation, &changes.memory_allocation, "memory_allocation"),
-        (&mut settings.freezing_threshold, &changes.freezing_threshold, "freezing_threshold"),
-        (&mut settings.wasm_memory_limit, &changes.wasm_memory_limit, "wasm_memory_limit"),
-        (&mut settings.wasm_memory_threshold, &changes.wasm_memory_threshold, "wasm_memory_threshold"),
-    ];
-    for (setting, value, what) in numbers {
-        if let Some(value) = value {
-            *setting = number(what, value)?;
-        }
+    if (1..LOG_BYTES_MIN).contains(&settings.log_memory_limit) {
+        return Err(refused(format!(
+            "log_memory_limit of {}, 0 or at least {LOG_BYTES_MIN} allowed",
+            settings.log_memory_limit
+        )));
     }
     if let Some(value) = &changes.reserved_cycles_limit {
-        settings.reserved_cycles_limit = number("reserved_cycles_limit", value)?;
+        settings.reserved_cycles_limit = at_most("reserved_cycles_limit", value, u128::MAX)?;
     }
     if let Some(value) = &changes.minimum_incoming_canister_call_cycles {
         settings.minimum_incoming_canister_call_cycles =
-            number("minimum_incoming_canister_call_cycles", value)?;
+            at_most("minimum_incoming_canister_call_cycles", value, u128::MAX)?;
     }
-    if let Some(given) = changes.log_visibility {
-        settings.log_visibility = log_visibility(given)?;
+    let visibilities = [
+        (&mut settings.log_visibility, changes.log_visibility),
+        (&mut settings.snapshot_visibility, changes.snapshot_visibility),
+        (&mut settings.status_visibility, changes.status_visibility),
+    ];
+    for (setting, given) in visibilities {
+        if let Some(given) = given {
+            *setting = visibility(given)?;
+        }
     }
     if let Some(given) = changes.environment_variables {
         settings.environment_variables = variables(given)?;
@@ -72,15 +104,17 @@ fn controllers(mut given: Vec<Principal>) -> Result<Vec<Principal>, UserError> {
     Ok(given)
 }
 
-fn log_visibility(given: types::LogVisibility) -> Result<LogVisibility, UserError> {
+fn visibility(given: types::Visibility) -> Result<Visibility, UserError> {
     Ok(match given {
-        types::LogVisibility::Controllers => LogVisibility::Controllers,
-        types::LogVisibility::Public => LogVisibility::Public,
-        types::LogVisibility::AllowedViewers(viewers) if viewers.len() <= VIEWERS_MAX => {
-            LogVisibility::AllowedViewers(viewers)
-        }
-        types::LogVisibility::AllowedViewers(viewers) => {
-            return Err(invalid(format!("{} log viewers, at most {VIEWERS_MAX} allowed", viewers.len())));
+        types::Visibility::Controllers => Visibility::Controllers,
+        types::Visibility::Public => Visibility::Public,
+        types::Visibility::AllowedViewers(mut viewers) => {
+            viewers.sort_unstable();
+            viewers.dedup();
+            if viewers.len() > VIEWERS_MAX {
+                return Err(invalid(format!("{} viewers, at most {VIEWERS_MAX} allowed", viewers.len())));
+            }
+            Visibility::AllowedViewers(viewers)
         }
     })
 }
@@ -110,7 +144,8 @@ fn variables(given: Vec<types::EnvironmentVariable>) -> Result<Vec<(String, Stri
 impl Subnet {
     pub(super) fn update_settings(&mut self, call: &Management<'_>) -> Result<Answered, UserError> {
         let arg: types::UpdateSettings = decode("update_settings", &call.call.arg)?;
-        let mut canister = self.controlled(call, arg.canister_id)?.clone();
+        let before = self.controlled(call, arg.canister_id)?;
+        let mut canister = before.clone();
         let settings = changed(&canister.settings, arg.settings)?;
         if settings.reserved_cycles_limit < canister.reserved {
             let text = format!(
@@ -119,24 +154,60 @@ impl Subnet {
             );
             return Err(UserError::new(ErrorCode::RESERVED_LIMIT_TOO_LOW, text));
         }
-        let subnet_memory = self.config.limits.subnet_memory_bytes;
-        if settings.memory_allocation > subnet_memory {
-            let text = format!(
-                "Memory allocation of {} bytes, the subnet has {subnet_memory}",
-                settings.memory_allocation
-            );
-            return Err(UserError::new(ErrorCode::SUBNET_OVERSUBSCRIBED, text));
-        }
         let new_controllers = settings.controllers != canister.settings.controllers;
         let controllers = settings.controllers.clone();
         canister.settings = Arc::new(settings);
+        self.allocations_fit(Some(before), &canister)?;
         canister.version += 1;
         canister.update_hook();
+        canister.log.trim(canister.log_capacity());
         if new_controllers {
             let details = ChangeDetails::ControllersChange(controllers);
             self.note_change(call, &mut canister, arg.sender_canister_version, details);
         }
         self.put(canister);
         Ok(Answered::Now(CANDID_EMPTY.to_vec(), call.call.cycles))
+    }
+
+    /// Whether the subnet has what is newly allocated, and the canister can pay for it.
+    pub(super) fn allocations_fit(
+        &self,
+        before: Option<&CanisterState>,
+        canister: &CanisterState,
+    ) -> Result<(), UserError> {
+        let limits = &self.config.limits;
+        let (compute, memory) = (canister.settings.compute_allocation, canister.settings.memory_allocation);
+        let (compute_before, memory_before) = before
+            .map_or((0, 0), |before| (before.settings.compute_allocation, before.settings.memory_allocation));
+        let missing = canister.missing(limits);
+        if compute > compute_before {
+            let taken = self.state.compute_percent.saturating_sub(compute_before);
+            let free = limits.subnet_compute_percent.saturating_sub(taken);
+            if compute > free {
+                let text = format!("Compute allocation of {compute} percent, the subnet has {free} left");
+                return Err(UserError::new(ErrorCode::SUBNET_OVERSUBSCRIBED, text));
+            }
+            if missing > 0 {
+                let text = format!(
+                    "Cannot increase compute allocation to {compute}% due to insufficient cycles. At least {missing} additional cycles are required."
+                );
+                return Err(UserError::new(ErrorCode::CYCLES_COMPUTE_ALLOCATION, text));
+            }
+        }
+        if memory > memory_before {
+            let taken = self.state.memory_bytes.saturating_sub(before.map_or(0, CanisterState::memory_taken));
+            let free = limits.subnet_memory_bytes.saturating_sub(taken);
+            if canister.memory_taken() > free {
+                let text = format!("Memory allocation of {memory} bytes, the subnet has {free} left");
+                return Err(UserError::new(ErrorCode::SUBNET_OVERSUBSCRIBED, text));
+            }
+            if missing > 0 {
+                let text = format!(
+                    "Cannot increase memory allocation to {memory} bytes due to insufficient cycles. At least {missing} additional cycles are required."
+                );
+                return Err(UserError::new(ErrorCode::CYCLES_MEMORY_ALLOCATION, text));
+            }
+        }
+        Ok(())
     }
 }

@@ -1,11 +1,11 @@
 //! `canister_status` and `canister_info`.
 
-use candid::Nat;
+use candid::{Nat, Reserved};
 use serde_bytes::ByteBuf;
 
 use crate::management::candid_io::{decode, encode};
 use crate::management::{Answered, Management, not_controller, types};
-use crate::state::{CanisterState, ChangeDetails, InstallMode, LogVisibility, Status};
+use crate::state::{CanisterState, ChangeDetails, InstallMode, Status, Visibility};
 use crate::subnet::Subnet;
 use crate::{Limits, Principal, UserError, text};
 
@@ -14,13 +14,14 @@ const CHANGES_MAX: u64 = 20;
 /// Seconds in a day.
 const DAY: u64 = 86_400;
 
-/// The Candid record of `canister_status`, for a controller or the canister itself.
-pub(crate) fn canister_status(
+/// The Candid record of `canister_status`, for a controller, the canister itself and whom `status_visibility` names.
+pub(super) fn canister_status(
     canister: &CanisterState,
     caller: Principal,
     limits: &Limits,
 ) -> Result<Vec<u8>, UserError> {
-    if caller != canister.id && !canister.is_controlled_by(&caller) {
+    let visible = canister.settings.status_visibility.allows(&caller);
+    if caller != canister.id && !canister.is_controlled_by(&caller) && !visible {
         return Err(not_controller(canister, caller));
     }
     let mut day = canister.freezing();
@@ -59,17 +60,24 @@ fn definite_settings(canister: &CanisterState) -> types::DefiniteSettings {
         reserved_cycles_limit: Nat::from(settings.reserved_cycles_limit),
         wasm_memory_limit: Nat::from(settings.wasm_memory_limit),
         wasm_memory_threshold: Nat::from(settings.wasm_memory_threshold),
-        log_visibility: match &settings.log_visibility {
-            LogVisibility::Controllers => types::LogVisibility::Controllers,
-            LogVisibility::Public => types::LogVisibility::Public,
-            LogVisibility::AllowedViewers(viewers) => types::LogVisibility::AllowedViewers(viewers.clone()),
-        },
+        log_visibility: visibility(&settings.log_visibility),
+        log_memory_limit: Nat::from(settings.log_memory_limit),
+        snapshot_visibility: visibility(&settings.snapshot_visibility),
+        status_visibility: visibility(&settings.status_visibility),
         environment_variables: settings
             .environment_variables
             .iter()
             .map(|(name, value)| types::EnvironmentVariable { name: name.clone(), value: value.clone() })
             .collect(),
         minimum_incoming_canister_call_cycles: Nat::from(settings.minimum_incoming_canister_call_cycles),
+    }
+}
+
+fn visibility(of: &Visibility) -> types::Visibility {
+    match of {
+        Visibility::Controllers => types::Visibility::Controllers,
+        Visibility::Public => types::Visibility::Public,
+        Visibility::AllowedViewers(viewers) => types::Visibility::AllowedViewers(viewers.clone()),
     }
 }
 
@@ -81,13 +89,11 @@ fn memory_metrics(canister: &CanisterState) -> types::MemoryMetrics {
         stable_memory_size: of(|code| code.stable.bytes()),
         global_memory_size: of(|code| code.globals.len() as u64 * 8),
         wasm_binary_size: of(|code| code.module.wasm_bytes),
-        custom_sections_size: of(|code| {
-            let sections = code.module.interface.custom_sections.iter();
-            sections.map(|(name, section)| (name.len() + section.content.len()) as u64).sum()
-        }),
+        custom_sections_size: of(crate::state::Code::custom_sections_bytes),
         canister_history_size: Nat::from(0_u8),
-        wasm_chunk_store_size: Nat::from(0_u8),
-        snapshots_size: Nat::from(0_u8),
+        wasm_chunk_store_size: Nat::from(canister.chunks.bytes()),
+        snapshots_size: Nat::from(canister.snapshots.bytes()),
+        log_memory_store_size: Nat::from(canister.log.bytes),
     }
 }
 
@@ -148,6 +154,15 @@ fn change(change: &crate::state::Change) -> types::Change {
             },
             ChangeDetails::ControllersChange(controllers) => {
                 types::ChangeDetails::ControllersChange { controllers: controllers.clone() }
+            }
+            ChangeDetails::LoadSnapshot { snapshot, version, taken_at } => {
+                types::ChangeDetails::LoadSnapshot {
+                    from_canister_id: None,
+                    snapshot_id: ByteBuf::from(snapshot.to_bytes()),
+                    canister_version: *version,
+                    taken_at_timestamp: *taken_at,
+                    source: types::SnapshotSource::TakenFromCanister(Reserved),
+                }
             }
         },
     }

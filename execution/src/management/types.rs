@@ -1,6 +1,6 @@
 //! Candid types of the management canister: wire types, apart from the state.
 
-use candid::{CandidType, Nat};
+use candid::{CandidType, Nat, Reserved};
 use serde::Deserialize;
 use serde_bytes::ByteBuf;
 
@@ -18,7 +18,7 @@ pub(super) struct EnvironmentVariable {
 }
 
 #[derive(CandidType, Deserialize)]
-pub(super) enum LogVisibility {
+pub(super) enum Visibility {
     #[serde(rename = "controllers")]
     Controllers,
     #[serde(rename = "public")]
@@ -36,7 +36,10 @@ pub(super) struct Settings {
     pub(super) reserved_cycles_limit: Option<Nat>,
     pub(super) wasm_memory_limit: Option<Nat>,
     pub(super) wasm_memory_threshold: Option<Nat>,
-    pub(super) log_visibility: Option<LogVisibility>,
+    pub(super) log_visibility: Option<Visibility>,
+    pub(super) log_memory_limit: Option<Nat>,
+    pub(super) snapshot_visibility: Option<Visibility>,
+    pub(super) status_visibility: Option<Visibility>,
     pub(super) environment_variables: Option<Vec<EnvironmentVariable>>,
     pub(super) minimum_incoming_canister_call_cycles: Option<Nat>,
 }
@@ -132,7 +135,10 @@ pub(super) struct DefiniteSettings {
     pub(super) reserved_cycles_limit: Nat,
     pub(super) wasm_memory_limit: Nat,
     pub(super) wasm_memory_threshold: Nat,
-    pub(super) log_visibility: LogVisibility,
+    pub(super) log_visibility: Visibility,
+    pub(super) log_memory_limit: Nat,
+    pub(super) snapshot_visibility: Visibility,
+    pub(super) status_visibility: Visibility,
     pub(super) environment_variables: Vec<EnvironmentVariable>,
     pub(super) minimum_incoming_canister_call_cycles: Nat,
 }
@@ -147,6 +153,7 @@ pub(super) struct MemoryMetrics {
     pub(super) canister_history_size: Nat,
     pub(super) wasm_chunk_store_size: Nat,
     pub(super) snapshots_size: Nat,
+    pub(super) log_memory_store_size: Nat,
 }
 
 #[derive(CandidType, Deserialize)]
@@ -197,6 +204,12 @@ pub(super) enum DeploymentMode {
 }
 
 #[derive(CandidType, Deserialize)]
+pub(super) enum SnapshotSource {
+    #[serde(rename = "taken_from_canister")]
+    TakenFromCanister(Reserved),
+}
+
+#[derive(CandidType, Deserialize)]
 pub(super) enum ChangeDetails {
     #[serde(rename = "creation")]
     Creation { controllers: Vec<Principal> },
@@ -206,6 +219,14 @@ pub(super) enum ChangeDetails {
     CodeDeployment { mode: DeploymentMode, module_hash: ByteBuf },
     #[serde(rename = "controllers_change")]
     ControllersChange { controllers: Vec<Principal> },
+    #[serde(rename = "load_snapshot")]
+    LoadSnapshot {
+        from_canister_id: Option<Principal>,
+        snapshot_id: ByteBuf,
+        canister_version: u64,
+        taken_at_timestamp: u64,
+        source: SnapshotSource,
+    },
 }
 
 #[derive(CandidType, Deserialize)]

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use imbl::{OrdMap, Vector};
 use sha2::{Digest, Sha256};
 
-use crate::root::{MemoryRoot, Root};
+use crate::root::{CanisterRoot, MemoryRoot, Root, SnapshotRoots};
 use crate::state::{
-    CallContext, Calls, CanisterMessage, CanisterState, Change, ChangeDetails, Code, History, Hook, Ingress,
-    IngressRecord, IngressStatus, Input, Inputs, InstallMode, Log, LogRecord, LogVisibility, ManagementCall,
-    MessageId, Origin, PausedMessage, Payload, PendingCall, Request, Response, Settings, Source, Status,
-    StopWaiter, Task, TaskPointer,
+    CallContext, Calls, CanisterMessage, CanisterSnapshot, CanisterSnapshots, CanisterState, Change,
+    ChangeDetails, ChunkStore, Code, Debit, History, Hook, Ingress, IngressRecord, IngressStatus, Input,
+    Inputs, Install, InstallMode, Log, LogRecord, ManagementCall, MessageId, Origin, PausedMessage, Payload,
+    PendingCall, PendingManagement, Request, Response, Settings, SnapshotId, Source, Status, StopWaiter,
+    Task, TaskPointer, UpgradeOptions, Visibility,
 };
 use crate::{Callback, ErrorCode, GlobalValue, ModuleHash, Principal, UserError};
 
@@ -66,17 +67,21 @@ feed_number!(u8, u16, u32, u64, u128);
 
 feed_struct! {
     CallContext { origin, answered, deleted, available, time, instructions, calls_out }
-    Calls { next_context, next_callback, contexts, callbacks, outstanding }
+    Calls { next_context, next_callback, contexts, callbacks, outstanding, guaranteed }
     Callback { function, environment }
     Change { time, version, origin, origin_version, by_user, details }
+    Debit { amount, round }
     History { total, recent }
     Ingress { sender, receiver, method, arg, nonce }
     IngressRecord { receiver, sender, status, time }
-    Inputs { tasks, canisters, turns, ingress, next }
+    Inputs { tasks, canisters, turns, ingress, next, bytes }
     Log { next, bytes, records }
     LogRecord { index, time, text }
     ManagementCall { origin, method, arg, cycles }
+    Install { call, mode, upgrade, module, arg, caller_version, assembly }
     PausedMessage { input, slices, time }
+    PendingManagement { next, calls }
+    UpgradeOptions { skip_pre_upgrade, keep_heap }
     PendingCall {
         context, callee, on_reply, on_reject, on_cleanup, cycles_sent, execution_prepaid,
         transmission_prepaid, deadline,
@@ -85,20 +90,16 @@ feed_struct! {
     Response { respondent, receiver, callback, payload, refund }
     Settings {
         controllers, compute_allocation, memory_allocation, freezing_threshold, reserved_cycles_limit,
-        wasm_memory_limit, wasm_memory_threshold, log_visibility, environment_variables,
-        minimum_incoming_canister_call_cycles,
+        wasm_memory_limit, wasm_memory_threshold, log_visibility, log_memory_limit, snapshot_visibility,
+        status_visibility, environment_variables, minimum_incoming_canister_call_cycles,
     }
+    SnapshotId { canister, number }
     StopWaiter { origin, cycles, since }
     UserError { code, description }
 }
 
-/// A canister; its memories through the caches of their hashes.
-pub(super) fn canister(
-    canister: &CanisterState,
-    hash: &mut Hasher,
-    heap: &mut MemoryRoot,
-    stable: &mut MemoryRoot,
-) {
+/// A canister; what is large in it through the caches of its hashes.
+pub(super) fn canister(canister: &CanisterState, hash: &mut Hasher, roots: &mut CanisterRoot) {
     let CanisterState {
         id,
         settings,
@@ -112,6 +113,10 @@ pub(super) fn canister(
         task_pointer,
         history,
         log,
+        chunks,
+        snapshots,
+        install_debit,
+        heap_delta,
         inputs,
         paused,
         calls,
@@ -130,6 +135,10 @@ pub(super) fn canister(
     task_pointer.feed(hash);
     history.feed(hash);
     log.feed(hash);
+    chunks.feed(hash);
+    self::snapshots(snapshots, hash, &mut roots.snapshots);
+    install_debit.feed(hash);
+    heap_delta.feed(hash);
     inputs.feed(hash);
     paused.feed(hash);
     calls.feed(hash);
@@ -138,9 +147,34 @@ pub(super) fn canister(
         None => 0_u8.feed(hash),
         Some(installed) => {
             1_u8.feed(hash);
-            code(installed, hash, heap, stable);
+            code(installed, hash, &mut roots.heap, &mut roots.stable);
         }
     }
+}
+
+/// Snapshots never change: each is hashed once.
+fn snapshots(snapshots: &CanisterSnapshots, hash: &mut Hasher, roots: &mut SnapshotRoots) {
+    let CanisterSnapshots { next, taken } = snapshots;
+    next.feed(hash);
+    (taken.len() as u64).feed(hash);
+    roots.retain(|number, (seen, _)| taken.get(number).is_some_and(|now| Arc::ptr_eq(now, seen)));
+    for (number, snapshot) in taken {
+        number.feed(hash);
+        let (_, root) =
+            roots.entry(*number).or_insert_with(|| (Arc::clone(snapshot), snapshot_root(snapshot)));
+        root.feed(hash);
+    }
+}
+
+fn snapshot_root(snapshot: &CanisterSnapshot) -> Root {
+    let CanisterSnapshot { taken_at, version, code: of, certified_data, chunks } = snapshot;
+    let mut hash = Hasher::new("snapshot");
+    taken_at.feed(&mut hash);
+    version.feed(&mut hash);
+    code(of, &mut hash, &mut MemoryRoot::default(), &mut MemoryRoot::default());
+    certified_data.feed(&mut hash);
+    chunks.feed(&mut hash);
+    hash.finish()
 }
 
 fn code(code: &Code, hash: &mut Hasher, heap_root: &mut MemoryRoot, stable_root: &mut MemoryRoot) {
@@ -152,6 +186,15 @@ fn code(code: &Code, hash: &mut Hasher, heap_root: &mut MemoryRoot, stable_root:
     (globals.len() as u64).feed(hash);
     globals.iter().for_each(|value| value.feed(hash));
     installed.feed(hash);
+}
+
+impl Feed for ChunkStore {
+    fn feed(&self, hash: &mut Hasher) {
+        // A chunk is its hash.
+        let Self { chunks } = self;
+        (chunks.len() as u64).feed(hash);
+        chunks.keys().for_each(|chunk| chunk.feed(hash));
+    }
 }
 
 impl Feed for bool {
@@ -299,6 +342,7 @@ feed_enum! {
         Self::CodeUninstall => 1, [];
         Self::CodeDeployment(mode, module) => 2, [mode, module];
         Self::ControllersChange(controllers) => 3, [controllers];
+        Self::LoadSnapshot { snapshot, version, taken_at } => 4, [snapshot, version, taken_at];
     }
     Hook {
         Self::NotSatisfied => 0, [];
@@ -309,7 +353,7 @@ feed_enum! {
         Self::Task(task) => 0, [task];
         Self::Canister(message) => 1, [message];
         Self::Ingress(ingress) => 2, [ingress];
-        Self::Management(call) => 3, [call];
+        Self::Install(install) => 3, [install];
     }
     IngressStatus {
         Self::Unknown => 0, [];
@@ -323,7 +367,7 @@ feed_enum! {
         Self::Reinstall => 1, [];
         Self::Upgrade => 2, [];
     }
-    LogVisibility {
+    Visibility {
         Self::Controllers => 0, [];
         Self::Public => 1, [];
         Self::AllowedViewers(viewers) => 2, [viewers];

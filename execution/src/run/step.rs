@@ -22,6 +22,15 @@ impl Step {
     }
 }
 
+/// What came of an install.
+#[derive(Clone, Copy)]
+pub(crate) struct Installed {
+    /// Whether there is new code.
+    pub(crate) done: bool,
+    /// Instructions used, compilation included.
+    pub(crate) instructions: Instructions,
+}
+
 /// What a message did.
 pub(crate) struct Stepped {
     /// The canister after it.
@@ -31,8 +40,8 @@ pub(crate) struct Stepped {
     pub(crate) outputs: Vec<Output>,
     pub(crate) executed: Vec<Executed>,
     pub(crate) instructions: Instructions,
-    /// Whether new code was installed.
-    pub(crate) installed: bool,
+    /// If it was an install.
+    pub(crate) install: Option<Installed>,
 }
 
 impl Stepped {
@@ -51,24 +60,24 @@ pub(crate) fn begin(env: Arc<Env>, canister: CanisterState, input: Input, slices
     let balance_before = canister.balance;
     let mut staged = Staged::new(env, canister, slices_at_once);
     Step(Box::pin(async move {
-        let installed = staged.take(input).await?;
+        let install = staged.take(input).await?;
         stop_when_idle(&mut staged.canister, &mut staged.outputs);
         let Staged { canister, outputs, executed, instructions, .. } = staged;
-        Ok(Stepped { canister, balance_before, outputs, executed, instructions, installed })
+        Ok(Stepped { canister, balance_before, outputs, executed, instructions, install })
     }))
 }
 
 impl Staged {
-    /// Does all that an input asks for. Whether that brought new code.
-    async fn take(&mut self, input: Input) -> Result<bool, BackendError> {
+    /// Does all that an input asks for.
+    async fn take(&mut self, input: Input) -> Result<Option<Installed>, BackendError> {
         match input {
-            Input::Management(call) => return management::install(self, &call).await,
+            Input::Install(install) => return management::install(self, &install).await.map(Some),
             Input::Task(task) => self.task(task).await?,
             Input::Canister(CanisterMessage::Request(request)) => self.request(&request).await?,
             Input::Canister(CanisterMessage::Response(response)) => self.response(&response).await?,
             Input::Ingress(ingress) => self.ingress(&ingress).await?,
         }
-        Ok(false)
+        Ok(None)
     }
 }
 

@@ -5,6 +5,10 @@ use imbl::OrdMap;
 use crate::state::MessageId;
 use crate::{Callback, Cycles, Instructions, Nanoseconds, Principal};
 
+/// Callback slots that each canister has; further ones are shared by the whole subnet
+/// (`canister-execution.md` section 4.4).
+pub const CALLBACKS_GUARANTEED: usize = 50;
+
 /// Who waits for the answer of a call context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -94,9 +98,17 @@ pub struct Calls {
     pub callbacks: OrdMap<u64, PendingCall>,
     /// Number of callbacks by callee; no zeros.
     pub outstanding: OrdMap<Principal, usize>,
+    /// Callbacks of calls without a deadline: memory is kept free for their responses.
+    pub guaranteed: u64,
 }
 
 impl Calls {
+    /// Slots that it takes from those that the subnet shares.
+    #[must_use]
+    pub fn shared_slots(&self) -> usize {
+        self.callbacks.len().saturating_sub(CALLBACKS_GUARANTEED)
+    }
+
     /// Opens a call context.
     pub fn open(&mut self, origin: Origin, available: Cycles, time: Nanoseconds) -> u64 {
         let id = self.next_context;
@@ -124,6 +136,7 @@ impl Calls {
         let context = self.contexts.get_mut(&call.context).expect("calls are made by open contexts");
         context.calls_out += 1;
         *self.outstanding.entry(call.callee).or_insert(0) += 1;
+        self.guaranteed += u64::from(call.deadline == 0);
         self.callbacks.insert(id, call);
         id
     }
@@ -131,6 +144,7 @@ impl Calls {
     /// Takes the callback of a response that is about to run; `None` if it expired or never was.
     pub fn take(&mut self, callback: u64) -> Option<PendingCall> {
         let call = self.callbacks.remove(&callback)?;
+        self.guaranteed = self.guaranteed.saturating_sub(u64::from(call.deadline == 0));
         if let Some(context) = self.contexts.get_mut(&call.context) {
             context.calls_out = context.calls_out.saturating_sub(1);
         }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use execution_memory::{Arena, Memory};
 use imbl::Vector;
 
-use crate::state::{Calls, Input, Inputs, Origin, PausedMessage, Task};
+use crate::state::{
+    Calls, CanisterSnapshots, ChunkStore, Debit, Input, Inputs, Origin, PausedMessage, SnapshotId, Task,
+};
 use crate::{
     Cycles, Freezing, GlobalValue, Limits, Module, ModuleHash, Nanoseconds, Principal, RunStatus, Snapshot,
 };
@@ -14,6 +16,8 @@ use crate::{
 const CANISTER_BYTES: u64 = 256;
 /// Changes kept in a canister's history.
 const HISTORY_CHANGES_MAX: usize = 20;
+/// `log_memory_limit` of a new canister.
+const LOG_BYTES: u64 = 4096;
 /// `wasm_memory_limit` as the low-memory hook sees it when none is set.
 const HOOK_LIMIT_BYTES: u64 = 4 << 30;
 
@@ -32,6 +36,25 @@ pub struct Code {
     pub globals: Arc<[GlobalValue]>,
     /// Time of the round in which the module was installed.
     pub installed: Nanoseconds,
+}
+
+impl Code {
+    /// Bytes stored: memories, module, custom sections.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.heap
+            .bytes()
+            .saturating_add(self.stable.bytes())
+            .saturating_add(self.module.wasm_bytes)
+            .saturating_add(self.custom_sections_bytes())
+    }
+
+    /// Bytes of the `icp:` custom sections, names included.
+    #[must_use]
+    pub fn custom_sections_bytes(&self) -> u64 {
+        let sections = self.module.interface.custom_sections.iter();
+        sections.map(|(name, section)| (name.len() + section.content.len()) as u64).sum()
+    }
 }
 
 /// Status, with the stop calls that wait.
@@ -56,16 +79,28 @@ pub struct StopWaiter {
     pub since: Nanoseconds,
 }
 
-/// Who may read the log.
+/// Who may see something of a canister besides its controllers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum LogVisibility {
-    /// Controllers.
+pub enum Visibility {
+    /// Nobody.
     #[default]
     Controllers,
     /// Everybody.
     Public,
-    /// Controllers and these.
+    /// These, ascending.
     AllowedViewers(Vec<Principal>),
+}
+
+impl Visibility {
+    /// Whether `viewer`, who isn't a controller, may see it.
+    #[must_use]
+    pub fn allows(&self, viewer: &Principal) -> bool {
+        match self {
+            Self::Controllers => false,
+            Self::Public => true,
+            Self::AllowedViewers(viewers) => viewers.contains(viewer),
+        }
+    }
 }
 
 /// What controllers set.
@@ -86,7 +121,13 @@ pub struct Settings {
     /// Bytes.
     pub wasm_memory_threshold: u64,
     /// Who may read the log.
-    pub log_visibility: LogVisibility,
+    pub log_visibility: Visibility,
+    /// Bytes of log that are kept; 0: none.
+    pub log_memory_limit: u64,
+    /// Who may list the snapshots.
+    pub snapshot_visibility: Visibility,
+    /// Who may ask for the status.
+    pub status_visibility: Visibility,
     /// Sorted bytewise by name.
     pub environment_variables: Vec<(String, String)>,
     /// Calls of canisters with fewer cycles are rejected.
@@ -105,7 +146,10 @@ impl Settings {
             reserved_cycles_limit: 5_000_000_000_000,
             wasm_memory_limit: 3 << 30,
             wasm_memory_threshold: 0,
-            log_visibility: LogVisibility::Controllers,
+            log_visibility: Visibility::Controllers,
+            log_memory_limit: LOG_BYTES,
+            snapshot_visibility: Visibility::Controllers,
+            status_visibility: Visibility::Controllers,
             environment_variables: Vec::new(),
             minimum_incoming_canister_call_cycles: 0,
         }
@@ -156,6 +200,15 @@ pub enum ChangeDetails {
     CodeDeployment(InstallMode, ModuleHash),
     /// Its controllers changed.
     ControllersChange(Vec<Principal>),
+    /// It became what it was when a snapshot was taken.
+    LoadSnapshot {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The canister's version when it was taken.
+        version: u64,
+        /// When it was taken.
+        taken_at: Nanoseconds,
+    },
 }
 
 /// An entry of the history.
@@ -224,6 +277,11 @@ impl Log {
         self.bytes += text.len();
         self.records.push_back(LogRecord { index: self.next, time, text });
         self.next += 1;
+        self.trim(capacity);
+    }
+
+    /// Forgets the oldest records that don't fit into `capacity`.
+    pub fn trim(&mut self, capacity: usize) {
         while self.bytes > capacity || self.records.len() > capacity {
             let Some(oldest) = self.records.pop_front() else { break };
             self.bytes -= oldest.text.len();
@@ -264,6 +322,14 @@ pub struct CanisterState {
     pub history: History,
     /// Log.
     pub log: Log,
+    /// Chunk store.
+    pub chunks: ChunkStore,
+    /// Snapshots.
+    pub snapshots: CanisterSnapshots,
+    /// Instructions of installs ahead of the subnet's rate.
+    pub install_debit: Debit,
+    /// Bytes written ahead of the subnet's rate.
+    pub heap_delta: Debit,
     /// Input queues.
     pub inputs: Inputs,
     /// The message in hand, if one is paused.
@@ -293,6 +359,10 @@ impl CanisterState {
             task_pointer: TaskPointer::Timer,
             history: History::default(),
             log: Log::default(),
+            chunks: ChunkStore::default(),
+            snapshots: CanisterSnapshots::default(),
+            install_debit: Debit::default(),
+            heap_delta: Debit::default(),
             inputs: Inputs::default(),
             paused: None,
             calls: Calls::default(),
@@ -337,19 +407,49 @@ impl CanisterState {
         }
     }
 
-    /// Bytes stored: memories, module, log, custom sections.
+    /// Bytes stored: memories, module, custom sections, chunk store, snapshots.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        let code = self.code.as_ref().map_or(0, |code| {
-            let sections = code.module.interface.custom_sections.iter();
-            let sections: u64 = sections.map(|(name, s)| (name.len() + s.content.len()) as u64).sum();
-            code.heap
-                .bytes()
-                .saturating_add(code.stable.bytes())
-                .saturating_add(code.module.wasm_bytes)
-                .saturating_add(sections)
-        });
-        code.saturating_add(CANISTER_BYTES)
+        self.code
+            .as_ref()
+            .map_or(0, Code::bytes)
+            .saturating_add(self.chunks.bytes())
+            .saturating_add(self.snapshots.bytes())
+            .saturating_add(CANISTER_BYTES)
+    }
+
+    /// Bytes of the subnet's memory that are taken for it: what it stores, or its allocation if that is more.
+    #[must_use]
+    pub fn memory_taken(&self) -> u64 {
+        self.memory_bytes().max(self.settings.memory_allocation)
+    }
+
+    /// Whether it holds anything that storage is charged for and that it loses when it can't pay.
+    #[must_use]
+    pub fn holds_anything(&self) -> bool {
+        self.code.is_some() || !self.chunks.chunks.is_empty() || !self.snapshots.taken.is_empty()
+    }
+
+    /// Bytes of messages (`canister-execution.md` sections 3.6 and 4.4): what waits in its input queues, and what
+    /// is kept free for responses. A decision: both count for the one who gets the message, and a response
+    /// counts besides what was kept free for it until its callback has run.
+    #[must_use]
+    pub fn message_bytes(&self) -> u64 {
+        self.calls.guaranteed.saturating_mul(Freezing::RESPONSE_BYTES).saturating_add(self.inputs.bytes)
+    }
+
+    /// Where its page versions lie, if it has any: code and snapshots share one arena, so that a snapshot is
+    /// taken and loaded without copying.
+    #[must_use]
+    pub fn arena(&self) -> Option<&Arc<Arena>> {
+        let snapshot = || self.snapshots.taken.values().next().map(|snapshot| &snapshot.code);
+        self.code.as_ref().or_else(snapshot).map(|code| &code.arena)
+    }
+
+    /// Bytes of log that it keeps.
+    #[must_use]
+    pub fn log_capacity(&self) -> usize {
+        usize::try_from(self.settings.log_memory_limit).unwrap_or(usize::MAX)
     }
 
     /// Inputs of the freezing limit as they stand.
@@ -357,7 +457,7 @@ impl CanisterState {
     pub fn freezing(&self) -> Freezing {
         Freezing {
             memory_bytes: self.memory_bytes(),
-            message_bytes: 0,
+            message_bytes: self.message_bytes(),
             memory_allocation: self.settings.memory_allocation,
             compute_allocation: self.settings.compute_allocation,
             threshold_seconds: self.settings.freezing_threshold,
@@ -374,7 +474,14 @@ impl CanisterState {
     /// Whether its balance is below the freezing limit.
     #[must_use]
     pub fn is_frozen(&self, limits: &Limits) -> bool {
-        self.balance < self.freezing().limit(limits, 0).saturating_sub(self.reserved)
+        self.missing(limits) > 0
+    }
+
+    /// Cycles that its balance lacks to reach the freezing limit.
+    #[must_use]
+    pub fn missing(&self, limits: &Limits) -> Cycles {
+        let limit = self.freezing().limit(limits, 0).saturating_sub(self.reserved);
+        limit.saturating_sub(self.balance)
     }
 
     /// Moves the low-memory hook's state after memory or settings changed.

@@ -63,6 +63,14 @@ impl Payload {
     }
 }
 
+impl Request {
+    /// Bytes of its method name and argument.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        (self.method.len() + self.arg.len()) as u64
+    }
+}
+
 /// What waits in the queue from one canister to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CanisterMessage {
@@ -79,6 +87,15 @@ impl CanisterMessage {
         match self {
             Self::Request(request) => request.sender,
             Self::Response(response) => response.respondent,
+        }
+    }
+
+    /// Bytes of what it carries.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Request(request) => request.bytes(),
+            Self::Response(response) => response.payload.bytes(),
         }
     }
 }

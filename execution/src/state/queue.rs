@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
 
-use crate::state::{CanisterMessage, Ingress, ManagementCall};
-use crate::{Nanoseconds, Principal};
+use crate::state::{CanisterMessage, Ingress, InstallMode, ManagementCall};
+use crate::{Instructions, Nanoseconds, Principal};
 
 /// A task that the system gives a canister.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,35 @@ pub enum Input {
     /// A message of a user.
     Ingress(Arc<Ingress>),
     /// An install of its code; never queued here.
-    Management(Arc<ManagementCall>),
+    Install(Arc<Install>),
+}
+
+/// An install that may begin: rights, rates and the mode are in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Install {
+    /// The call that asks for it.
+    pub call: Arc<ManagementCall>,
+    /// How.
+    pub mode: InstallMode,
+    /// For an upgrade.
+    pub upgrade: UpgradeOptions,
+    /// The module as uploaded, or put together from chunks.
+    pub module: Arc<[u8]>,
+    /// For `canister_init` or `canister_post_upgrade`.
+    pub arg: Arc<[u8]>,
+    /// Version that the calling canister gave as its own.
+    pub caller_version: Option<u64>,
+    /// Instructions that putting it together took.
+    pub assembly: Instructions,
+}
+
+/// What an upgrade keeps and skips.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpgradeOptions {
+    /// Whether `canister_pre_upgrade` is skipped.
+    pub skip_pre_upgrade: bool,
+    /// `wasm_memory_persistence`, if it was given.
+    pub keep_heap: Option<bool>,
 }
 
 /// A message that a canister has in hand: paused at the end of a slice, or to begin again because it was given up.
@@ -66,6 +94,8 @@ pub struct Inputs {
     pub ingress: Vector<Arc<Ingress>>,
     /// Whose turn it is.
     pub next: Source,
+    /// Bytes that messages of canisters carry.
+    pub bytes: u64,
 }
 
 impl Inputs {
@@ -83,6 +113,7 @@ impl Inputs {
 
     /// Appends a message of a canister.
     pub fn push(&mut self, sender: Principal, message: CanisterMessage) {
+        self.bytes = self.bytes.saturating_add(message.bytes());
         let queue = self.canisters.entry(sender).or_default();
         if queue.is_empty() {
             self.turns.push_back(sender);
@@ -107,7 +138,7 @@ impl Inputs {
                 self.canisters.entry(sender).or_default().push_front(message);
                 self.next = Source::Canisters;
             }
-            Input::Management(_) => debug_assert!(false, "management calls have a queue of their own"),
+            Input::Install(_) => debug_assert!(false, "management calls have a queue of their own"),
         }
     }
 
@@ -136,6 +167,7 @@ impl Inputs {
         } else {
             self.turns.push_back(sender);
         }
+        self.bytes = self.bytes.saturating_sub(message.bytes());
         Some(message)
     }
 }

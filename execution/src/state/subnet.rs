@@ -31,6 +31,11 @@ pub struct SubnetConfig {
     pub signer: Arc<dyn Signer>,
     /// Whether everybody may use the `provisional_*` methods.
     pub provisional: bool,
+    /// Who administers the subnet: may list its canisters.
+    pub admins: Vec<Principal>,
+    /// Methods of the management canister that the host answers ([`crate::Subnet::answer_pending`]), e.g.
+    /// `http_request`: calls of canisters wait for it.
+    pub host_methods: Vec<String>,
 }
 
 impl SubnetConfig {
@@ -47,6 +52,8 @@ impl SubnetConfig {
             root_key: Arc::from(signer.root_key()),
             signer,
             provisional: true,
+            admins: Vec::new(),
+            host_methods: Vec::new(),
         }
     }
 
@@ -112,6 +119,15 @@ pub struct ManagementCall {
     pub arg: Arc<[u8]>,
     /// Cycles attached.
     pub cycles: Cycles,
+}
+
+/// Calls of the management canister that wait for the host's answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PendingManagement {
+    /// Id of the next one.
+    pub next: u64,
+    /// By id, in the order they were made.
+    pub calls: OrdMap<u64, Arc<ManagementCall>>,
 }
 
 /// What became of ingress messages.
@@ -187,8 +203,16 @@ pub struct SubnetState {
     pub ingress: IngressHistory,
     /// Calls of the management canister that wait.
     pub management: Vector<Arc<ManagementCall>>,
-    /// Bytes stored by all canisters.
+    /// Calls of the management canister that the host is to answer.
+    pub pending: PendingManagement,
+    /// Bytes stored by all canisters, or allocated to them where that is more.
     pub memory_bytes: u64,
+    /// Compute allocations of all canisters, percent.
+    pub compute_percent: u64,
+    /// Callback slots taken from those that canisters share.
+    pub callbacks_shared: usize,
+    /// Bytes of messages between canisters, and kept free for responses.
+    pub message_bytes: u64,
 }
 
 impl SubnetState {
@@ -205,7 +229,11 @@ impl SubnetState {
             canisters: OrdMap::new(),
             ingress: IngressHistory::default(),
             management: Vector::new(),
+            pending: PendingManagement::default(),
             memory_bytes: 0,
+            compute_percent: 0,
+            callbacks_shared: 0,
+            message_bytes: 0,
         }
     }
 
@@ -215,18 +243,29 @@ impl SubnetState {
         self.canisters.get(id).map(Deref::deref)
     }
 
-    /// Puts a canister in place, keeping the sum of memory.
+    /// Puts a canister in place, keeping the sums.
     pub fn put(&mut self, canister: CanisterState) {
-        let now = canister.memory_bytes();
-        let before = self.canister(&canister.id).map_or(0, CanisterState::memory_bytes);
-        self.memory_bytes = self.memory_bytes.saturating_sub(before).saturating_add(now);
-        self.canisters.insert(canister.id, Shared::new(canister));
+        self.memory_bytes = self.memory_bytes.saturating_add(canister.memory_taken());
+        self.compute_percent = self.compute_percent.saturating_add(canister.settings.compute_allocation);
+        self.callbacks_shared = self.callbacks_shared.saturating_add(canister.calls.shared_slots());
+        self.message_bytes = self.message_bytes.saturating_add(canister.message_bytes());
+        if let Some(before) = self.canisters.insert(canister.id, Shared::new(canister)) {
+            self.take_off(&before);
+        }
+    }
+
+    /// Takes what a canister was from the sums.
+    fn take_off(&mut self, canister: &CanisterState) {
+        self.memory_bytes = self.memory_bytes.saturating_sub(canister.memory_taken());
+        self.compute_percent = self.compute_percent.saturating_sub(canister.settings.compute_allocation);
+        self.callbacks_shared = self.callbacks_shared.saturating_sub(canister.calls.shared_slots());
+        self.message_bytes = self.message_bytes.saturating_sub(canister.message_bytes());
     }
 
     /// Takes a canister away.
     pub fn remove(&mut self, id: &Principal) -> Option<Shared<CanisterState>> {
         let canister = self.canisters.remove(id)?;
-        self.memory_bytes = self.memory_bytes.saturating_sub(canister.memory_bytes());
+        self.take_off(&canister);
         Some(canister)
     }
 }

@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use crate::answer::Output;
 use crate::report::Executed;
-use crate::run::{Env, MESSAGE_OVERHEAD, Step, Stepped, begin};
+use crate::run::{Env, Installed, MESSAGE_OVERHEAD, Step, Stepped, begin};
 use crate::state::{CanisterState, PausedMessage};
 use crate::{BackendError, Instructions};
 
@@ -25,7 +25,7 @@ pub(super) struct Done {
     pub(super) budget: Instructions,
     /// The message in hand, if its slice is over.
     pub(super) step: Option<Step>,
-    pub(super) installed: bool,
+    pub(super) install: Option<Installed>,
     pub(super) failure: Option<BackendError>,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn run_inputs(env: &Arc<Env>, job: Job) -> Done {
         executed: Vec::new(),
         budget,
         step: None,
-        installed: false,
+        install: None,
         failure: None,
     };
     loop {
@@ -78,7 +78,7 @@ impl Done {
         self.canister = stepped.canister;
         self.outputs.append(&mut stepped.outputs);
         self.executed.append(&mut stepped.executed);
-        self.installed |= stepped.installed;
+        self.install = self.install.or(stepped.install);
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::answer::{Verdict, answer};
-use crate::report::{Failure, RoundReport};
+use crate::report::{Executed, Failure, RoundReport};
 use crate::state::{
     CanisterMessage, CanisterState, IngressStatus, Input, Origin, Payload, Response, Status, Task,
     TaskPointer,
@@ -101,6 +101,9 @@ impl Subnet {
                 continue;
             }
             let Some(canister) = self.state.canister(id) else { continue };
+            if self.wrote_too_much(canister) {
+                continue;
+            }
             // A message that was given up for want of room begins again when there is some.
             if canister.paused.as_ref().is_some_and(|message| message.slices == 0) {
                 let Some(left) = room.checked_sub(1) else { continue };
@@ -117,6 +120,8 @@ impl Subnet {
         let mut outputs = Vec::new();
         for mut done in results {
             let id = done.canister.id;
+            let written = done.executed.iter().map(Executed::bytes_written).sum();
+            self.note_written(&mut done.canister, written);
             work.budgets.insert(id, done.budget);
             outputs.append(&mut done.outputs);
             let failure = done.failure.take();
@@ -165,7 +170,7 @@ impl Subnet {
             work.resting.insert(id);
             let user = done.canister.paused.as_ref().and_then(|message| match &message.input {
                 Input::Ingress(ingress) => Some(ingress.id()),
-                Input::Management(call) => match call.origin {
+                Input::Install(install) => match install.call.origin {
                     Origin::Ingress { id, .. } => Some(id),
                     Origin::Canister { .. } | Origin::Task => None,
                 },
@@ -176,11 +181,15 @@ impl Subnet {
             }
             self.paused.insert(id, step);
         }
-        if done.installed {
-            // New code: whatever this node held against the old one is over.
-            self.release(&id);
+        let mut canister = done.canister;
+        if let Some(install) = done.install {
+            self.note_installed(&mut canister, install.instructions);
+            if install.done {
+                // New code: whatever this node held against the old one is over.
+                self.release(&id);
+            }
         }
-        self.put(done.canister);
+        self.put(canister);
     }
 
     /// Puts the message that a quarantined canister has in hand back to where it came from, so that others may manage
@@ -189,7 +198,7 @@ impl Subnet {
         let Some(canister) = self.canister(&id) else { return };
         let mut canister = canister.clone();
         match canister.paused.take().map(|message| message.input) {
-            Some(Input::Management(call)) => self.state.management.push_front(call),
+            Some(Input::Install(install)) => self.state.management.push_front(Arc::clone(&install.call)),
             Some(input) => canister.inputs.put_back(input),
             None => return,
         }
@@ -304,12 +313,12 @@ impl Subnet {
             let mut rate = canister.freezing();
             rate.threshold_seconds = elapsed / 1_000_000_000;
             let due = rate.limit(&limits, 0);
-            if due == 0 || (canister.balance == 0 && canister.code.is_none()) {
+            if due == 0 || (canister.balance == 0 && !canister.holds_anything()) {
                 continue;
             }
             let mut canister = canister.clone();
             canister.balance = canister.balance.saturating_sub(due);
-            let outputs = if canister.balance == 0 && canister.code.is_some() && canister.paused.is_none() {
+            let outputs = if canister.balance == 0 && canister.holds_anything() && canister.paused.is_none() {
                 crate::management::run_out(&mut canister)
             } else {
                 Vec::new()

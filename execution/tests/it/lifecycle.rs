@@ -322,14 +322,14 @@ fn canisters_create_feed_and_draw_random_bytes_through_the_management_canister()
 fn a_canister_that_cannot_pay_for_what_it_holds_loses_its_code() {
     let mut bench = Bench::new();
     let (a, b) = (bench.canister(""), bench.canister(""));
-    let allocation = Settings { compute_allocation: Some(Nat::from(100_u8)), ..Settings::default() };
+    let allocation = Settings { compute_allocation: Some(Nat::from(30_u8)), ..Settings::default() };
     settings(&mut bench, a, allocation).unwrap();
-    bench.time += 500_000 * crate::scripted::SECOND;
+    bench.time += 1_700_000 * crate::scripted::SECOND;
     bench.round();
     let left = bench.state(a).balance;
     assert!(left > 0 && left < BALANCE / 2 + 1 && bench.state(a).code.is_some());
     assert_eq!(bench.submit(a, "run", b"").unwrap_err().code, ErrorCode::OUT_OF_CYCLES);
-    bench.time += 600_000 * crate::scripted::SECOND;
+    bench.time += 2_000_000 * crate::scripted::SECOND;
     bench.round();
     let canister = bench.state(a);
     assert!(canister.code.is_none());

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use execution::memory::PAGE_BYTES;
 use execution::state::{
-    CallContext, CanisterMessage, CanisterState, Change, ChangeDetails, Hook, InstallMode, LogRecord,
-    LogVisibility, ManagementCall, Origin, Payload, PendingCall, Request, Response, Settings, Shared, Source,
-    Status, StopWaiter, Task, TaskPointer,
+    CallContext, CanisterMessage, CanisterSnapshot, CanisterState, Change, ChangeDetails, ChunkStore, Hook,
+    InstallMode, LogRecord, ManagementCall, Origin, Payload, PendingCall, Request, Response, Settings,
+    Shared, SnapshotId, Source, Status, StopWaiter, Task, TaskPointer, Visibility,
 };
 use execution::{
     Callback, GlobalValue, Ingress, IngressStatus, MessageId, ModuleHash, Principal, StateRoot, SubnetState,
@@ -91,6 +91,14 @@ fn full() -> (SubnetState, Principal) {
     canister.inputs.push(principal(1), CanisterMessage::Response(Arc::new(response())));
     canister.inputs.ingress.push_back(Arc::new(ingress()));
     canister.history.push(change());
+    let taken = CanisterSnapshot {
+        taken_at: 1,
+        version: 1,
+        code: canister.code.clone().unwrap(),
+        certified_data: vec![],
+        chunks: ChunkStore::default(),
+    };
+    canister.snapshots.taken.insert(0, Arc::new(taken));
     state.put(canister);
     (state, a)
 }
@@ -149,6 +157,13 @@ subnet_fields! {
         s.ingress.records.insert(id, Shared::new(record))
     };
     "answered": |s| s.ingress.answered.push_back((1, MessageId([1; 32])));
+    "compute": |s| s.compute_percent += 1;
+    "shared callbacks": |s| s.callbacks_shared += 1;
+    "message memory": |s| s.message_bytes += 1;
+    "next pending call": |s| s.pending.next += 1;
+    "pending call": |s| s.pending.calls.insert(0, Arc::new(ManagementCall {
+        origin: Origin::Task, method: "m".into(), arg: Arc::from([]), cycles: 1,
+    }));
     "management": |s| s.management.push_back(Arc::new(ManagementCall {
         origin: Origin::Task, method: "m".into(), arg: Arc::from([]), cycles: 1,
     }));
@@ -217,6 +232,12 @@ fn asked(canister: &mut CanisterState, edit: impl FnOnce(&mut Ingress)) {
     canister.inputs.ingress.set(0, Arc::new(message));
 }
 
+fn snapshot(canister: &mut CanisterState, edit: impl FnOnce(&mut CanisterSnapshot)) {
+    let mut snapshot = CanisterSnapshot::clone(&canister.snapshots.taken[&0]);
+    edit(&mut snapshot);
+    canister.snapshots.taken.insert(0, Arc::new(snapshot));
+}
+
 fn page(canister: &mut CanisterState, stable: bool, index: u64, byte: u8) {
     let code = canister.code.as_mut().unwrap();
     let version = code.arena.store(&[byte; PAGE_BYTES]).unwrap();
@@ -255,8 +276,32 @@ canister_fields! {
     "reserved limit": |c| set(c, |s| s.reserved_cycles_limit += 1);
     "wasm memory limit": |c| set(c, |s| s.wasm_memory_limit += 1);
     "wasm memory threshold": |c| set(c, |s| s.wasm_memory_threshold += 1);
-    "log visibility": |c| set(c, |s| s.log_visibility = LogVisibility::Public);
-    "log viewers": |c| set(c, |s| s.log_visibility = LogVisibility::AllowedViewers(vec![]));
+    "log visibility": |c| set(c, |s| s.log_visibility = Visibility::Public);
+    "log viewers": |c| set(c, |s| s.log_visibility = Visibility::AllowedViewers(vec![]));
+    "log limit": |c| set(c, |s| s.log_memory_limit += 1);
+    "snapshot visibility": |c| set(c, |s| s.snapshot_visibility = Visibility::Public);
+    "status visibility": |c| set(c, |s| s.status_visibility = Visibility::Public);
+    "chunk": |c| c.chunks.chunks.insert([1; 32], Arc::from([1]));
+    "next snapshot": |c| c.snapshots.next += 1;
+    "no snapshot": |c| c.snapshots.taken.clear();
+    "snapshot number": |c| {
+        let snapshot = c.snapshots.taken.remove(&0).unwrap();
+        c.snapshots.taken.insert(1, snapshot);
+    };
+    "snapshot time": |c| snapshot(c, |s| s.taken_at += 1);
+    "snapshot version": |c| snapshot(c, |s| s.version += 1);
+    "snapshot certified data": |c| snapshot(c, |s| s.certified_data.push(1));
+    "snapshot chunk": |c| snapshot(c, |s| drop(s.chunks.chunks.insert([1; 32], Arc::from([1]))));
+    "snapshot global": |c| snapshot(c, |s| s.code.globals = Arc::from([GlobalValue::I64(8)]));
+    "snapshot heap": |c| snapshot(c, |s| s.code.heap = s.code.heap.with(3, []));
+    "snapshot stable memory": |c| snapshot(c, |s| s.code.stable = s.code.stable.with(9, []));
+    "install debit": |c| c.install_debit.amount += 1;
+    "heap delta round": |c| c.heap_delta.round += 1;
+    "loaded": |c| changed(c, |change| change.details = ChangeDetails::LoadSnapshot {
+        snapshot: SnapshotId { canister: principal(1), number: 0 }, version: 1, taken_at: 1,
+    });
+    "guaranteed calls": |c| c.calls.guaranteed += 1;
+    "bytes of messages": |c| c.inputs.bytes += 1;
     "variables": |c| set(c, |s| s.environment_variables.push(("a".into(), "b".into())));
     "minimum cycles": |c| set(c, |s| s.minimum_incoming_canister_call_cycles += 1);
     "history total": |c| c.history.total += 1;

@@ -12,6 +12,7 @@ use execution::{
     Outcome, OutgoingCall, PausedRun, Principal, RoundReport, SchedulerOptions, Snapshot, Subnet,
     SubnetConfig, Trap, UserError,
 };
+use ic_management_canister_types::{CanisterSettings, UpdateSettingsArgs};
 use sha2::{Digest, Sha256};
 
 pub(crate) const ANONYMOUS: Principal = Principal::anonymous();
@@ -241,7 +242,12 @@ impl Run<'_> {
         }
         let taken = system.queue_taken.iter().find(|(callee, _)| *callee == call.callee).map_or(0, |t| t.1)
             + self.effects.calls.iter().filter(|other| other.callee == call.callee).count();
-        if system.freezing.liquid(limits, self.balance, 0) < cost || taken >= queue_length {
+        let made = self.effects.calls.iter().filter(|call| call.timeout_seconds.is_none()).count() as u64;
+        let freezing = system.freezing.with_calls(made + u64::from(call.timeout.is_none()));
+        if freezing.liquid(limits, self.balance, 0) < cost
+            || taken >= queue_length
+            || self.effects.calls.len() >= system.callbacks_free
+        {
             return;
         }
         self.balance -= cost;
@@ -493,6 +499,43 @@ impl Bench {
     ) -> Result<Vec<u8>, UserError> {
         let program = self.program(ops);
         self.ingress(canister, "run", &program.to_be_bytes())
+    }
+
+    /// A management call with a Candid argument and reply.
+    pub(crate) fn managed<T: candid::CandidType + serde::de::DeserializeOwned>(
+        &mut self,
+        method: &str,
+        arg: &impl candid::CandidType,
+    ) -> Result<T, UserError> {
+        let reply = self.manage(method, &candid::encode_one(arg).unwrap())?;
+        Ok(candid::decode_one(&reply).unwrap())
+    }
+
+    /// A management call by canister `by`; what it is answered, a reject as its code and text.
+    pub(crate) fn manage_as(&mut self, by: Principal, method: &'static str, arg: Vec<u8>) -> Vec<u8> {
+        self.manage_with(by, method, arg, 0)
+    }
+
+    /// The same with cycles.
+    pub(crate) fn manage_with(
+        &mut self,
+        by: Principal,
+        method: &'static str,
+        arg: Vec<u8>,
+        cycles: Cycles,
+    ) -> Vec<u8> {
+        let back = self.program([Op::ReplyResponse]);
+        let mut request = call(Principal::management_canister(), NOTHING, back);
+        (request.method, request.arg, request.cycles) = (method, arg, cycles);
+        self.run(by, [Op::Call(request)]).unwrap()
+    }
+
+    /// Gives a canister these controllers besides [`ANONYMOUS`].
+    pub(crate) fn control(&mut self, canister_id: Principal, by: &[Principal]) {
+        let controllers = Some([&[ANONYMOUS], by].concat());
+        let settings = CanisterSettings { controllers, ..CanisterSettings::default() };
+        let arg = UpdateSettingsArgs { canister_id, settings, sender_canister_version: None };
+        self.manage("update_settings", &candid::encode_one(arg).unwrap()).unwrap();
     }
 
     pub(crate) fn manage(&mut self, method: &str, arg: &[u8]) -> Result<Vec<u8>, UserError> {

@@ -136,6 +136,7 @@ pub(super) fn perform(guest: &mut Guest<'_>, _: &Arguments) -> Result<u64, Stop>
             run.cycles.balance -= fee;
             *run.queued.entry(queue_key(run, call.callee)).or_insert(0) += 1;
             run.calls_bytes += (call.method.len() + call.arg.len()) as u64;
+            run.guaranteed += u64::from(call.timeout_seconds.is_none());
             run.calls.push(call);
             Ok(0)
         }
@@ -167,7 +168,9 @@ fn fee(run: &Run, call: &OutgoingCall, memory64: bool) -> Option<Cycles> {
         .call_fee(bytes)
         .saturating_add(limits.response_reservation())
         .saturating_add(limits.execution_price(memory64, limits.update_instructions));
-    (fee <= run.liquid()).then_some(fee)
+    let guaranteed = u64::from(call.timeout_seconds.is_none());
+    let liquid = run.freezing(guaranteed).liquid(limits, run.cycles.balance, run.grown_bytes);
+    (fee <= liquid).then_some(fee)
 }
 
 /// All names of the management canister share one queue.

@@ -49,7 +49,7 @@ fn price(guest: &Guest<'_>, cost: &Cost, arguments: &Arguments) -> u64 {
 
 /// 2 for each byte that fits the log, 50 for each byte that fits what is free of it.
 fn printing(guest: &Guest<'_>, size: u64) -> u64 {
-    let capacity = guest.run().invocation.limits.log_bytes as u64;
+    let capacity = guest.run().invocation.system.log_capacity as u64;
     let free = guest.run().logs.free() as u64;
     2 * size.min(capacity) + 50 * size.min(free)
 }

@@ -155,6 +155,7 @@ fn system(canister: Principal) -> SystemView {
         subnet_memory_available: 1 << 40,
         callbacks_free: 1_000_000,
         queue_taken: Vec::new(),
+        log_capacity: 4096,
         log_bytes_free: 4096,
     }
 }

@@ -101,9 +101,21 @@ impl Head {
 
 /// What results depend on besides the input, as text to compare.
 fn configuration(config: &SubnetConfig) -> String {
-    let SubnetConfig { subnet_id, limits, first_canister, canisters_max, root_key, provisional } = config;
+    // The key that signs for the root key is none of a log's business.
+    let SubnetConfig {
+        subnet_id,
+        limits,
+        first_canister,
+        canisters_max,
+        root_key,
+        signer: _,
+        provisional,
+        admins,
+        host_methods,
+    } = config;
+    let admins: Vec<String> = admins.iter().map(Principal::to_text).collect();
     format!(
-        "subnet_id: {subnet_id}\nfirst_canister: {first_canister}\ncanisters_max: {canisters_max}\nroot_key: {}\nprovisional: {provisional}\n{limits:#?}",
+        "subnet_id: {subnet_id}\nfirst_canister: {first_canister}\ncanisters_max: {canisters_max}\nroot_key: {}\nprovisional: {provisional}\nadmins: {admins:?}\nhost_methods: {host_methods:?}\n{limits:#?}",
         hex::encode(root_key)
     )
 }

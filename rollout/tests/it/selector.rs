@@ -58,6 +58,7 @@ fn invocation(id: u64) -> Invocation {
         subnet_memory_available: 0,
         callbacks_free: 0,
         queue_taken: Vec::new(),
+        log_capacity: 0,
         log_bytes_free: 0,
     };
     let limits = Arc::new(Limits::application());

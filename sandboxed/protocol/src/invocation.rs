@@ -106,6 +106,7 @@ pub struct System<'a> {
     pub callbacks_free: usize,
     #[serde(borrow)]
     pub queue_taken: List<(Bytes<'a>, usize), ENTRIES_MAX>,
+    pub log_capacity: usize,
     pub log_bytes_free: usize,
 }
 
@@ -256,6 +257,7 @@ impl<'a> From<&'a SystemView> for System<'a> {
             subnet_memory_available,
             callbacks_free,
             queue_taken,
+            log_capacity,
             log_bytes_free,
         } = view;
         Self {
@@ -295,6 +297,7 @@ impl<'a> From<&'a SystemView> for System<'a> {
             subnet_memory_available: *subnet_memory_available,
             callbacks_free: *callbacks_free,
             queue_taken: queue_taken.iter().map(|(id, taken)| (Bytes(id.as_slice()), *taken)).collect(),
+            log_capacity: *log_capacity,
             log_bytes_free: *log_bytes_free,
         }
     }
@@ -347,6 +350,7 @@ impl TryFrom<System<'_>> for SystemView {
             subnet_memory_available: wire.subnet_memory_available,
             callbacks_free: wire.callbacks_free,
             queue_taken: queue_taken.collect::<Result<_, Malformed>>()?,
+            log_capacity: wire.log_capacity,
             log_bytes_free: wire.log_bytes_free,
         })
     }

@@ -55,6 +55,7 @@ fn system() -> SystemView {
         subnet_memory_available: 15,
         callbacks_free: 16,
         queue_taken: vec![(Principal::anonymous(), 17)],
+        log_capacity: 19,
         log_bytes_free: 18,
     }
 }

@@ -79,6 +79,7 @@ pub(crate) fn invocation(id: u64, entry: EntryPoint) -> Invocation {
             subnet_memory_available: 1 << 40,
             callbacks_free: 1000,
             queue_taken: Vec::new(),
+            log_capacity: 4096,
             log_bytes_free: 4096,
         },
         limits: Arc::new(Limits::system()),

@@ -93,7 +93,7 @@ pub(super) enum Act {
     /// A message of a user.
     Update { to: Option<usize>, method: String, arg: Bytes, from: Principal },
     /// A query of a user.
-    Query { to: usize, method: String, arg: Bytes, from: Principal },
+    Query { to: Option<usize>, method: String, arg: Bytes, from: Principal },
     /// Looks again at a message, counted from 0.
     Again(usize),
     /// A round, so many seconds later.
@@ -117,6 +117,8 @@ pub(super) enum Want {
     ReplyPart(String),
     /// A reply of so many bytes.
     ReplyBytes(usize),
+    /// A reply that reads so.
+    ReplyRead(fn(&[u8]) -> String, String),
     /// An error with this code and a text that contains this.
     Error(&'static str, String),
     /// The message isn't taken in.
@@ -152,12 +154,17 @@ pub(super) fn update(method: &str) -> Step {
 }
 
 pub(super) fn query(method: &str) -> Step {
-    step(Act::Query { to: 0, method: method.to_owned(), arg: Box::new(|_| Vec::new()), from: user() })
+    step(Act::Query { to: Some(0), method: method.to_owned(), arg: Box::new(|_| Vec::new()), from: user() })
 }
 
 /// A call of the management canister by a user.
 pub(super) fn manage(method: &str, arg: impl Fn(&Ids) -> Vec<u8> + 'static) -> Step {
     step(Act::Update { to: None, method: method.to_owned(), arg: Box::new(arg), from: user() })
+}
+
+/// A query of the management canister by a user.
+pub(super) fn manage_query(method: &str, arg: impl Fn(&Ids) -> Vec<u8> + 'static) -> Step {
+    step(Act::Query { to: None, method: method.to_owned(), arg: Box::new(arg), from: user() })
 }
 
 pub(super) fn again(message: usize) -> Step {
@@ -265,7 +272,7 @@ impl Step {
     pub(super) fn on(mut self, canister: usize) -> Self {
         match &mut self.act {
             Act::Update { to, .. } => *to = Some(canister),
-            Act::Query { to, .. } => *to = canister,
+            Act::Query { to, .. } => *to = Some(canister),
             Act::Again(_)
             | Act::Rounds { .. }
             | Act::Cost
@@ -328,6 +335,11 @@ impl Step {
 
     pub(super) fn replies_with(self, part: &str) -> Self {
         self.wants(Want::ReplyPart(part.to_owned()))
+    }
+
+    /// A reply that `read` makes `text` of.
+    pub(super) fn reads(self, read: fn(&[u8]) -> String, text: impl ToString) -> Self {
+        self.wants(Want::ReplyRead(read, text.to_string()))
     }
 
     pub(super) fn replies_bytes(self, bytes: usize) -> Self {

@@ -1,5 +1,10 @@
 //! G and O: the management canister, and what lies outside.
 
+use execution::{Principal, SubnetConfig};
+use ic_management_canister_types::{
+    CanisterInfoResult, CanisterMetadataArgs, CanisterMetadataResult, ChangeDetails, ChangeOrigin,
+    EcdsaCurve, EcdsaKeyId, SignWithEcdsaArgs, SubnetInfoArgs,
+};
 use sha2::{Digest as _, Sha256};
 
 use super::check::{Check, Code, check, look, on_canister, one, pass, query, spent, stranger, update};
@@ -8,6 +13,78 @@ use super::prelude::PASS;
 
 fn nothing(_: &super::check::Ids) -> Vec<u8> {
     Vec::new()
+}
+
+/// Methods of the management canister that lie outside of an execution layer, and one that isn't one.
+const OUTSIDE: [&str; 14] = [
+    "sign_with_ecdsa",
+    "ecdsa_public_key",
+    "sign_with_schnorr",
+    "schnorr_public_key",
+    "vetkd_derive_key",
+    "vetkd_public_key",
+    "http_request",
+    "bitcoin_get_balance",
+    "bitcoin_send_transaction",
+    "setup_initial_dkg",
+    "reshare_chain_key",
+    "rename_canister",
+    "fetch_canister_logs",
+    "no_such_method",
+];
+
+/// Calls each with 1,000 cycles and tells what came back.
+fn outside() -> String {
+    let calls = OUTSIDE.map(|method| {
+        format!(
+            r#"(update "{method}" (call $new (i32.const 0) (i32.const 0) (lit "{method}") (i32.const 0) (i32.const 0) (i32.const 2) (i32.const 0))
+              (call $attach (i64.const 0) (i64.const 1000)) (call $sent))"#
+        )
+    });
+    let back = "(elem (i32.const 2) $back) (func $back (param i32) (call $refunded (i32.const 0)) (call $put128 (i32.const 0)) (call $reply))";
+    format!("{back} {}", calls.join("\n"))
+}
+
+fn metadata(name: &'static str) -> super::check::Step {
+    pass(None, "canister_metadata", 0, move |ids| {
+        let arg = CanisterMetadataArgs { canister_id: ids[1], name: name.into() };
+        candid::encode_one(arg).expect("an argument encodes")
+    })
+}
+
+fn value(reply: &[u8]) -> String {
+    match candid::decode_one::<CanisterMetadataResult>(reply) {
+        Ok(result) => String::from_utf8_lossy(&result.value).into_owned(),
+        Err(_) => String::from_utf8_lossy(reply).into_owned(),
+    }
+}
+
+fn subnet(subnet_id: Principal) -> Vec<u8> {
+    candid::encode_one(SubnetInfoArgs { subnet_id }).expect("an argument encodes")
+}
+
+/// Origin, version and kind of each change.
+fn history(reply: &[u8]) -> String {
+    let Ok(info) = candid::decode_one::<CanisterInfoResult>(reply) else {
+        return String::from_utf8_lossy(reply).into_owned();
+    };
+    let changes = info.recent_changes.iter().map(|change| {
+        let origin = match &change.origin {
+            ChangeOrigin::FromUser(_) => "user".to_owned(),
+            ChangeOrigin::FromCanister(from) => format!("canister {}", from.canister_version.unwrap_or(0)),
+        };
+        let kind = match &change.details {
+            Some(ChangeDetails::Creation(_)) => "creation".to_owned(),
+            Some(ChangeDetails::CodeDeployment(deployed)) => {
+                assert_eq!(Some(&deployed.module_hash), info.module_hash.as_ref());
+                format!("{:?}", deployed.mode)
+            }
+            Some(ChangeDetails::ControllersChange(_)) => "controllers".to_owned(),
+            other => format!("{other:?}"),
+        };
+        format!("{origin}@{} {kind}", change.canister_version)
+    });
+    format!("{}: {}", info.total_num_changes, changes.collect::<Vec<_>>().join(", "))
 }
 
 fn log(seen: &str) -> super::check::Step {
@@ -62,9 +139,67 @@ pub(super) fn checks() -> Vec<Check> {
             "G03",
             [PASS],
             [
-                pass(None, "canister_info", 0, |ids| management::canister(ids[0])).replies_with("DIDL"),
-                look(0, |canister| canister.history.total.to_string(), 2),
+                super::check::upgrade(0, PASS, None).reply(b"DIDL\0\0"),
+                pass(None, "canister_info", 0, |ids| management::canister(ids[0]))
+                    .reads(history, "3: user@0 creation, user@1 Install, user@2 Upgrade"),
+                pass(None, "uninstall_code", 0, |ids| management::canister(ids[1])).replies_with("IC0301"),
+                pass(None, "update_settings", 0, |ids| {
+                    let controllers = Some(vec![ids[0], super::check::user()]);
+                    management::settings(ids[0], management::Settings { controllers, ..Default::default() }, None)
+                })
+                .reply(b"DIDL\0\0"),
+                // As many as before: the same set in another order changes nothing.
+                pass(None, "canister_info", 0, |ids| management::canister(ids[0]))
+                    .reads(history, "3: user@0 creation, user@1 Install, user@2 Upgrade"),
+                pass(None, "update_settings", 0, |ids| {
+                    let controllers = Some(vec![ids[0]]);
+                    management::settings(ids[0], management::Settings { controllers, ..Default::default() }, Some(11))
+                })
+                .reply(b"DIDL\0\0"),
+                pass(None, "canister_info", 0, |ids| management::canister(ids[0]))
+                    .reads(history, "4: user@0 creation, user@1 Install, user@2 Upgrade, canister 11@13 controllers"),
             ],
+        ),
+        check(
+            "O methods",
+            [&outside()],
+            OUTSIDE.iter().map(|method| update(method).numbers(&[1_000, 0])).collect::<Vec<_>>(),
+        ),
+        check(
+            "O01 key",
+            [PASS],
+            [pass(None, "sign_with_ecdsa", 1_000, |_| {
+                let key_id = EcdsaKeyId { curve: EcdsaCurve::Secp256k1, name: "key_1".into() };
+                let arg = SignWithEcdsaArgs { message_hash: vec![0; 32], derivation_path: vec![], key_id };
+                candid::encode_one(arg).expect("an argument encodes")
+            })
+            .replies_with("4 IC0406: Unable to route management canister request sign_with_ecdsa: Requested unknown or signing disabled threshold key: ecdsa:Secp256k1:key_1, existing keys with signing enabled: []")],
+        ),
+        check(
+            "G metadata",
+            [PASS, r#"(@custom "icp:public x" "open") (@custom "icp:private y" "closed")"#],
+            [
+                metadata("x").reads(value, "open"),
+                metadata("y").replies_with("5 IC0512"),
+                metadata("z").replies_with("4 IC0406"),
+            ],
+        ),
+        check(
+            "G subnet",
+            [PASS],
+            [
+                pass(None, "subnet_info", 0, |_| subnet(SubnetConfig::application().subnet_id))
+                    .replies_with("bulkhead"),
+                pass(None, "subnet_info", 0, |ids| subnet(ids[0])).replies_with("4 IC0404"),
+                super::check::manage("subnet_info", |ids| subnet(ids[0])).refused("IC0406"),
+            ],
+        ),
+        check(
+            "G composite",
+            [r#"(composite "ask" (call $new (i32.const 0) (i32.const 0) (lit "canister_status") (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 0))
+              (call $data (i32.const 0x4000) (call $arg)) (call $sent))"#],
+            [query("ask").with(|ids| management::canister(ids[0])).replies_with("DIDL"),
+             query("ask").with(|_| management::canister(super::check::user())).replies_with("3 IC0301")],
         ),
         check(
             "G06",

@@ -6,8 +6,10 @@ mod answering;
 mod calls;
 mod certified;
 mod check;
+mod chunks;
 mod cycles;
 mod lifecycle;
+mod logs;
 mod management;
 mod management_calls;
 mod memory;
@@ -15,6 +17,8 @@ mod metering;
 mod prelude;
 mod queries;
 mod runner;
+mod settings;
+mod snapshots;
 mod tasks;
 mod validation;
 
@@ -70,5 +74,25 @@ fn modules_are_accepted_or_refused() {
 
 #[test]
 fn certified_state_and_certificates() {
-    runner::run(11, certified::checks);
+    runner::run(15, certified::checks);
+}
+
+#[test]
+fn chunks_make_modules() {
+    runner::run(11, chunks::checks);
+}
+
+#[test]
+fn snapshots_bring_canisters_back() {
+    runner::run(12, snapshots::checks);
+}
+
+#[test]
+fn logs_are_fetched_by_those_who_may() {
+    runner::run(13, logs::checks);
+}
+
+#[test]
+fn settings_have_bounds_and_allocations_a_price() {
+    runner::run(14, settings::checks);
 }

@@ -233,6 +233,7 @@ impl Got {
             (Self::Reply(got), Want::Reply(want)) => got == want,
             (Self::Reply(got), Want::ReplyPart(part)) => String::from_utf8_lossy(got).contains(part.as_str()),
             (Self::Reply(got), Want::ReplyBytes(bytes)) => got.len() == *bytes,
+            (Self::Reply(got), Want::ReplyRead(read, text)) => read(got) == *text,
             (Self::Error(error), Want::Error(code, part))
             | (Self::Refused(error), Want::Refused(code, part)) => fits(error, code, part),
             (Self::Seen(got), Want::Seen(want)) => got == want,
@@ -302,7 +303,8 @@ impl World {
             }
             Act::Query { to, method, arg, from } => {
                 let arg = arg(&self.ids);
-                let answer = self.subnet.query(*from, self.ids[*to], method, &arg);
+                let to = to.map_or(Principal::management_canister(), |to| self.ids[to]);
+                let answer = self.subnet.query(*from, to, method, &arg);
                 self.note(&answer.executed);
                 match answer.result {
                     Ok(reply) => Got::Reply(reply),

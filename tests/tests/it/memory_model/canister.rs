@@ -329,6 +329,7 @@ impl Canister {
                 subnet_memory_available: 1 << 40,
                 callbacks_free: 1000,
                 queue_taken: Vec::new(),
+                log_capacity: 4096,
                 log_bytes_free: 4096,
             },
             limits: Arc::clone(&self.limits),
