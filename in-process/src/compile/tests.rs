@@ -5,6 +5,8 @@ mod barrier;
 mod cache;
 mod meaning;
 mod metering;
+mod refusal;
+mod table;
 mod validation;
 
 use execution::Limits;
