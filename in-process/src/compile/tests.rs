@@ -6,6 +6,7 @@ mod cache;
 mod meaning;
 mod metering;
 mod refusal;
+mod spec;
 mod table;
 mod validation;
 
