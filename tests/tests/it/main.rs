@@ -7,5 +7,6 @@ mod crash;
 mod drun;
 mod layering;
 mod memory_model;
+mod metering;
 mod processes;
 mod refusals;

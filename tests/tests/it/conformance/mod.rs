@@ -7,7 +7,7 @@ mod calls;
 mod check;
 mod cycles;
 mod lifecycle;
-mod management;
+pub(crate) mod management;
 mod management_calls;
 mod memory;
 mod metering;
