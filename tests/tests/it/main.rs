@@ -5,6 +5,7 @@ mod conformance;
 mod containment;
 mod crash;
 mod drun;
+mod fuzz;
 mod layering;
 mod memory_model;
 mod metering;
