@@ -50,18 +50,26 @@ pub(super) struct Shift {
     pub(super) import: u32,
 }
 
+impl Shift {
+    /// Index of a function of the module in the instrumented one.
+    pub(super) fn function(&self, function: u32) -> u32 {
+        if function < self.import { function } else { function + 1 }
+    }
+}
+
 impl Reencode for Shift {
     type Error = std::convert::Infallible;
 
     fn function_index(&mut self, function: u32) -> Result<u32, wasm_encoder::reencode::Error> {
-        Ok(if function < self.import { function } else { function + 1 })
+        Ok(self.function(function))
     }
 }
 
-/// A rewritten body and its number of instructions.
+/// A rewritten body, its number of instructions, and of locals with the parameters.
 pub(super) struct Body {
     pub(super) function: Function,
     pub(super) instructions: u64,
+    pub(super) locals: usize,
 }
 
 /// Rewrites `body`, a function with `params` parameters.
@@ -93,7 +101,8 @@ pub(super) fn rewrite(
     locals.extend(writer.scratch.types.iter().map(|ty| (1, *ty)));
     let mut function = Function::new(locals);
     function.raw(writer.code);
-    Ok(Body { function, instructions: writer.instructions })
+    let locals = count as usize + writer.scratch.types.len();
+    Ok(Body { function, instructions: writer.instructions, locals })
 }
 
 /// The code that subtracts a constant from the counter.
@@ -121,7 +130,7 @@ impl Body {
         for instruction in code {
             function.instruction(instruction);
         }
-        Self { function, instructions }
+        Self { function, instructions, locals: locals.len() }
     }
 
     /// `charge_size(size: i64)`: subtracts an unsigned size from the counter and tests it.

@@ -31,10 +31,10 @@ pub(super) fn unpack(module: &[u8]) -> Result<Cow<'_, [u8]>, InvalidModule> {
 
 /// The footer's size is checked before anything is expanded, and expanding stops one byte after it.
 fn gunzip(module: &[u8]) -> Result<Vec<u8>, InvalidModule> {
-    let footer = module
-        .last_chunk::<4>()
-        .filter(|_| module.len() >= GZIP_BYTES_MIN)
-        .ok_or_else(|| invalid(format!("gzip: {} bytes are too few for a gzip file", module.len())))?;
+    let footer = module.last_chunk::<4>().filter(|_| module.len() >= GZIP_BYTES_MIN).ok_or_else(|| {
+        let bytes = module.len();
+        invalid(format!("gzip: {bytes} bytes are too few, a gzip file has {GZIP_BYTES_MIN} at least"))
+    })?;
     let declared = u32::from_le_bytes(*footer);
     if declared as usize > MODULE_BYTES_MAX {
         return Err(too_large(declared as usize));

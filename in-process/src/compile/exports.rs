@@ -4,18 +4,17 @@ use execution::InvalidModule;
 use execution::module::{Interface, MethodKind};
 use wasmparser::ExternalKind;
 
-use super::invalid;
 use super::parsed::Parsed;
+use super::{invalid, shown};
 
 const METHODS_MAX: usize = 1_000;
 const METHOD_NAME_BYTES_MAX: usize = 20_000;
 
-/// Names that the instrumented module or the real network's instrumentation gives to its own exports.
-const RESERVED: [&str; 7] = [
+/// Names that the real network's instrumentation gives to its own exports.
+const RESERVED: [&str; 6] = [
     "canister counter_instructions",
     "canister counter_dirty_pages",
     "canister counter_accessed_pages",
-    "canister dirty_heap",
     "canister_start",
     "stable_memory",
     "stable_bytemap_memory",
@@ -41,6 +40,7 @@ pub(super) fn check(parsed: &Parsed<'_>, interface: &mut Interface) -> Result<()
         note_entry_point(interface, name, &mut name_bytes)?;
         let ty = parsed.function_type(export.index);
         if !ty.is_some_and(|ty| ty.params().is_empty() && ty.results().is_empty()) {
+            let name = shown(name);
             return Err(invalid(format!("export section: function '{name}' must have type () -> ()")));
         }
     }
@@ -68,18 +68,21 @@ fn note_entry_point(
 
 fn note_method(interface: &mut Interface, name: &str, name_bytes: &mut usize) -> Result<(), InvalidModule> {
     let (kind, method) = method(name).ok_or_else(|| {
-        invalid(format!("export section: function '{name}' is no known canister entry point"))
+        invalid(format!("export section: function '{}' is no known canister entry point", shown(name)))
     })?;
     if interface.methods.insert(method.to_owned(), kind).is_some() {
+        let method = shown(method);
         return Err(invalid(format!("export section: method '{method}' is exported more than once")));
     }
     if interface.methods.len() > METHODS_MAX {
-        return Err(invalid(format!("export section: more than {METHODS_MAX} methods")));
+        let name = shown(name);
+        return Err(invalid(format!("export section: '{name}': more than {METHODS_MAX} methods")));
     }
     *name_bytes += method.len();
     if *name_bytes > METHOD_NAME_BYTES_MAX {
+        let method = shown(method);
         return Err(invalid(format!(
-            "export section: method names of more than {METHOD_NAME_BYTES_MAX} bytes in sum"
+            "export section: method '{method}': names of more than {METHOD_NAME_BYTES_MAX} bytes in sum with it"
         )));
     }
     Ok(())

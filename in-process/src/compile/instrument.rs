@@ -28,6 +28,9 @@ use crate::dirty;
 
 /// Charge for compiling one instruction.
 const COMPILE_INSTRUCTIONS: u64 = 6_000;
+/// The parser's limits on a function, which instrumentation may pass.
+const FUNCTION_BYTES_MAX: usize = 7_654_321;
+const FUNCTION_LOCALS_MAX: usize = 50_000;
 /// Instructions of a global's initial value: the constant and `end`.
 const GLOBAL_INSTRUCTIONS: u64 = 2;
 
@@ -48,24 +51,9 @@ pub struct Instrumented {
 pub fn instrument(limits: &Limits, wasm: &[u8]) -> Result<Instrumented, InvalidModule> {
     let wasm = container::unpack(wasm)?;
     let (parsed, mut interface) = validate::validate(limits, &wasm)?;
-    let imported = parsed.imported_functions();
-    let defined = u32::try_from(parsed.functions.len()).map_err(|_| invalid("too many functions"))?;
-    let globals = u32::try_from(parsed.globals.len()).map_err(|_| invalid("too many globals"))?;
-    let rewriter = Rewriter {
-        parsed: &parsed,
-        interface: &interface,
-        additions: Additions {
-            out_of_instructions: imported,
-            charge_size: imported + 1 + defined,
-            mark_range: imported + 2 + defined,
-            mark_store: imported + 3 + defined,
-            counter: globals,
-            memory64: interface.memory64,
-            heap_pages_max: interface.heap_pages_max,
-        },
-        shift: Shift { import: imported },
-    };
-    let (wasm, instructions) = rewriter.module()?;
+    let rewriter = Rewriter::new(&parsed, &interface)?;
+    let (exports, data) = (rewriter.exports(), rewriter.data());
+    let (wasm, instructions) = rewriter.module(&exports, &data)?;
     validate::instrumented(&wasm)?;
     interface.compile_instructions = instructions * COMPILE_INSTRUCTIONS;
     Ok(Instrumented { wasm, interface })
@@ -77,28 +65,49 @@ fn encoding(error: &Error) -> InvalidModule {
     invalid(format!("instrumentation: {error}"))
 }
 
-struct Rewriter<'a> {
+/// The pass itself. It takes any valid module of one memory at most, imports of all kinds included: what of
+/// that a canister may have is for validation to say. Of `interface` it reads what is said of the heap.
+pub(super) struct Rewriter<'a> {
     parsed: &'a Parsed<'a>,
     interface: &'a Interface,
-    additions: Additions,
-    shift: Shift,
+    pub(super) additions: Additions,
+    pub(super) shift: Shift,
 }
 
-impl Rewriter<'_> {
+impl<'a> Rewriter<'a> {
+    pub(super) fn new(parsed: &'a Parsed<'a>, interface: &'a Interface) -> Result<Self, InvalidModule> {
+        let imported = parsed.imported_functions();
+        let defined = u32::try_from(parsed.functions.len()).map_err(|_| invalid("too many functions"))?;
+        let globals = u32::try_from(parsed.globals.len()).map_err(|_| invalid("too many globals"))?;
+        let additions = Additions {
+            out_of_instructions: imported,
+            charge_size: imported + 1 + defined,
+            mark_range: imported + 2 + defined,
+            mark_store: imported + 3 + defined,
+            counter: parsed.imported_globals() + globals,
+            memory64: interface.memory64,
+            heap_pages_max: interface.heap_pages_max,
+        };
+        Ok(Self { parsed, interface, additions, shift: Shift { import: imported } })
+    }
+
     /// The module's bytes and its number of instructions.
-    fn module(mut self) -> Result<(Vec<u8>, u64), InvalidModule> {
+    pub(super) fn module(
+        mut self,
+        exports: &ExportSection,
+        data: &DataSection,
+    ) -> Result<(Vec<u8>, u64), InvalidModule> {
         let (code, instructions) = self.code()?;
         let mut module = Module::new();
         self.declarations(&mut module).map_err(|error| encoding(&error))?;
-        module.section(&self.exports());
+        module.section(exports);
         self.elements(&mut module).map_err(|error| encoding(&error))?;
-        let data = self.data();
         if !data.is_empty() {
             module.section(&DataCountSection { count: data.len() });
         }
         module.section(&code);
         if !data.is_empty() {
-            module.section(&data);
+            module.section(data);
         }
         let globals = self.parsed.globals.len() as u64 + 1;
         Ok((module.finish(), instructions + globals * GLOBAL_INSTRUCTIONS))
@@ -165,7 +174,9 @@ impl Rewriter<'_> {
             page_size_log2: None,
         };
         let mut memories = MemorySection::new();
-        memories.memory(memory(self.interface.heap_pages_min, heap_pages, self.interface.memory64));
+        if self.parsed.memory.is_some() {
+            memories.memory(memory(self.interface.heap_pages_min, heap_pages, self.interface.memory64));
+        }
         memories.memory(memory(dirty_pages, dirty_pages, false));
         module.section(&memories);
     }
@@ -181,9 +192,10 @@ impl Rewriter<'_> {
         Ok(())
     }
 
+    /// A canister's exports: those with a meaning, and what the runtime relies on.
     fn exports(&self) -> ExportSection {
         let mut exports = ExportSection::new();
-        let shifted = |function| if function < self.shift.import { function } else { function + 1 };
+        let shifted = |function| self.shift.function(function);
         for export in &self.parsed.exports {
             if export.kind == ExternalKind::Func && exports::is_entry_point(export.name) {
                 exports.export(export.name, ExportKind::Func, shifted(export.index));
@@ -218,6 +230,7 @@ impl Rewriter<'_> {
         Ok(())
     }
 
+    /// A canister's data segments: the active ones are the node's.
     fn data(&self) -> DataSection {
         let mut data = DataSection::new();
         for segment in &self.parsed.data {
@@ -232,9 +245,18 @@ impl Rewriter<'_> {
     fn code(&self) -> Result<(CodeSection, u64), InvalidModule> {
         let mut code = CodeSection::new();
         let mut instructions = 0;
-        for (ty, body) in self.parsed.functions.iter().zip(&self.parsed.bodies) {
-            let params = self.parsed.types.get(*ty as usize).map_or(0, |ty| ty.params().len());
+        for (index, body) in (self.shift.import..).zip(&self.parsed.bodies) {
+            let params = self.parsed.function_type(index).map_or(0, |ty| ty.params().len());
             let body = body::rewrite(body, params, self.additions)?;
+            let limited = [
+                (body.function.byte_len(), "bytes", FUNCTION_BYTES_MAX),
+                (body.locals, "locals", FUNCTION_LOCALS_MAX),
+            ];
+            if let Some((count, what, limit)) = limited.into_iter().find(|(count, _, limit)| count > limit) {
+                return Err(invalid(format!(
+                    "code section: function {index} has {count} {what} after instrumentation, the limit is {limit}"
+                )));
+            }
             code.function(&body.function);
             instructions += body.instructions;
         }

@@ -80,6 +80,16 @@ fn code_generation(error: &wasmtime::Error) -> CompileError {
     CompileError::Engine(text)
 }
 
+/// Bytes of a module's name that a refusal shows.
+const NAME_BYTES_SHOWN: usize = 200;
+
+/// A name as a refusal shows it: cut, because a module's names have up to 100,000 bytes, and what an error says
+/// ends after 8 KiB.
+fn shown(name: &str) -> String {
+    let cut = name.floor_char_boundary(NAME_BYTES_SHOWN);
+    if cut < name.len() { format!("{}…", &name[..cut]) } else { name.to_owned() }
+}
+
 /// A refusal with its reason.
 fn invalid(reason: impl Into<String>) -> InvalidModule {
     InvalidModule(reason.into())

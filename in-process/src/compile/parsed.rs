@@ -10,6 +10,8 @@ use wasmparser::{
 pub(super) struct Parsed<'a> {
     pub(super) types: Vec<FuncType>,
     pub(super) imports: Vec<Import<'a>>,
+    /// Type index of each function: of the imported ones, then of the defined ones.
+    function_types: Vec<u32>,
     /// Type index of each defined function.
     pub(super) functions: Vec<u32>,
     pub(super) tables: Vec<Table<'a>>,
@@ -20,8 +22,6 @@ pub(super) struct Parsed<'a> {
     pub(super) elements: Vec<Element<'a>>,
     pub(super) data: Vec<Data<'a>>,
     pub(super) bodies: Vec<FunctionBody<'a>>,
-    /// Name and content of each custom section.
-    pub(super) custom: Vec<(&'a str, &'a [u8])>,
 }
 
 impl<'a> Parsed<'a> {
@@ -40,10 +40,16 @@ impl<'a> Parsed<'a> {
                 self.types = section.into_iter_err_on_gc_types().collect::<Result<_, _>>()?;
             }
             Payload::ImportSection(section) => {
-                self.imports = section.into_imports().collect::<Result<_, _>>()?
+                self.imports = section.into_imports().collect::<Result<_, _>>()?;
+                let types = self.imports.iter().filter_map(|import| match import.ty {
+                    TypeRef::Func(ty) => Some(ty),
+                    _ => None,
+                });
+                self.function_types.extend(types);
             }
             Payload::FunctionSection(section) => {
-                self.functions = section.into_iter().collect::<Result<_, _>>()?
+                self.functions = section.into_iter().collect::<Result<_, _>>()?;
+                self.function_types.extend(&self.functions);
             }
             Payload::TableSection(section) => self.tables = section.into_iter().collect::<Result<_, _>>()?,
             Payload::MemorySection(section) => self.memory = section.into_iter().next().transpose()?,
@@ -59,8 +65,7 @@ impl<'a> Parsed<'a> {
             }
             Payload::DataSection(section) => self.data = section.into_iter().collect::<Result<_, _>>()?,
             Payload::CodeSectionEntry(body) => self.bodies.push(body),
-            Payload::CustomSection(section) => self.custom.push((section.name(), section.data())),
-            // Headers, the counts that the sections repeat, and what the validator has refused.
+            // Custom sections, headers, the counts that the sections repeat, and what the validator has refused.
             _ => {}
         }
         Ok(())
@@ -73,21 +78,22 @@ impl<'a> Parsed<'a> {
 
     /// Number of imported functions.
     pub(super) fn imported_functions(&self) -> u32 {
-        let count = self.imports.iter().filter(|import| matches!(import.ty, TypeRef::Func(_))).count();
+        self.imported(|ty| matches!(ty, TypeRef::Func(_)))
+    }
+
+    /// Number of imported globals.
+    pub(super) fn imported_globals(&self) -> u32 {
+        self.imported(|ty| matches!(ty, TypeRef::Global(_)))
+    }
+
+    fn imported(&self, kind: impl Fn(&TypeRef) -> bool) -> u32 {
+        let count = self.imports.iter().filter(|import| kind(&import.ty)).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// The type of a function, by index over imported and defined ones.
     pub(super) fn function_type(&self, index: u32) -> Option<&FuncType> {
-        let index = index as usize;
-        let mut imported = self.imports.iter().filter_map(|import| match import.ty {
-            TypeRef::Func(ty) => Some(ty),
-            _ => None,
-        });
-        let ty = match imported.nth(index) {
-            Some(ty) => ty,
-            None => *self.functions.get(index.checked_sub(self.imported_functions() as usize)?)?,
-        };
+        let ty = *self.function_types.get(index as usize)?;
         self.types.get(ty as usize)
     }
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use execution::module::{CustomSection, DataSegment};
 use execution::{GlobalValue, InvalidModule, Limits};
 use wasmparser::{
-    BinaryReader, ConstExpr, DataKind, ElementItems, ElementKind, Name, NameSectionReader, Operator, ValType,
+    BinaryReader, ConstExpr, DataKind, ElementItems, ElementKind, Name, NameSectionReader, Operator, Parser,
+    Payload, ValType,
 };
 
-use super::invalid;
 use super::parsed::Parsed;
+use super::{invalid, shown};
 
 const WASM_PAGE_BYTES: u64 = 65_536;
 const GLOBALS_MAX: usize = 1_000;
@@ -117,15 +118,19 @@ pub(super) fn tables(parsed: &Parsed<'_>) -> Result<(), InvalidModule> {
     Ok(())
 }
 
-/// The `icp:` sections by name; others only have the lengths of function names checked.
-pub(super) fn custom(parsed: &Parsed<'_>) -> Result<BTreeMap<String, CustomSection>, InvalidModule> {
+/// The `icp:` sections by name; others only have the lengths of function names checked. They are looked for
+/// anew rather than kept with the other sections: a module may have tens of millions.
+pub(super) fn custom(wasm: &[u8]) -> Result<BTreeMap<String, CustomSection>, InvalidModule> {
     let mut sections = BTreeMap::new();
     let mut bytes = 0;
-    for (full_name, content) in &parsed.custom {
-        if *full_name == "name" {
+    for payload in Parser::new(0).parse_all(wasm).map_while(Result::ok) {
+        let Payload::CustomSection(section) = payload else { continue };
+        let (full_name, content) = (section.name(), section.data());
+        if full_name == "name" {
             function_names(content)?;
         }
         let Some(rest) = full_name.strip_prefix("icp:") else { continue };
+        let full_name = shown(full_name);
         let (public, name) = if let Some(name) = rest.strip_prefix("public ") {
             (true, name)
         } else if let Some(name) = rest.strip_prefix("private ") {
@@ -136,19 +141,18 @@ pub(super) fn custom(parsed: &Parsed<'_>) -> Result<BTreeMap<String, CustomSecti
             )));
         };
         if sections.contains_key(name) {
-            return Err(invalid(format!(
-                "custom section '{full_name}': the name '{name}' is used more than once"
-            )));
+            return Err(invalid(format!("custom section '{full_name}': the name is used more than once")));
         }
         if sections.len() == ICP_SECTIONS_MAX {
             return Err(invalid(format!(
-                "custom sections: more than {ICP_SECTIONS_MAX} with the prefix 'icp:'"
+                "custom section '{full_name}': more than {ICP_SECTIONS_MAX} with the prefix 'icp:'"
             )));
         }
         bytes += name.len() + content.len();
         if bytes > ICP_SECTION_BYTES_MAX {
             return Err(invalid(format!(
-                "custom sections: names and contents with the prefix 'icp:' exceed {ICP_SECTION_BYTES_MAX} bytes"
+                "custom section '{full_name}': names and contents with the prefix 'icp:' exceed \
+                 {ICP_SECTION_BYTES_MAX} bytes with it"
             )));
         }
         sections.insert(name.to_owned(), CustomSection { public, content: content.to_vec() });

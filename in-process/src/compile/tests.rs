@@ -5,6 +5,9 @@ mod barrier;
 mod cache;
 mod meaning;
 mod metering;
+mod refusal;
+mod spec;
+mod table;
 mod validation;
 
 use execution::Limits;

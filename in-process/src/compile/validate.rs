@@ -5,14 +5,16 @@ use execution::{InvalidModule, Limits};
 use wasmparser::{Import, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures};
 
 use super::parsed::Parsed;
-use super::{exports, functions, invalid, sections};
+use super::{exports, functions, invalid, sections, shown};
 use crate::api::{self, P};
 
 const CODE_SECTION_BYTES_MAX: usize = 10_485_760;
+/// The number of the code section in a module.
+const CODE_SECTION: u8 = 10;
 
 /// The proposals that canisters may use, each by name. Everything else is off, and stays off when the
 /// parser or the engine learns more. `externref` is off with the types that need a garbage collector.
-const FEATURES: WasmFeatures = WasmFeatures::FLOATS
+pub(super) const FEATURES: WasmFeatures = WasmFeatures::FLOATS
     .union(WasmFeatures::MUTABLE_GLOBAL)
     .union(WasmFeatures::SIGN_EXTENSION)
     .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
@@ -29,7 +31,10 @@ pub(super) fn validate<'a>(
     wasm: &'a [u8],
 ) -> Result<(Parsed<'a>, Interface), InvalidModule> {
     code_section_size(wasm)?;
-    let malformed = |error: wasmparser::Error| invalid(format!("validation: {error}"));
+    let malformed = |error: wasmparser::Error| {
+        let place = place(wasm, error.offset());
+        invalid(format!("validation: {place}: {error}"))
+    };
     Validator::new_with_features(FEATURES).validate_all(wasm).map_err(malformed)?;
     let parsed = Parsed::read(wasm).map_err(malformed)?;
 
@@ -49,7 +54,7 @@ pub(super) fn validate<'a>(
     interface.heap_pages_max = sections::heap_pages_max(&parsed, limits)?;
     sections::tables(&parsed)?;
     interface.drops_data = functions::bodies(&parsed)?;
-    interface.custom_sections = sections::custom(&parsed)?;
+    interface.custom_sections = sections::custom(wasm)?;
     Ok((parsed, interface))
 }
 
@@ -60,6 +65,59 @@ pub(super) fn instrumented(wasm: &[u8]) -> Result<(), InvalidModule> {
     match Validator::new_with_features(features).validate_all(wasm) {
         Ok(_) => Ok(()),
         Err(error) => Err(invalid(format!("too large after instrumentation: {error}"))),
+    }
+}
+
+/// What lies at `offset` of a module: a section, and of the code section which function.
+fn place(wasm: &[u8], offset: usize) -> String {
+    let (mut end, mut in_code, mut imported, mut function) = (0, false, 0, 0);
+    // An error ends the search: what is looked for lies behind the last payload that can be read.
+    for payload in Parser::new(0).parse_all(wasm).map_while(Result::ok) {
+        match &payload {
+            Payload::Version { range, .. } => end = range.end,
+            Payload::ImportSection(imports) => {
+                let imports = imports.clone().into_imports().map_while(Result::ok);
+                imported = imports.filter(|import| matches!(import.ty, TypeRef::Func(_))).count();
+            }
+            Payload::CodeSectionEntry(body) if body.range().contains(&offset) => {
+                return format!("code section: function {}", imported + function);
+            }
+            Payload::CodeSectionEntry(_) => function += 1,
+            _ => {}
+        }
+        let Some((id, range)) = payload.as_section() else { continue };
+        if in_code {
+            break;
+        }
+        end = range.end;
+        in_code = id == CODE_SECTION && offset < end;
+        if offset < end && !in_code {
+            return section_name(id).to_owned();
+        }
+    }
+    let next = wasm.get(end).filter(|_| end > 0);
+    if in_code { section_name(CODE_SECTION) } else { next.map_or("module", |id| section_name(*id)) }
+        .to_owned()
+}
+
+/// The name of a section, by the number that it has in a module.
+fn section_name(id: u8) -> &'static str {
+    match id {
+        0 => "custom section",
+        1 => "type section",
+        2 => "import section",
+        3 => "function section",
+        4 => "table section",
+        5 => "memory section",
+        6 => "global section",
+        7 => "export section",
+        8 => "start section",
+        9 => "element section",
+        CODE_SECTION => "code section",
+        11 => "data section",
+        12 => "data count section",
+        13 => "tag section",
+        _ => "unknown section",
     }
 }
 
@@ -95,6 +153,7 @@ fn check_import(parsed: &Parsed<'_>, import: &Import<'_>, memory64: bool) -> Res
         TypeRef::Global(_) => "global",
         TypeRef::Tag(_) => "tag",
     };
+    let [module, name] = [module, name].map(|name| shown(name));
     Err(invalid(format!("import section: '{module}' '{name}' is a {kind}, only functions can be imported")))
 }
 
@@ -106,13 +165,14 @@ fn check_function_import(
     memory64: bool,
 ) -> Result<(), InvalidModule> {
     if module != "ic0" {
+        let [module, name] = [module, name].map(shown);
         return Err(invalid(format!(
             "import section: '{name}' comes from module '{module}', only 'ic0' is known"
         )));
     }
     let function = api::find(name)
         .filter(|function| !(memory64 && function.legacy32))
-        .ok_or_else(|| invalid(format!("import section: function 'ic0.{name}' is unknown")))?;
+        .ok_or_else(|| invalid(format!("import section: function 'ic0.{}' is unknown", shown(name))))?;
     let wasm_type = |p: &P| match p {
         P::I if memory64 => ValType::I64,
         P::I | P::I32 => ValType::I32,

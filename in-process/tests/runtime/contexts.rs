@@ -10,7 +10,7 @@ use crate::canister::{Canister, assert_trap, import, module, reply_of};
 
 const CALLBACK: Callback = Callback { function: 0, environment: 0 };
 
-fn entry(context: Context) -> EntryPoint {
+pub(crate) fn entry(context: Context) -> EntryPoint {
     let (method, arg): (String, Arc<[u8]>) = ("m".into(), Arc::from([1, 2, 3]));
     let data = Arc::clone(&arg);
     let composite = context.is_composite();
@@ -38,23 +38,28 @@ fn entry(context: Context) -> EntryPoint {
     }
 }
 
-/// A module that calls one function, with zeros, in every context.
-fn calling(name: &str, pointer: &str) -> String {
+/// A module that calls one function in every context: with zeros, but for the parameters `sizes`.
+pub(crate) fn calling(name: &str, pointer: &str, sizes: &[usize], bytes: u64) -> String {
     let function = in_process::api::find(name).unwrap();
-    let zeros: String = function
+    let arguments: String = function
         .params
         .iter()
-        .map(|p| match p {
-            P::I => format!("({pointer}.const 0)"),
-            P::I32 => "(i32.const 0)".into(),
-            P::I64 => "(i64.const 0)".into(),
+        .enumerate()
+        .map(|(index, p)| {
+            let ty = match p {
+                P::I => pointer,
+                P::I32 => "i32",
+                P::I64 => "i64",
+            };
+            let value = if sizes.contains(&index) { bytes } else { 0 };
+            format!("({ty}.const {value})")
         })
         .collect();
     let drop = if function.result.is_some() { "drop" } else { "" };
     let memory = if pointer == "i64" { "i64 1" } else { "1" };
     format!(
         "(module {} (memory {memory}) (table 1 1 funcref) (elem (i32.const 0) $callback)
-          (func $all (call ${name} {zeros}) {drop})
+          (func $all (call ${name} {arguments}) {drop})
           (func $callback (param {pointer}) (call $all))
           (start $all)
           (export \"canister_init\" (func $all)) (export \"canister_pre_upgrade\" (func $all))
@@ -71,7 +76,7 @@ fn calling(name: &str, pointer: &str) -> String {
 fn each_function_works_in_its_contexts_and_traps_in_all_others() {
     for pointer in ["i32", "i64"] {
         for function in FUNCTIONS.iter().filter(|function| !(function.legacy32 && pointer == "i64")) {
-            let canister = Canister::new(&calling(function.name, pointer));
+            let canister = Canister::new(&calling(function.name, pointer, &[], 0));
             for context in Context::ALL {
                 let outcome = canister.run(entry(context));
                 let words =

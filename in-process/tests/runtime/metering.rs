@@ -1,8 +1,11 @@
 //! MT: what the System API costs; the counter; dirty pages.
 
 use execution::{EntryPoint, ErrorCode};
+use in_process::api::FUNCTIONS;
+use in_process::{Context, available};
 
 use crate::canister::{Canister, assert_trap, import, module, update};
+use crate::contexts::{calling, entry};
 
 /// Instructions that `body` costs: a run with it less a run without.
 fn cost(imports: &[&str], body: &str) -> u64 {
@@ -37,6 +40,78 @@ fn functions_cost_their_overhead_and_their_bytes() {
         ),
     ] {
         assert_eq!(cost(&[name], &body), price, "{name}");
+    }
+}
+
+/// Names, the fixed part, what each byte costs, and which parameters count bytes, as section 2 of the reference has
+/// it. The rest costs 500.
+const PRICES: &[(&[&str], u64, u64, &[usize])] = &[
+    (&["stable64_size", "stable_size", "mint_cycles128"], 0, 0, &[]),
+    (&["stable64_grow", "stable_grow"], 100, 0, &[]),
+    (&["stable64_read", "stable64_write", "stable_read", "stable_write"], 20, 1, &[2]),
+    (&["performance_counter"], 200, 0, &[]),
+    (&["is_controller"], 1_000, 1, &[1]),
+    (&["call_perform"], 5_000, 0, &[]),
+    (&["call_new"], 1_500, 1, &[1, 3]),
+    (&["cost_http_request_v2"], 10_000, 0, &[]),
+    (&["msg_reply_data_append", "msg_reject", "call_data_append"], 500, 50, &[1]),
+    // 2 for each byte that the log could take, 50 for each that it has room for.
+    (&["debug_print"], 100, 2 + 50, &[1]),
+    (&["trap"], 500, 1 + 2 + 50, &[1]),
+    (
+        &["certified_data_set", "cost_sign_with_ecdsa", "cost_sign_with_schnorr", "cost_vetkd_derive_key"],
+        500,
+        1,
+        &[1],
+    ),
+    (
+        &[
+            "canister_self_copy",
+            "data_certificate_copy",
+            "msg_arg_data_copy",
+            "msg_caller_copy",
+            "msg_caller_info_data_copy",
+            "msg_caller_info_signer_copy",
+            "msg_method_name_copy",
+            "msg_reject_msg_copy",
+            "root_key_copy",
+            "subnet_self_copy",
+        ],
+        500,
+        1,
+        &[2],
+    ),
+    (&["env_var_name_copy"], 500, 1, &[3]),
+    (&["env_var_value_copy"], 500, 1, &[4]),
+];
+
+/// All 76 functions, each where it may be used, with both widths of pointers. Whether the call goes well is no matter:
+/// it is charged before anything is looked at.
+#[test]
+fn each_function_costs_what_the_reference_says() {
+    for pointer in ["i32", "i64"] {
+        for function in FUNCTIONS.iter().filter(|function| !(function.legacy32 && pointer == "i64")) {
+            let name = function.name;
+            let row = PRICES.iter().find(|(names, ..)| names.contains(&name));
+            let (fixed, each, sizes) =
+                row.map_or((500, 0, &[][..]), |(_, fixed, each, sizes)| (*fixed, *each, *sizes));
+            let context = Context::ALL
+                .into_iter()
+                .find(|&context| context != Context::Start && available(name, context) == Some(true));
+            let context = context.expect("each function may be used somewhere");
+            for bytes in [0, 10] {
+                let outcome = Canister::new(&calling(name, pointer, sizes, bytes)).run(entry(context));
+                let page = if pointer == "i64" { 4_000 } else { 1_000 };
+                let counted = outcome.instructions - page * outcome.heap_pages_dirty;
+                // The function's entry, its constants, the call, and a drop; a callback calls the function.
+                let in_callback = matches!(context, Context::Reply | Context::Reject);
+                let callback = if in_callback { 1 + 5 } else { 0 };
+                let around =
+                    callback + 1 + function.params.len() as u64 + 5 + u64::from(function.result.is_some());
+                let price = fixed + each * bytes * sizes.len() as u64;
+                assert_eq!(counted - around, price, "{name} of {bytes} bytes, {pointer}, {context:?}");
+            }
+        }
     }
 }
 

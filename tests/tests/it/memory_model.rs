@@ -12,7 +12,7 @@ mod directed;
 mod extremes;
 mod model;
 mod subject;
-mod ways;
+pub(crate) mod ways;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;

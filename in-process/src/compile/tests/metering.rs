@@ -14,17 +14,17 @@ fn cost(body: &str) -> i64 {
 }
 
 /// What `instruction` costs beside operands that cost 1 each and a `drop` for each result.
-fn assert_costs(expected: i64, operands: &[&str], instruction: &str, results: usize) {
+pub(super) fn assert_costs(expected: i64, operands: &[&str], instruction: &str, results: usize) {
     let body = format!("{} {instruction} {}", operands.join(" "), "drop ".repeat(results));
     let others = 1 + i64::try_from(operands.len() + results).expect("few operands");
     assert_eq!(cost(&body) - others, expected, "{instruction}");
 }
 
-const I32: &str = "i32.const 7";
-const I64: &str = "i64.const 7";
-const F32: &str = "f32.const 7";
-const F64: &str = "f64.const 7";
-const V128: &str = "v128.const i64x2 7 9";
+pub(super) const I32: &str = "i32.const 7";
+pub(super) const I64: &str = "i64.const 7";
+pub(super) const F32: &str = "f32.const 7";
+pub(super) const F64: &str = "f64.const 7";
+pub(super) const V128: &str = "v128.const i64x2 7 9";
 
 #[test]
 fn an_empty_function_costs_one() {
@@ -139,64 +139,6 @@ fn bulk_operations_pay_their_size_operand() {
         assert_eq!(cost(&format!("{} memory.copy", operands("9"))), 1 + 3 + 100 + size);
     }
     assert_eq!(cost("i32.const 0 i32.const 1 i32.const 3 memory.init $d"), 1 + 3 + 100 + 3);
-}
-
-#[test]
-fn vector_instructions_cost_as_the_table_says() {
-    let two = [V128, V128];
-    for (name, expected) in [
-        ("i8x16.add", 1),
-        ("i8x16.lt_u", 2),
-        ("i8x16.gt_u", 2),
-        ("i8x16.lt_s", 1),
-        ("i16x8.gt_u", 2),
-        ("i32x4.lt_u", 2),
-        ("i16x8.mul", 1),
-        ("i32x4.mul", 2),
-        ("i64x2.mul", 4),
-        ("i16x8.extmul_high_i8x16_s", 2),
-        ("i16x8.extmul_low_i8x16_s", 1),
-        ("i32x4.extmul_low_i16x8_u", 2),
-        ("i64x2.extmul_low_i32x4_u", 1),
-        ("f32x4.mul", 2),
-        ("f32x4.div", 10),
-        ("f32x4.min", 4),
-        ("f64x2.div", 12),
-        ("f64x2.min", 4),
-        ("f64x2.max", 5),
-        ("f32x4.pmin", 1),
-        ("i8x16.swizzle", 1),
-        ("i8x16.shuffle 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15", 3),
-    ] {
-        assert_costs(expected, &two, name, 1);
-    }
-    for (name, expected) in [
-        ("i8x16.popcnt", 3),
-        ("i16x8.extadd_pairwise_i8x16_u", 2),
-        ("i16x8.extadd_pairwise_i8x16_s", 1),
-        ("i32x4.extadd_pairwise_i16x8_u", 3),
-        ("f32x4.abs", 2),
-        ("f64x2.nearest", 2),
-        ("f32x4.sqrt", 5),
-        ("f64x2.sqrt", 14),
-        ("i32x4.trunc_sat_f32x4_s", 2),
-        ("i32x4.trunc_sat_f32x4_u", 4),
-        ("f32x4.convert_i32x4_s", 1),
-        ("f32x4.convert_i32x4_u", 4),
-        ("i32x4.trunc_sat_f64x2_s_zero", 2),
-        ("i32x4.trunc_sat_f64x2_u_zero", 3),
-    ] {
-        assert_costs(expected, &[V128], name, 1);
-    }
-    for (shape, shl, shr_s, shr_u) in
-        [("i8x16", 3, 3, 2), ("i16x8", 2, 2, 2), ("i32x4", 2, 2, 2), ("i64x2", 2, 3, 2)]
-    {
-        for (name, expected) in [("shl", shl), ("shr_s", shr_s), ("shr_u", shr_u)] {
-            assert_costs(expected, &[V128, I32], &format!("{shape}.{name}"), 1);
-        }
-    }
-    assert_costs(1, &[I32], "v128.load", 1);
-    assert_costs(1, &[I32, V128], "v128.store16_lane 3", 0);
 }
 
 #[test]

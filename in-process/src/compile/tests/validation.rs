@@ -20,7 +20,7 @@ fn assert_refused(text: &str, reason: &str) {
     assert!(refusal.contains(reason), "{refusal:?} doesn't name {reason:?}");
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).expect("a vector");
     encoder.finish().expect("a vector")
@@ -211,7 +211,7 @@ fn function(count: usize, instruction: &Instruction<'_>) -> Vec<u8> {
     functions(&[body])
 }
 
-fn functions(bodies: &[Function]) -> Vec<u8> {
+pub(super) fn functions(bodies: &[Function]) -> Vec<u8> {
     let (mut types, mut functions, mut code) =
         (TypeSection::new(), FunctionSection::new(), CodeSection::new());
     types.ty().function([], []);
@@ -346,14 +346,18 @@ fn tables_are_bounded_and_filled_within_their_size() {
 fn a_function_that_instrumentation_makes_too_large_is_the_modules_fault() {
     let stores = "(i64.store offset=100000 (local.get 0) (local.get 1))".repeat(200_000);
     let text = format!("(module (memory 1) (func (param i32 i64) {stores}))");
-    assert_refused(&text, "too large after instrumentation");
+    assert_refused(&text, "code section: function 0 has ");
+    assert_refused(&text, "bytes after instrumentation, the limit is 7654321");
 
     let locals = |count: usize| {
         let locals = "i32 ".repeat(count);
         format!("(module (memory 1) (func (local {locals}) i32.const 1 i32.const 1 i32.store))")
     };
     valid(&locals(49_998));
-    assert_refused(&locals(49_999), "too large after instrumentation");
+    assert_refused(
+        &locals(49_999),
+        "code section: function 0 has 50001 locals after instrumentation, the limit is 50000",
+    );
 }
 
 #[test]

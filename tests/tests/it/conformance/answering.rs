@@ -1,9 +1,18 @@
 //! R: answering, and what of A and B unit tests don't have.
 
-use super::check::{Check, check, one, query, update};
+use super::check::{Check, Code, Step, check, one, query, update};
 
 fn loads(body: &str) -> String {
     format!("(update \"get\" (call $say32 (i32.load (i32.const 0)))) {body}")
+}
+
+/// A module that answers with bytes of a heap that it hasn't.
+fn without_memory(id: &'static str, step: Step) -> Check {
+    let mut check = one(id, "", step);
+    let text = r#"(module (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
+        (func (export "canister_update go") (call $append (i32.const 0) (i32.const 1))))"#;
+    check.canisters[0].code = Code::Wat(text.to_owned());
+    check
 }
 
 pub(super) fn checks() -> Vec<Check> {
@@ -14,6 +23,18 @@ pub(super) fn checks() -> Vec<Check> {
             update("go").reply("abc"),
         ),
         one("R02", r#"(update "go" (call $reply))"#, update("go").reply("")),
+        one(
+            "B03",
+            r#"(update "go" (call $arg_copy (i32.const 0) (i32.const 10) (i32.const 0)) (call $reply))"#,
+            update("go").arg("0123456789").reply(""),
+        ),
+        one(
+            "B05",
+            r#"(update "go" (memory.fill (i32.const 96) (i32.const 0x2d) (i32.const 16))
+            (call $arg_copy (i32.const 100) (i32.const 3) (i32.const 4)) (call $say (i32.const 96) (i32.const 16)))"#,
+            update("go").arg("0123456789").reply("----3456--------"),
+        ),
+        without_memory("B06", update("go").error("IC0504", "must define memory")),
         one("R06a", r#"(update "go" (call $reject (lit "no")))"#, update("go").error("IC0406", "no")),
         one(
             "R07",
@@ -102,6 +123,7 @@ pub(super) fn checks() -> Vec<Check> {
         ("A18", "(drop (call $counter (i32.const 2)))", "IC0504", ""),
         ("B01", "(call $arg_copy (i32.const 0) (i32.const 1) (i32.const 1))", "IC0504", ""),
         ("B02", "(call $self_copy (i32.const 131070) (i32.const 0) (i32.const 10))", "IC0504", ""),
+        ("B03 beyond", "(call $arg_copy (i32.const 0) (i32.const 1) (i32.const 0))", "IC0504", ""),
         ("B04", "(call $self_copy (i32.const -1) (i32.const 0) (i32.const 2))", "IC0504", ""),
         ("B07", "(drop (call $is_controller (i32.const 0) (i32.const 30)))", "IC0504", ""),
         ("B09", "(call $trap (i32.const -1) (i32.const 5))", "IC0503", ""),

@@ -100,6 +100,10 @@ pub(super) enum Act {
     Rounds { rounds: u64, seconds: u64 },
     /// The instructions of the last run.
     Cost,
+    /// Gives up all paused messages.
+    Abort,
+    /// Goes on with a new subnet from the state alone.
+    Restart,
     /// Looks at the state of a canister.
     Look { to: usize, look: Look },
     /// Reads a path below a canister in the certified state, and verifies the certificate.
@@ -276,6 +280,8 @@ impl Step {
             Act::Again(_)
             | Act::Rounds { .. }
             | Act::Cost
+            | Act::Abort
+            | Act::Restart
             | Act::Look { .. }
             | Act::Read { .. }
             | Act::Certificate { .. } => panic!("not a message"),
@@ -289,7 +295,9 @@ impl Step {
             | Act::Query { from, .. }
             | Act::Read { from, .. }
             | Act::Certificate { from, .. } => *from = sender,
-            Act::Again(_) | Act::Rounds { .. } | Act::Cost | Act::Look { .. } => panic!("not a message"),
+            Act::Again(_) | Act::Rounds { .. } | Act::Cost | Act::Abort | Act::Restart | Act::Look { .. } => {
+                panic!("not a message")
+            }
         }
         self
     }
@@ -300,6 +308,8 @@ impl Step {
             Act::Again(_)
             | Act::Rounds { .. }
             | Act::Cost
+            | Act::Abort
+            | Act::Restart
             | Act::Look { .. }
             | Act::Read { .. }
             | Act::Certificate { .. } => panic!("not a message"),

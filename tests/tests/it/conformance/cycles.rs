@@ -1,6 +1,11 @@
 //! Y: cycles.
 
-use super::check::{Check, check, one, pass, query, settings, spent, update};
+use std::cell::Cell;
+use std::rc::Rc;
+
+use execution::Limits;
+
+use super::check::{Check, Step, check, look, one, pass, query, settings, spent, update};
 use super::management::{self, Settings};
 use super::prelude::PASS;
 
@@ -24,7 +29,41 @@ fn refund(name: &str) -> String {
 
 const TEN: u64 = 10_000_000_000;
 
+/// Keeps the balance and what is liquid of it at 0 and 16 of the heap.
+const BALANCES: &str =
+    r#"(update "go" (call $balance (i32.const 0)) (call $liquid (i32.const 16)) (call $reply))"#;
+
+/// A look at the balance before, and one that holds what the canister was told against it and the freezing limit.
+fn told() -> [Step; 2] {
+    let balance = Rc::new(Cell::new(0));
+    let before = Rc::clone(&balance);
+    let first = look(
+        0,
+        move |canister| {
+            balance.set(canister.balance);
+            String::new()
+        },
+        "",
+    );
+    let second = look(
+        0,
+        move |canister| {
+            let mut bytes = [0; 32];
+            canister.code.as_ref().expect("it has code").heap.read(0, &mut bytes);
+            let [told, liquid] =
+                [0, 16].map(|at| u128::from_le_bytes(bytes[at..at + 16].try_into().expect("16 bytes")));
+            let frozen = canister.freezing().limit(&Limits::application(), 0) - canister.reserved;
+            // An ingress message of 10 bytes, and the price of a whole message in advance.
+            let prepaid = 1_200_000 + 2_000 * 10 + 5_000_000 + 40_000_000_000;
+            format!("{} {}", before.get() - told == prepaid, told - liquid == frozen && frozen > 0)
+        },
+        "true true",
+    );
+    [first, second]
+}
+
 pub(super) fn checks() -> Vec<Check> {
+    let [before, balances] = told();
     let [y11_before, y11_after] = spent(1, 5_000_000 + 1_510);
     let [y12_before, y12_after] = spent(0, 5_000_000 + 1_200_000 + 2_000 * 10 + 506);
     // Two messages of 7,306 and 2,543 instructions, an ingress message of 10 bytes, a call of 9 bytes with an
@@ -34,6 +73,7 @@ pub(super) fn checks() -> Vec<Check> {
     let [y16_before, y16_after] = spent(1, -5_000_000_000);
     let deposit = |ids: &super::check::Ids| management::canister(ids[1]);
     vec![
+        check("Y01 Y10", [BALANCES], [before, update("go").reply(""), balances]),
         one(
             "Y02",
             r#"(update "go" (call $say64 (call $balance64)))"#,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_bytes::Bytes;
 
 #[derive(Clone, Copy, CandidType, Serialize)]
-pub(super) enum Persistence {
+pub(crate) enum Persistence {
     #[serde(rename = "keep")]
     Keep,
     #[serde(rename = "replace")]
@@ -14,14 +14,14 @@ pub(super) enum Persistence {
 }
 
 #[derive(Clone, Copy, Default, CandidType, Serialize)]
-pub(super) struct Upgrade {
+pub(crate) struct Upgrade {
     pub(super) skip_pre_upgrade: Option<bool>,
     pub(super) wasm_memory_persistence: Option<Persistence>,
 }
 
 #[derive(Clone, Copy, CandidType, Serialize)]
 #[expect(clippy::enum_variant_names, reason = "the interface's own words")]
-pub(super) enum Install {
+pub(crate) enum Install {
     #[serde(rename = "install")]
     Install,
     #[serde(rename = "reinstall")]
@@ -40,7 +40,7 @@ struct InstallCode<'a> {
 }
 
 /// The argument of `install_code`.
-pub(super) fn install(mode: Install, canister_id: Principal, module: &[u8], arg: &[u8]) -> Vec<u8> {
+pub(crate) fn install(mode: Install, canister_id: Principal, module: &[u8], arg: &[u8]) -> Vec<u8> {
     let [wasm_module, arg] = [Bytes::new(module), Bytes::new(arg)];
     Encode!(&InstallCode { mode, canister_id, wasm_module, arg, sender_canister_version: None })
         .expect("an argument encodes")

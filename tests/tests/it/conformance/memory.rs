@@ -48,6 +48,18 @@ pub(super) fn checks() -> Vec<Check> {
             update("go").numbers(&[-1]),
         ),
         stable(
+            "S11",
+            r#"(update "go" (drop (call $grow (i64.const 1))) (call $read (i64.const 0) (i64.const 0) (i64.const 20480)) (call $reply))"#,
+            update("go").error("IC0524", "Canister exceeded memory access limits"),
+        )
+        .limits(|limits| limits.stable_access_pages = [4, 8, 2]),
+        stable(
+            "S11 fits",
+            r#"(update "go" (drop (call $grow (i64.const 1))) (call $read (i64.const 0) (i64.const 0) (i64.const 16384)) (call $reply))"#,
+            update("go").reply(""),
+        )
+        .limits(|limits| limits.stable_access_pages = [4, 8, 2]),
+        stable(
             "S12",
             r#"(update "go" (drop (call $grow32 (i32.const 1))) (i64.store (i32.const 0) (i64.const 77))
             (call $write32 (i32.const 5) (i32.const 0) (i32.const 8)) (call $read (i64.const 16) (i64.const 5) (i64.const 8)) (call $say64 (i64.load (i32.const 16))))"#,

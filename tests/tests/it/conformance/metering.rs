@@ -1,6 +1,7 @@
 //! MT: what each instruction and function costs, as the table of section 3.2 says.
 
-use super::check::{Check, Code, check, cost, one, update};
+use super::check::{Check, Code, again, check, cost, install_code, one, spent, update};
+use super::management::Install;
 
 /// Code that leaves nothing on the stack, and what it costs by the table: constants, `drop` and locals are 1.
 const INSTRUCTIONS: &[(&str, u64)] = &[
@@ -102,7 +103,36 @@ fn table(lines: &[(&str, u64)], body: &str) -> (String, Vec<super::check::Step>)
     (text, steps)
 }
 
+/// Instructions in a turn of [`turns`]: a thousand times `table.size` and `drop`, which take no time to speak of.
+const TURN: u64 = 1_000 * (100 + 1);
+
+fn turns() -> String {
+    "(drop (table.size 0)) ".repeat(1_000)
+}
+
+/// A module whose `canister_init` costs 3 and, for each turn, [`TURN`] and 7 for the loop.
+fn long_init(turn_count: u64) -> String {
+    format!(
+        "(module (table 1 funcref) (func (export \"canister_init\") (local $n i64) (local.set $n (i64.const {turn_count}))
+           (loop $turn {} (br_if $turn (i32.wrap_i64 (local.tee $n (i64.sub (local.get $n) (i64.const 1))))))))",
+        turns()
+    )
+}
+
+/// How many turns an install of 300·10⁹ instructions has room for, compiling included.
+fn turns_of_an_install() -> u64 {
+    let wasm = wat::parse_str(long_init(1 << 20)).expect("a module");
+    let module =
+        in_process::compile::instrument(&execution::Limits::application(), &wasm).expect("a valid module");
+    // `local.get`, `i64.const`, `i64.sub`, `local.tee`, `i32.wrap_i64` and `br_if`, which is 2.
+    (300_000_000_000 - module.interface.compile_instructions - 3) / (TURN + 7)
+}
+
 pub(super) fn checks() -> Vec<Check> {
+    let endless = format!("(update \"go\" (loop $turn {} (br $turn)))", turns());
+    let [before, after] = spent(0, 5_000_000 + 40_000_000_000 + 1_200_000 + 2_000 * 10);
+    let most = turns_of_an_install();
+    let long = |turns: u64| install_code(0, Install::Install, Code::Wat(long_init(turns)), b"");
     let (text, steps) = table(
         INSTRUCTIONS,
         "(memory 1) (global $g (mut i32) (i32.const 0)) (func $empty) (table 1 funcref) (elem (i32.const 0) $empty) (data $d \"abc\")",
@@ -149,6 +179,21 @@ pub(super) fn checks() -> Vec<Check> {
             [update("k").error("IC0506", ""), cost(1 + 2 + 8 * (5 + 4 + 2) + 8 * 1_000)]),
         check("MT09", ["(update \"w\" (drop (call $grow (i64.const 1))) (call $write (i64.const 0) (i64.const 0) (i64.const 1)) (call $write (i64.const 1) (i64.const 0) (i64.const 1)))"],
             [update("w").error("IC0506", ""), cost(1 + 107 + 2 * (3 + 5 + 20 + 1) + 1_000)]),
+        check("MT02 the whole limit", [&endless], [
+            before,
+            // Twenty slices, one a round.
+            update("go").waits(),
+            super::check::after(1).times(16),
+            again(0).error("IC0522", "Canister exceeded the limit of 40000000000 instructions for single message execution."),
+            cost(40_000_000_000),
+            after,
+        ]),
+        check("MT10 the most", [""], [
+            long(most).waits(), super::check::after(1).times(146), again(0).reply(b"DIDL\0\0"), cost(3 + most * (TURN + 7)),
+        ]),
+        check("MT10 a turn more", [""], [
+            long(most + 1).waits(), super::check::after(1).times(146), again(0).error("IC0522", "instructions for single message execution"),
+        ]),
         check("MT10", [""], [
             super::check::install(0, "(on \"init\" (loop $l (br $l)))").error("IC0522", "instructions for single message execution"),
         ]).limits(|limits| limits.install_instructions = 100_000_000),

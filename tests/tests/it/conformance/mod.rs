@@ -10,14 +10,16 @@ mod chunks;
 mod cycles;
 mod lifecycle;
 mod logs;
-mod management;
+pub(crate) mod management;
 mod management_calls;
+mod matrix;
 mod memory;
 mod metering;
 mod prelude;
 mod queries;
 mod runner;
 mod settings;
+mod slices;
 mod snapshots;
 mod tasks;
 mod validation;
@@ -78,6 +80,11 @@ fn certified_state_and_certificates() {
 }
 
 #[test]
+fn long_messages_run_in_slices() {
+    runner::run(16, slices::checks);
+}
+
+#[test]
 fn chunks_make_modules() {
     runner::run(11, chunks::checks);
 }
@@ -95,4 +102,29 @@ fn logs_are_fetched_by_those_who_may() {
 #[test]
 fn settings_have_bounds_and_allocations_a_price() {
     runner::run(14, settings::checks);
+}
+
+#[test]
+fn every_line_of_the_matrix_has_a_check() {
+    let areas = [
+        answering::checks,
+        calls::checks,
+        cycles::checks,
+        memory::checks,
+        tasks::checks,
+        queries::checks,
+        lifecycle::checks,
+        management_calls::checks,
+        metering::checks,
+        validation::checks,
+        certified::checks,
+        chunks::checks,
+        snapshots::checks,
+        logs::checks,
+        settings::checks,
+        slices::checks,
+    ];
+    let checks: Vec<_> = areas.iter().flat_map(|checks| checks()).collect();
+    println!("{} checks", checks.len());
+    assert_eq!(matrix::unchecked(&checks), [""; 0]);
 }

@@ -110,6 +110,14 @@ pub(super) fn checks() -> Vec<Check> {
             [&inspecting("(call $accept)")],
             [update("go").numbers(&[0]), query("ask").numbers(&[0])],
         ),
+        check("I01", [r#"(update "go" (call $reply))"#], [update("go").reply("")]),
+        check(
+            "I06",
+            [&inspecting(
+                "(i32.store (i32.const 0) (i32.const 9)) (global.set $n (i32.const 9)) (call $accept)",
+            )],
+            [update("go").numbers(&[0]), query("ask").numbers(&[0])],
+        ),
         one("I02 no", &inspecting(""), update("go").refused("IC0406")),
         one("I02 trap", &inspecting("(call $trap (lit \"no\"))"), update("go").refused("IC0503")),
         one("I03", &inspecting("(call $accept) (call $accept)"), update("go").refused("IC0504")),

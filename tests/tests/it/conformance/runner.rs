@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bulkhead_node::image;
 use bulkhead_node::node::on_executor_stack;
+use execution::state::SubnetState;
 use execution::{
     Backend, BackendError, Compiler, Executed, Execution, Ingress, IngressStatus, Invocation, Limits,
     MessageId, Outcome, Principal, SchedulerOptions, Snapshot, Subnet, SubnetConfig, UserError,
@@ -69,13 +70,17 @@ struct Sliced {
 
 impl Backend for Sliced {
     fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
-        let Execution::Finished(whole) = Fresh(self.engine.clone()).execute(snapshot, invocation)? else {
+        let slice = match Fresh(self.engine.clone()).execute(snapshot, invocation)? {
+            Execution::Finished(whole) if whole.instructions <= invocation.slice => {
+                whole.instructions * 2 / 3 + 1
+            }
             // It has slices anyway.
-            return self.backend.execute(snapshot, invocation);
+            _ => invocation.slice,
         };
-        let slice = whole.instructions * 2 / 3 + 1;
-        let invocation = Invocation { slice, ..invocation.clone() };
-        match self.backend.execute(snapshot, &invocation)? {
+        if slice == invocation.slice {
+            return self.backend.execute(snapshot, invocation);
+        }
+        match self.backend.execute(snapshot, &Invocation { slice, ..invocation.clone() })? {
             Execution::Paused(run) => run.resume(slice),
             finished @ Execution::Finished(_) => Ok(finished),
         }
@@ -148,8 +153,12 @@ fn run_check(check: &Check, first_canister: u64) -> Vec<String> {
         let config =
             SubnetConfig { limits: Arc::clone(&limits), first_canister, ..SubnetConfig::application() };
         let options = SchedulerOptions { threads: 1, message_roots: true, ..SchedulerOptions::default() };
-        let subnet = Subnet::new(config, Arc::clone(&way.backend), Arc::clone(&compiler), options);
-        let mut world = World::new(subnet, first_canister);
+        let (backend, compiler) = (Arc::clone(&way.backend), Arc::clone(&compiler));
+        let subnet_of = move |state| {
+            let (backend, compiler) = (Arc::clone(&backend), Arc::clone(&compiler));
+            Subnet::with_state(config.clone(), state, backend, compiler, options.clone())
+        };
+        let mut world = World::new(Box::new(subnet_of), first_canister);
         world.prepare(check);
         for (n, step) in check.steps.iter().enumerate() {
             let got = world.act(&step.act);
@@ -245,6 +254,8 @@ impl Got {
 /// A check on its way in one mode.
 struct World {
     subnet: Subnet,
+    /// Makes a subnet that goes on from a state.
+    subnet_of: Box<dyn Fn(SubnetState) -> Subnet>,
     ids: Ids,
     time: u64,
     nonce: u64,
@@ -257,7 +268,7 @@ struct World {
 }
 
 impl World {
-    fn new(subnet: Subnet, first_canister: u64) -> Self {
+    fn new(subnet_of: Box<dyn Fn(SubnetState) -> Subnet>, first_canister: u64) -> Self {
         let ids = [0, 1, 2].map(|n: u64| {
             let mut id = [1; 10];
             id[..8].copy_from_slice(&(first_canister + n).to_be_bytes());
@@ -265,7 +276,8 @@ impl World {
         });
         let [transcript, failures] = [Vec::new(), Vec::new()];
         Self {
-            subnet,
+            subnet: subnet_of(SubnetState::new()),
+            subnet_of,
             ids,
             time: START,
             nonce: 0,
@@ -319,6 +331,14 @@ impl World {
                 Got::Nothing
             }
             Act::Cost => Got::Seen(self.instructions.to_string()),
+            Act::Abort => {
+                self.subnet.abort_paused();
+                Got::Nothing
+            }
+            Act::Restart => {
+                self.subnet = (self.subnet_of)(self.subnet.state().clone());
+                Got::Nothing
+            }
             Act::Look { to, look } => {
                 let canister = self.subnet.state().canisters.get(&self.ids[*to]);
                 Got::Seen(canister.map_or_else(|| "gone".to_owned(), |canister| look(canister)))

@@ -30,11 +30,11 @@ const WARM_MAX: usize = 4;
 pub(super) type Difference = String;
 
 /// A way to run messages.
-pub(super) struct Way {
-    pub(super) name: &'static str,
-    pub(super) backend: Box<dyn Backend>,
+pub(crate) struct Way {
+    pub(crate) name: &'static str,
+    pub(crate) backend: Box<dyn Backend>,
     /// The sandbox behind it, if there is one.
-    pub(super) sandbox: Option<Arc<Sandboxed>>,
+    pub(crate) sandbox: Option<Arc<Sandboxed>>,
 }
 
 /// Starts the sandbox.
@@ -42,23 +42,23 @@ pub(super) fn sandbox(options: SandboxOptions) -> Arc<Sandboxed> {
     Arc::new(Sandboxed::start(image::LAUNCHER, image::WORKER, options).expect("the sandbox starts"))
 }
 
-pub(super) fn in_process(engine: &Engine) -> Way {
+pub(crate) fn in_process(engine: &Engine) -> Way {
     let options = InProcessOptions { instances_max: WARM_MAX, ..InProcessOptions::default() };
     let backend = Box::new(InProcess::new(engine.clone(), &options));
     Way { name: "in-process, warm", backend, sandbox: None }
 }
 
-pub(super) fn in_process_fresh(engine: &Engine) -> Way {
+pub(crate) fn in_process_fresh(engine: &Engine) -> Way {
     Way { name: "in-process, fresh", backend: Box::new(FreshInstances(engine.clone())), sandbox: None }
 }
 
-pub(super) fn sandboxed() -> Way {
+pub(crate) fn sandboxed() -> Way {
     let sandbox = sandbox(SandboxOptions { workers_max: WARM_MAX, pool: 1, ..SandboxOptions::default() });
     let backend = Box::new(Shared(Arc::clone(&sandbox)));
     Way { name: "sandboxed, warm", backend, sandbox: Some(sandbox) }
 }
 
-pub(super) fn sandboxed_fresh() -> Way {
+pub(crate) fn sandboxed_fresh() -> Way {
     let sandbox = sandbox(SandboxOptions { workers_max: WARM_MAX, pool: 1, ..SandboxOptions::default() });
     let backend = Box::new(FreshWorkers { sandbox: Arc::clone(&sandbox), messages: AtomicU64::new(0) });
     Way { name: "sandboxed, fresh", backend, sandbox: Some(sandbox) }

@@ -1,0 +1,7 @@
+//! See `fuzz::validator`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    fuzz::validator::run(input);
+});
