@@ -226,8 +226,9 @@ impl Limits {
     }
 }
 
-/// Slices that a message of at most `limit` instructions may take (`canister-execution.md` section 3.4): no two in a
-/// row use less than a slice together, so it comes to its limit before this.
+/// Slices that a message of at most `limit` instructions may take (`canister-execution.md` section 3.4). No two in a
+/// row use less than a slice together, so a message comes to its limit before this, unless a slice is less than a
+/// two-hundredth of the limit.
 #[must_use]
 pub fn slices_max(limit: Instructions, slice: Instructions) -> u64 {
     limit.checked_div(slice).unwrap_or(0).saturating_mul(2).clamp(4, 400)

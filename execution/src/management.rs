@@ -15,6 +15,7 @@ mod status;
 mod subnet_info;
 mod types;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::Vector;
@@ -178,16 +179,18 @@ impl Subnet {
     pub(crate) fn run_management(&mut self, work: &mut RoundWork) -> bool {
         let calls = std::mem::take(&mut self.state.management);
         let mut kept = Vector::new();
+        // Callers whose call waits for a message in hand, which may end in this round.
+        let mut held = BTreeSet::new();
         let mut ran = false;
         for call in calls {
             let caller = call.origin.caller();
-            if work.blocked.contains(&caller) {
+            if work.blocked.contains(&caller) || held.contains(&caller) {
                 kept.push_back(call);
                 continue;
             }
             if self.must_wait(&call) {
                 if matches!(call.origin, Origin::Canister { .. }) {
-                    work.blocked.insert(caller);
+                    held.insert(caller);
                 }
                 kept.push_back(call);
                 continue;
@@ -222,9 +225,7 @@ impl Subnet {
 
     /// Whether a call is about a canister that does nothing else than the message that it has in hand.
     fn must_wait(&self, call: &ManagementCall) -> bool {
-        !self.schedule.paused.is_empty()
-            && !is_harmless(&call.method)
-            && target(&call.method, &call.arg).is_ok_and(|id| self.schedule.paused.contains(&id))
+        !is_harmless(&call.method) && call.about.is_some_and(|id| self.schedule.paused.contains(&id))
     }
 
     fn manage(&mut self, call: &Management<'_>, work: &mut RoundWork) -> Managed {

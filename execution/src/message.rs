@@ -304,10 +304,13 @@ impl Freezing {
         let memory = self.memory_bytes.saturating_add(growth).max(self.memory_allocation);
         let bytes = Cycles::from(memory).saturating_add(Cycles::from(self.message_bytes));
         let seconds = Cycles::from(self.threshold_seconds);
-        let storage = limits.scaled(limits.prices.storage_gib_second) * bytes * seconds / GIB;
-        let compute = limits.scaled(limits.prices.compute_percent_second)
-            * Cycles::from(self.compute_allocation)
-            * seconds;
+        // A controller may set all of these to their largest.
+        let storage = limits.scaled(limits.prices.storage_gib_second).saturating_mul(bytes);
+        let storage = storage.saturating_mul(seconds) / GIB;
+        let compute = limits
+            .scaled(limits.prices.compute_percent_second)
+            .saturating_mul(Cycles::from(self.compute_allocation))
+            .saturating_mul(seconds);
         storage.saturating_add(compute)
     }
 

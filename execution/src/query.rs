@@ -51,8 +51,7 @@ pub(crate) struct Asking<'a> {
 }
 
 impl QueryView {
-    /// Asks `canister` as `sender`. Canister code runs on the calling thread, which needs a stack of
-    /// [`crate::EXECUTOR_STACK_BYTES`].
+    /// Asks `canister` as `sender`, on the calling thread.
     #[must_use]
     pub fn query(&self, sender: Principal, canister: Principal, method: &str, arg: &[u8]) -> QueryAnswer {
         if canister == Principal::management_canister() {

@@ -37,6 +37,7 @@ impl Executed {
     pub(crate) fn bytes_written(&self) -> u64 {
         match self.ended {
             Ended::Trap(_) => 0,
+            _ if self.kind == "replicated_query" => 0,
             Ended::Reply | Ended::Reject(_) | Ended::NoAnswer => {
                 (self.heap_pages_dirty + self.stable_pages_dirty) * PAGE_BYTES as u64
             }

@@ -20,7 +20,7 @@ use crate::executors::MemoryOptions;
 use crate::management::wrong_sender_version;
 use crate::report::{Ended, Executed};
 use crate::state::{
-    CALLBACKS_GUARANTEED, CanisterState, MessageId, Origin, PendingCall, Request, Status, SubnetConfig,
+    CALLBACKS_GUARANTEED, CanisterState, MessageId, Origin, PendingCall, Request, Start, Status, SubnetConfig,
 };
 use crate::{
     Answer, Backend, BackendError, Compiler, Cycles, Ending, EntryPoint, Execution, Freezing, Instructions,
@@ -67,16 +67,33 @@ pub(crate) struct Call<'a> {
 }
 
 impl Env {
-    /// Runs and checks an entry point that has no slices, trying again what failed around it.
-    pub(crate) fn execute_whole(
-        &self,
-        snapshot: &Snapshot,
-        invocation: &Invocation,
-    ) -> Result<Checked, BackendError> {
-        retried(&*self.backend, || match self.backend.execute(snapshot, invocation)? {
-            Execution::Finished(outcome) => Ok(check(invocation, snapshot, outcome)?),
-            Execution::Paused(_) => Err(Violation("paused a run that has no slices".into()).into()),
-        })
+    /// What a message that `canister` begins with sees.
+    pub(crate) fn start(&self, canister: &CanisterState) -> Start {
+        Start {
+            time: self.time,
+            balance: canister.balance,
+            waiting_bytes: canister.inputs.bytes,
+            memory_available: self.memory_available,
+            callbacks_available: self.callbacks_available,
+            message_bytes_available: self.message_bytes_available,
+        }
+    }
+
+    /// The surroundings, and the canister that has it in hand, as the message saw them that began at `start`.
+    pub(crate) fn at(&self, start: &Start, now: &CanisterState) -> (Arc<Self>, CanisterState) {
+        let Start {
+            time,
+            balance,
+            waiting_bytes,
+            memory_available,
+            callbacks_available,
+            message_bytes_available,
+        } = *start;
+        let env =
+            Self { time, memory_available, callbacks_available, message_bytes_available, ..self.clone() };
+        let mut canister = CanisterState { paused: None, balance, ..now.clone() };
+        canister.inputs.bytes = waiting_bytes;
+        (Arc::new(env), canister)
     }
 
     pub(crate) fn invocation(&self, canister: &CanisterState, call: Call<'_>) -> Invocation {

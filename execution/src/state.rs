@@ -21,5 +21,5 @@ pub use chunks::{CHUNK_BYTES_MAX, CHUNKS_MAX, ChunkHash, ChunkStore};
 pub use debit::Debit;
 pub use ingress::{Ingress, IngressRecord, IngressStatus, MessageId};
 pub use messages::{CanisterMessage, Payload, Request, Response};
-pub use queue::{Input, Inputs, Install, PausedMessage, Source, Task, UpgradeOptions};
+pub use queue::{Input, Inputs, Install, PausedMessage, Source, Start, Task, UpgradeOptions};
 pub use subnet::{IngressHistory, ManagementCall, PendingManagement, Shared, SubnetConfig, SubnetState};

@@ -87,7 +87,8 @@ impl Subnet {
             assembly,
         };
         let input = Input::Install(Arc::new(install));
-        canister.paused = Some(PausedMessage { input, slices: 0, time: self.state.time });
+        let start = self.env(1).start(&canister);
+        canister.paused = Some(PausedMessage { input, slices: 0, start });
         let id = canister.id;
         match self.run_in_hand(canister, work) {
             Ok(()) => Ok(Ok(Answered::Later)),

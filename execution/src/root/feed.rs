@@ -10,8 +10,8 @@ use crate::state::{
     CallContext, Calls, CanisterMessage, CanisterSnapshot, CanisterSnapshots, CanisterState, Change,
     ChangeDetails, ChunkStore, Code, Debit, History, Hook, Ingress, IngressRecord, IngressStatus, Input,
     Inputs, Install, InstallMode, Log, LogRecord, ManagementCall, MessageId, Origin, PausedMessage, Payload,
-    PendingCall, PendingManagement, Request, Response, Settings, SnapshotId, Source, Status, StopWaiter,
-    Task, TaskPointer, UpgradeOptions, Visibility,
+    PendingCall, PendingManagement, Request, Response, Settings, SnapshotId, Source, Start, Status,
+    StopWaiter, Task, TaskPointer, UpgradeOptions, Visibility,
 };
 use crate::{Callback, ErrorCode, GlobalValue, ModuleHash, Principal, UserError};
 
@@ -77,9 +77,10 @@ feed_struct! {
     Inputs { tasks, canisters, turns, ingress, next, bytes }
     Log { next, bytes, records }
     LogRecord { index, time, text }
-    ManagementCall { origin, method, arg, cycles }
+    ManagementCall { origin, method, arg, cycles, about }
     Install { call, mode, upgrade, module, arg, caller_version, assembly }
-    PausedMessage { input, slices, time }
+    PausedMessage { input, slices, start }
+    Start { time, balance, waiting_bytes, memory_available, callbacks_available, message_bytes_available }
     PendingManagement { next, calls }
     UpgradeOptions { skip_pre_upgrade, keep_heap }
     PendingCall {

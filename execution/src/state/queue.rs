@@ -5,7 +5,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, Vector};
 
 use crate::state::{CanisterMessage, Ingress, InstallMode, ManagementCall};
-use crate::{Instructions, Nanoseconds, Principal};
+use crate::{Cycles, Instructions, Limits, Nanoseconds, Principal};
 
 /// A task that the system gives a canister.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +77,41 @@ pub struct PausedMessage {
     pub input: Input,
     /// Slices that it has used up; 0: it begins again.
     pub slices: u32,
-    /// The time that it sees: of the round in which it began first.
+    /// What it saw when it began first, and sees again.
+    pub start: Start,
+}
+
+impl PausedMessage {
+    /// What has been prepaid for it from the canister's balance, which still shows it.
+    #[must_use]
+    pub fn prepaid(&self, limits: &Limits, memory64: bool) -> Cycles {
+        match &self.input {
+            // When the call was made.
+            Input::Canister(CanisterMessage::Response(_)) => 0,
+            Input::Install(_) => limits.execution_price(false, limits.install_instructions),
+            Input::Task(_) | Input::Canister(CanisterMessage::Request(_)) | Input::Ingress(_) => {
+                limits.execution_price(memory64, limits.update_instructions)
+            }
+        }
+    }
+}
+
+/// What a message sees of the world besides its canister's code, memory and calls, which don't change while it is in
+/// hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Time of the round.
     pub time: Nanoseconds,
+    /// The canister's balance, before anything was prepaid.
+    pub balance: Cycles,
+    /// Bytes of the messages that waited for the canister.
+    pub waiting_bytes: u64,
+    /// Bytes of subnet memory that it may take.
+    pub memory_available: u64,
+    /// Shared callback slots that it may take.
+    pub callbacks_available: usize,
+    /// Bytes of message memory that it may take.
+    pub message_bytes_available: u64,
 }
 
 /// A canister's input queues. Bounds are kept by those who push.
@@ -132,6 +165,7 @@ impl Inputs {
                 self.next = Source::Users;
             }
             Input::Canister(message) => {
+                self.bytes = self.bytes.saturating_add(message.bytes());
                 let sender = message.sender();
                 self.turns.retain(|turn| *turn != sender);
                 self.turns.push_front(sender);
@@ -189,6 +223,27 @@ mod tests {
             deadline: 0,
         };
         (sender, CanisterMessage::Request(Arc::new(request)))
+    }
+
+    #[test]
+    fn an_input_that_is_put_back_is_the_next_again_and_counts_again() {
+        let mut inputs = Inputs::default();
+        for (sender, callback) in [(1, 0), (2, 0), (1, 1)] {
+            let (sender, message) = request(sender, callback);
+            inputs.push(sender, message);
+        }
+        inputs.tasks.push_back(Task::Heartbeat);
+        for _ in 0..4 {
+            let before = inputs.clone();
+            let input = inputs.pop().unwrap();
+            inputs.put_back(input.clone());
+            assert_eq!(
+                (inputs.bytes, &inputs.canisters, &inputs.tasks),
+                (before.bytes, &before.canisters, &before.tasks)
+            );
+            assert_eq!(inputs.pop(), Some(input));
+        }
+        assert_eq!(inputs.bytes, 0);
     }
 
     #[test]

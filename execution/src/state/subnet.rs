@@ -119,6 +119,8 @@ pub struct ManagementCall {
     pub arg: Arc<[u8]>,
     /// Cycles attached.
     pub cycles: Cycles,
+    /// The canister that the argument names, if it names one.
+    pub about: Option<Principal>,
 }
 
 /// Calls of the management canister that wait for the host's answer.

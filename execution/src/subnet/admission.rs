@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use crate::management::{self, IngressRule};
 use crate::report::Ended;
-use crate::run::{Call, ended};
+use crate::run::{Call, ended, retried};
 use crate::state::{CanisterState, Ingress, IngressStatus, ManagementCall, MessageId, Origin, Status};
 use crate::subnet::Subnet;
 use crate::{Cycles, EntryPoint, ErrorCode, Principal, UserError, check, text};
 
+/// Calls of the management canister that may wait for one canister's message in hand.
+const CALLS_WAITING_MAX: usize = 100;
+
 impl Subnet {
     /// Takes in a message of a user, or says why not. A message that is known already is not taken in
-    /// twice. `canister_inspect_message` runs on the calling thread, which needs a stack of
-    /// [`crate::EXECUTOR_STACK_BYTES`].
+    /// twice. `canister_inspect_message` runs on the calling thread.
     ///
     /// # Errors
     /// Why the message was refused; nothing is changed then.
@@ -39,10 +41,11 @@ impl Subnet {
     }
 
     fn admit_management(&mut self, id: MessageId, ingress: Ingress) -> Result<(), UserError> {
-        if self.state.management.len() >= self.config.limits.ingress_queue_length {
+        let method = ingress.method.as_str();
+        let about = management::target(method, &ingress.arg).ok();
+        if self.management_is_full(about) {
             return Err(text::queue_full(ingress.receiver));
         }
-        let method = ingress.method.as_str();
         match management::ingress_rule(method) {
             Some(IngressRule::Provisional) if self.config.provisional => {}
             Some(IngressRule::Controllers) => {
@@ -63,8 +66,21 @@ impl Subnet {
         }
         let Ingress { sender, method, arg, .. } = ingress;
         let origin = Origin::Ingress { id, sender };
-        self.state.management.push_back(Arc::new(ManagementCall { origin, method, arg, cycles: 0 }));
+        self.state.management.push_back(Arc::new(ManagementCall { origin, method, arg, cycles: 0, about }));
         Ok(())
+    }
+
+    /// Whether there is no room for another call about a canister. Calls that wait for a message in hand have a bound
+    /// for each canister and take no room from others.
+    fn management_is_full(&self, about: Option<Principal>) -> bool {
+        let waits = |about: Option<Principal>| about.is_some_and(|id| self.schedule.paused.contains(&id));
+        let calls = &self.state.management;
+        let (like, most) = if waits(about) {
+            (calls.iter().filter(|call| call.about == about).count(), CALLS_WAITING_MAX)
+        } else {
+            (calls.iter().filter(|call| !waits(call.about)).count(), self.config.limits.ingress_queue_length)
+        };
+        like >= most
     }
 
     fn admit_call(&mut self, ingress: Ingress) -> Result<(), UserError> {
@@ -100,11 +116,9 @@ impl Subnet {
     fn ingress_fee(&self, canister: &CanisterState, ingress: &Ingress) -> Result<Cycles, UserError> {
         let limits = &self.config.limits;
         let fee = limits.ingress_fee(ingress.bytes());
-        // A message that is paused has been prepaid, and the canister is charged when it ends.
-        let prepaid = match canister.paused {
-            Some(_) => limits.execution_price(false, limits.update_instructions),
-            None => 0,
-        };
+        // A message in hand has been prepaid, and the canister is charged when it ends.
+        let memory64 = canister.module().is_some_and(|module| module.interface.memory64);
+        let prepaid = canister.paused.as_ref().map_or(0, |message| message.prepaid(limits, memory64));
         let liquid = canister.liquid(limits).saturating_sub(prepaid);
         if liquid < fee { Err(text::out_of_cycles(canister.id, fee - liquid)) } else { Ok(fee) }
     }
@@ -125,7 +139,13 @@ impl Subnet {
             refunded: 0,
         };
         let env = self.env(1);
-        let checked = env.execute_whole(&snapshot, &env.invocation(canister, call)).map_err(|error| {
+        let invocation = env.invocation(canister, call);
+        // Like a query, it has no slices and doesn't wait for a message that the canister has in hand.
+        let inspected = retried(&*env.backend, || {
+            let outcome = env.backend.query(&snapshot, &invocation, None)?;
+            Ok(check(&invocation, &snapshot, outcome)?)
+        });
+        let checked = inspected.map_err(|error| {
             tracing::warn!(canister = %canister.id, %error, "inspect_message failed");
             text::unavailable(canister.id)
         })?;

@@ -49,7 +49,14 @@ pub(super) fn run_inputs(env: &Arc<Env>, job: Job) -> Done {
             None => None,
         };
         match advanced {
-            Some(Advanced::Done(stepped, slices)) => done.add(env, stepped, slices),
+            Some(Advanced::Done(stepped, slices)) => {
+                let in_hand = done.canister.paused.is_some();
+                done.add(env, stepped, slices);
+                if in_hand {
+                    // Whoever waited to manage the canister comes before its next message.
+                    break;
+                }
+            }
             Some(Advanced::Paused(canister, step)) => {
                 done.canister = canister;
                 done.step = Some(step);
@@ -103,8 +110,9 @@ fn start(env: &Arc<Env>, canister: &CanisterState) -> Option<Advanced> {
         Poll::Pending => {
             let mut canister = canister.clone();
             // The same one again.
-            let _ = canister.take_input();
-            canister.paused = Some(PausedMessage { input, slices: 1, time: env.time });
+            let _taken = canister.take_input();
+            let start = env.start(&canister);
+            canister.paused = Some(PausedMessage { input, slices: 1, start });
             Advanced::Paused(canister, step)
         }
     })
@@ -113,8 +121,7 @@ fn start(env: &Arc<Env>, canister: &CanisterState) -> Option<Advanced> {
 /// Goes on with the message in hand; `step` if it has begun.
 fn go_on(env: &Arc<Env>, canister: &CanisterState, message: &PausedMessage, step: Option<Step>) -> Advanced {
     let mut step = step.unwrap_or_else(|| {
-        let env = Arc::new(Env { time: message.time, ..Env::clone(env) });
-        let canister = CanisterState { paused: None, ..canister.clone() };
+        let (env, canister) = env.at(&message.start, canister);
         begin(env, canister, message.input.clone(), message.slices)
     });
     match step.go_on() {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::answer::{Verdict, answer};
 use crate::report::{Executed, Failure, RoundReport};
 use crate::state::{
-    CanisterMessage, CanisterState, IngressStatus, Input, Origin, Payload, Response, Status, Task,
-    TaskPointer,
+    CanisterMessage, CanisterState, IngressStatus, Input, Origin, PausedMessage, Payload, Response, Status,
+    Task, TaskPointer,
 };
 use crate::subnet::inputs::{Done, Job, run_inputs};
 use crate::subnet::{Failing, Subnet, WAIT_ROUNDS_MAX};
@@ -53,8 +53,16 @@ impl Subnet {
         self.queue_tasks();
 
         let now = self.state.round;
-        let waits = |failing: &Failing| failing.is_quarantined() || failing.resumes > now;
-        let skipped = self.failing.iter().filter(|(_, failing)| waits(failing)).map(|(id, _)| *id).collect();
+        // New code ends quarantine, however long it takes to install.
+        let installs = |id: &Principal| {
+            let message = self.canister(id).and_then(|canister| canister.paused.as_ref());
+            message.is_some_and(|message| matches!(message.input, Input::Install(_)))
+        };
+        let waits = |id: &Principal, failing: &Failing| {
+            failing.resumes > now || (failing.is_quarantined() && !installs(id))
+        };
+        let skipped =
+            self.failing.iter().filter(|(id, failing)| waits(id, failing)).map(|(id, _)| *id).collect();
         let mut work = RoundWork { skipped, ..RoundWork::default() };
         for _ in 0..DELIVERIES_MAX {
             let managed = self.run_management(&mut work);
@@ -70,12 +78,20 @@ impl Subnet {
         work.report
     }
 
-    /// Gives up those paused messages beyond `count` that began last.
+    /// Canisters that have a message in hand, those whose message began first before others.
+    fn in_hand(&self) -> Vec<(Principal, &PausedMessage)> {
+        let canisters = self.schedule.paused.iter().filter_map(|id| self.canister(id));
+        let mut messages: Vec<_> =
+            canisters.filter_map(|canister| Some((canister.id, canister.paused.as_ref()?))).collect();
+        messages.sort_by_key(|(id, message)| (message.start.time, *id));
+        messages
+    }
+
+    /// Gives up paused messages beyond the first `count` of those in hand. One that waits to begin again counts: it
+    /// gets its turn, however many others begin meanwhile.
     fn abort_beyond(&mut self, count: usize) {
-        let mut paused: Vec<_> = self.paused.keys().filter_map(|id| self.canister(id)).collect();
-        paused.sort_by_key(|canister| (canister.paused.as_ref().map(|message| message.time), canister.id));
-        let late: Vec<Principal> = paused.iter().skip(count).map(|canister| canister.id).collect();
-        for id in late {
+        let late = self.in_hand().into_iter().skip(count).filter(|(_, message)| message.slices > 0);
+        for id in late.map(|(id, _)| id).collect::<Vec<_>>() {
             self.paused.remove(&id);
             self.begin_again(id);
         }
@@ -93,21 +109,19 @@ impl Subnet {
     /// Runs every active canister with budget left; `false` when there was none.
     fn run_canisters(&mut self, work: &mut RoundWork) -> bool {
         let whole = self.config.limits.round_instructions;
-        let mut room = self.config.limits.paused_messages.saturating_sub(self.paused.len());
+        // A message that was given up for want of room begins again when there is some.
+        let late = self.in_hand().into_iter().skip(self.config.limits.paused_messages);
+        let waiting: BTreeSet<Principal> =
+            late.filter(|(_, message)| message.slices == 0).map(|(id, _)| id).collect();
         let mut jobs = Vec::new();
         for id in &self.schedule.active {
             let budget = work.budgets.get(id).copied().unwrap_or(whole);
-            if budget == 0 || work.skipped.contains(id) || work.resting.contains(id) {
+            if budget == 0 || work.skipped.contains(id) || work.resting.contains(id) || waiting.contains(id) {
                 continue;
             }
             let Some(canister) = self.state.canister(id) else { continue };
-            if self.wrote_too_much(canister) {
+            if canister.paused.is_none() && self.wrote_too_much(canister) {
                 continue;
-            }
-            // A message that was given up for want of room begins again when there is some.
-            if canister.paused.as_ref().is_some_and(|message| message.slices == 0) {
-                let Some(left) = room.checked_sub(1) else { continue };
-                room = left;
             }
             let canister = canister.clone();
             jobs.push((*id, Job { canister, budget, step: self.paused.remove(id) }));
@@ -115,13 +129,12 @@ impl Subnet {
         if jobs.is_empty() {
             return false;
         }
-        let env = Arc::new(self.env(jobs.len()));
+        // By what the state says, not by who runs on this node.
+        let env = Arc::new(self.env(self.schedule.active.len()));
         let results = self.executors.map(jobs, move |job| run_inputs(&env, job));
         let mut outputs = Vec::new();
         for mut done in results {
             let id = done.canister.id;
-            let written = done.executed.iter().map(Executed::bytes_written).sum();
-            self.note_written(&mut done.canister, written);
             work.budgets.insert(id, done.budget);
             outputs.append(&mut done.outputs);
             let failure = done.failure.take();
@@ -163,8 +176,10 @@ impl Subnet {
     }
 
     /// Puts in place what a canister's run made of it; its outputs are taken already.
-    fn settle(&mut self, done: Done, work: &mut RoundWork) {
+    fn settle(&mut self, mut done: Done, work: &mut RoundWork) {
         let id = done.canister.id;
+        let written = done.executed.iter().map(Executed::bytes_written).sum();
+        self.note_written(&mut done.canister, written);
         work.report.executed.extend(done.executed);
         if let Some(step) = done.step {
             work.resting.insert(id);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::answer::{Output, Verdict, answer};
 use crate::state::{CanisterMessage, CanisterState, ManagementCall, Origin, Request};
 use crate::subnet::Subnet;
-use crate::{Principal, text};
+use crate::{Principal, management, text};
 
 impl Subnet {
     /// Delivers outputs in order. Queues can't overflow: each call had a slot when it was made, and
@@ -38,6 +38,7 @@ impl Subnet {
                 method: request.method.clone(),
                 arg: Arc::clone(&request.arg),
                 cycles: request.cycles,
+                about: management::target(&request.method, &request.arg).ok(),
             };
             self.state.management.push_back(Arc::new(call));
         } else if self.canister(&receiver).is_some() {

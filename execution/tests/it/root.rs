@@ -162,10 +162,10 @@ subnet_fields! {
     "message memory": |s| s.message_bytes += 1;
     "next pending call": |s| s.pending.next += 1;
     "pending call": |s| s.pending.calls.insert(0, Arc::new(ManagementCall {
-        origin: Origin::Task, method: "m".into(), arg: Arc::from([]), cycles: 1,
+        origin: Origin::Task, method: "m".into(), arg: Arc::from([]), cycles: 1, about: None,
     }));
     "management": |s| s.management.push_back(Arc::new(ManagementCall {
-        origin: Origin::Task, method: "m".into(), arg: Arc::from([]), cycles: 1,
+        origin: Origin::Task, method: "m".into(), arg: Arc::from([]), cycles: 1, about: None,
     }));
 }
 

@@ -187,3 +187,18 @@ fn a_refused_creation_uses_no_id() {
     bench.manage(method, &create(None)).unwrap();
     assert_eq!(bench.subnet.state().canisters_made, 1);
 }
+
+#[test]
+fn settings_at_their_largest_together_are_too_dear_and_nothing_else() {
+    let mut bench = Bench::new();
+    let a = bench.canister("");
+    let settings = Settings {
+        compute_allocation: some(100),
+        memory_allocation: some(1 << 48),
+        freezing_threshold: some(u64::MAX.into()),
+        ..Settings::default()
+    };
+    let error = set(&mut bench, a, settings).unwrap_err();
+    assert!(error.code != ErrorCode::CONTRACT_VIOLATION, "{error}");
+    assert_eq!(bench.state(a).settings.compute_allocation, 0);
+}

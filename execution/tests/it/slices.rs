@@ -8,7 +8,7 @@ use execution::{
     state_root,
 };
 
-use crate::scripted::{ANONYMOUS, Bench, Mode, NOTHING, Op, SECOND, call, id_arg, install_arg, killed};
+use crate::scripted::{Bench, Mode, NOTHING, Op, SECOND, call, id_arg, install_arg, killed};
 
 const MANAGEMENT: Principal = Principal::management_canister();
 
@@ -314,12 +314,89 @@ fn a_subnet_that_goes_on_from_a_state_with_a_paused_message_comes_to_the_same_st
 }
 
 #[test]
-fn a_long_inspection_is_no_paused_message() {
+fn who_manages_a_canister_gets_a_turn_between_two_long_messages() {
+    let mut bench = Bench::new();
+    let a = bench.canister("");
+    long(&mut bench, a, 2, "");
+    let second = long(&mut bench, a, 2, "");
+    bench.round();
+    let stop = bench.submit(MANAGEMENT, "stop_canister", &id_arg(a)).unwrap();
+    bench.round();
+    bench.round();
+    assert!(replied(&bench, &stop).is_some(), "in the round in which the first message ended");
+    assert!(matches!(bench.subnet.status(&second), IngressStatus::Rejected(_)));
+}
+
+#[test]
+fn a_message_that_begins_again_sees_the_balance_that_it_saw_first() {
+    let run = |abort: bool| {
+        let mut bench = Bench::new();
+        let a = bench.canister("");
+        long(&mut bench, a, 3, "");
+        bench.round();
+        let arg = candid::encode_one(TopUp { canister_id: a, amount: 77_u8.into() }).unwrap();
+        bench.submit(MANAGEMENT, "provisional_top_up_canister", &arg).unwrap();
+        short(&mut bench, a);
+        bench.round();
+        if abort {
+            bench.subnet.abort_paused();
+        }
+        while slices(&bench, a).is_some() {
+            bench.round();
+        }
+        bench.round();
+        let seen = bench.script.seen.lock().unwrap();
+        let views: Vec<_> = seen.iter().filter(|seen| seen.system.canister == a).collect();
+        let of = |invocation: &execution::Invocation| {
+            let system = &invocation.system;
+            (system.balance, system.freezing.clone(), system.subnet_memory_available, system.callbacks_free)
+        };
+        let last_long = views.iter().rev().nth(1).map(|invocation| of(invocation)).unwrap();
+        (last_long, bench.state(a).balance, bench.state(a).version)
+    };
+    assert_eq!(run(true), run(false));
+}
+
+#[test]
+fn new_code_ends_quarantine_however_long_it_takes_to_install() {
+    let mut bench = Bench::new();
+    let a = bench.canister("");
+    long(&mut bench, a, 0, "");
+    *bench.script.failing.lock().unwrap() = Some((100, a, killed));
+    while !bench.subnet.is_quarantined(&a) {
+        bench.round();
+    }
+    *bench.script.failing.lock().unwrap() = None;
+    let program = bench.program([Op::Slices(2)]);
+    bench.install(a, Mode::Upgrade(None), "post_upgrade", program).unwrap();
+    assert!(!bench.subnet.is_quarantined(&a));
+}
+
+#[test]
+fn calls_that_wait_for_a_message_in_hand_are_bounded_and_take_no_room_from_others() {
+    let mut config = SubnetConfig::application();
+    Arc::make_mut(&mut config.limits).ingress_queue_length = 5;
+    let mut bench = Bench::with(config, 1);
+    let (a, b) = (bench.canister(""), bench.canister(""));
+    long(&mut bench, a, 3, "");
+    bench.round();
+    let stop = |bench: &mut Bench, id| bench.submit(MANAGEMENT, "stop_canister", &id_arg(id));
+    for _ in 0..100 {
+        stop(&mut bench, a).unwrap();
+    }
+    assert_eq!(stop(&mut bench, a).unwrap_err().code.to_string(), "IC0201");
+    let other = stop(&mut bench, b).unwrap();
+    bench.round();
+    assert!(replied(&bench, &other).is_some());
+}
+
+#[test]
+fn an_inspection_has_no_slices_and_does_not_wait_for_the_message_in_hand() {
     let mut bench = Bench::new();
     let looks = bench.program([Op::Slices(1), Op::AcceptMessage]);
     let a = bench.canister(&format!("inspect={looks}"));
-    let refused = bench.submit(a, "run", &[]).unwrap_err();
-    assert!(refused.description.contains("unavailable on this node"), "{refused}");
-    assert!(bench.state(a).paused.is_none());
-    assert!(bench.subnet.create_canister(ANONYMOUS, None, 1).is_ok());
+    long(&mut bench, a, 2, "");
+    bench.round();
+    assert!(slices(&bench, a).is_some());
+    bench.submit(a, "run", &NOTHING.to_be_bytes()).unwrap();
 }

@@ -10,9 +10,6 @@ use execution::{BackendError, Execution, Invocation, Outcome, Principal, Snapsho
 use super::{Border, Divergence, DivergenceRecord, Field, Sandbox, compare, observed, span};
 use crate::{Arm, Mode};
 
-/// Stack of a thread that runs candidates: as much as an executor's.
-const STACK_BYTES: usize = 16 * 1024 * 1024;
-
 /// Bounds of shadow.
 #[derive(Clone, Copy, Debug)]
 pub struct ShadowOptions {
@@ -160,7 +157,7 @@ impl Drop for Owner {
 fn start_thread(shared: &Arc<Shared>, state: &mut State) -> bool {
     if state.threads < shared.options.threads {
         let worker = Arc::clone(shared);
-        let thread = std::thread::Builder::new().name("shadow".into()).stack_size(STACK_BYTES);
+        let thread = std::thread::Builder::new().name("shadow".into());
         match thread.spawn(move || worker.serve()) {
             Ok(_) => state.threads += 1,
             Err(error) => tracing::warn!("could not start a shadow thread: {error}"),

@@ -20,8 +20,12 @@ pub(crate) struct Bounds {
     pub(crate) keeps: bool,
     /// Instructions of the whole run.
     pub(crate) instructions_max: Instructions,
-    /// Instructions after which it pauses.
+    /// Instructions of a slice: none takes as many beyond its end.
     slice: Instructions,
+    /// Instructions above which it pauses next.
+    due: Instructions,
+    /// Instructions that it had used when it paused last.
+    used: Instructions,
     /// Sizes before the run, and the largest after it, in 64 KiB pages.
     heap: (u64, u64),
     stable: (u64, u64),
@@ -41,10 +45,22 @@ impl Bounds {
             keeps: returns_memory(&invocation.entry),
             instructions_max: invocation.instructions_max,
             slice: invocation.slice,
+            due: invocation.slice,
+            used: 0,
             heap: (heap, heap_max.max(heap)),
             stable: (stable, (limits.stable_bytes / WASM_PAGE_BYTES).max(stable)),
             stable_accessible: stable_pages_accessible(&invocation.entry, limits),
         }
+    }
+
+    /// For what follows a pause at `used` instructions.
+    pub(crate) fn paused(self, used: Instructions) -> Self {
+        Self { used, ..self }
+    }
+
+    /// For the next slice, of `slice` instructions.
+    pub(crate) fn resumed(self, slice: Instructions) -> Self {
+        Self { due: self.due.saturating_add(slice).max(self.used), ..self }
     }
 }
 
@@ -52,7 +68,8 @@ impl Bounds {
 #[derive(Debug)]
 pub(crate) enum Answered {
     Finished(Box<Claims>),
-    Paused,
+    /// With the instructions used so far.
+    Paused(Instructions),
 }
 
 /// A finished run, its pages not yet copied.
@@ -79,10 +96,12 @@ pub(crate) fn answered(reply: ToNode<'_>, bounds: &Bounds) -> Result<Answered, B
             Err(Malformed(claim)) => Err(violation(claim)),
         },
         ToNode::Paused { instructions } => {
-            if bounds.slice >= bounds.instructions_max || instructions > bounds.instructions_max {
-                return Err(violation("paused a run that has no slices"));
+            // Where a run pauses follows from counts, so a worker can neither put it off nor pause for ever.
+            let over = instructions.checked_sub(bounds.due).filter(|over| *over > 0);
+            if over.is_none_or(|over| over >= bounds.slice) || instructions > bounds.instructions_max {
+                return Err(violation("paused where no slice ends"));
             }
-            Ok(Answered::Paused)
+            Ok(Answered::Paused(instructions))
         }
         other => Err(unexpected(&other, "finished")),
     }
@@ -94,6 +113,9 @@ impl Claims {
         let effects = finished.effects.map(Effects::try_from).transpose()?;
         if (ending == Ending::Returned) != effects.is_some() {
             return Err(Malformed("effects go with a return, and with nothing else"));
+        }
+        if finished.instructions < bounds.used {
+            return Err(Malformed("fewer instructions than when it paused"));
         }
         let keeps = bounds.keeps && effects.is_some();
         let within = |size: u64, (before, max): (u64, u64)| {

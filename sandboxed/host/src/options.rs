@@ -24,7 +24,7 @@ pub struct Phases {
     pub pages: Duration,
 }
 
-/// Called after each execution that ended, on the thread that asked for it.
+/// Called after each execution, or its first slice, on the thread that asked for it.
 pub type Observer = Arc<dyn Fn(&Phases) + Send + Sync>;
 
 /// Bounds of [`crate::Sandboxed`]. None of them can change a result.

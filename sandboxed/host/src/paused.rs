@@ -23,7 +23,9 @@ impl PausedRun for Paused {
         let target = run.target.clone();
         let answer = resident.resume(run, slice);
         let step = answer
-            .and_then(|(answer, resident, run)| resident.take(answer, run))
+            .and_then(|(answer, resident, run)| {
+                resident.take(answer, run).inspect_err(|error| lease.make_room(error))
+            })
             .and_then(|step| step.judged(&target, &invocation));
         if matches!(step, Err(BackendError::Violation(_))) {
             registry.violation();

@@ -165,6 +165,7 @@ impl Resident {
 
     /// Goes on with a paused run.
     pub(crate) fn resume(mut self, run: Run, slice: u64) -> Result<(Answered, Self, Run), BackendError> {
+        let run = Run { bounds: run.bounds.resumed(slice), ..run };
         self.worker.place_here();
         let read = |reply: ToNode<'_>| answered(reply, &run.bounds);
         let request = ToWorker::Resume { slice };
@@ -175,7 +176,10 @@ impl Resident {
     /// Takes an answer: copies the pages that the run wrote, and makes the outcome.
     pub(crate) fn take(mut self, answer: Answered, run: Run) -> Result<Step, BackendError> {
         let claims = match answer {
-            Answered::Paused => return Ok(Step::Paused(self, run)),
+            Answered::Paused(used) => {
+                let bounds = run.bounds.paused(used);
+                return Ok(Step::Paused(self, Run { bounds, ..run }));
+            }
             Answered::Finished(claims) => *claims,
         };
         let (heap, stable) = if claims.heap.is_empty() && claims.stable.is_empty() {

@@ -77,7 +77,9 @@ impl Sandboxed {
 
     fn run(&self, role: Role, target: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
         let start = Instant::now();
-        let patience = self.options.run_patience(invocation.instructions_max);
+        // A slice may begin with what the one before took too much, which is less than another.
+        let slices = invocation.slice.saturating_mul(2).min(invocation.instructions_max);
+        let patience = self.options.run_patience(slices);
         let (lease, warm) = self.table.lease((target.canister, role), patience)?;
         let warm = warm.filter(|resident| resident.can_follow(target, &invocation.limits));
         let cold = warm.is_none();
@@ -88,12 +90,7 @@ impl Sandboxed {
         let prepared = Instant::now();
         let (answer, resident, run) = resident.execute(target, invocation, patience)?;
         let answered = Instant::now();
-        let step = resident.take(answer, run).inspect_err(|error| {
-            // The message runs again; old versions that idle workers keep are not to be in its way then.
-            if matches!(error, BackendError::Exhausted { limit: "arena_bytes" | "memory_bytes", .. }) {
-                self.table.evict_canister(target.canister);
-            }
-        })?;
+        let step = resident.take(answer, run).inspect_err(|error| lease.make_room(error))?;
         let step = step.judged(target, invocation)?;
         let execution = end(step, invocation, lease, &self.registry);
         if let Some(observer) = &self.options.observer {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use execution::memory::limit;
-use execution::{BackendError, Principal};
+use execution::BackendError;
 
 use crate::options::Bounds;
 use crate::resident::{Key, Resident};
@@ -97,13 +97,6 @@ impl Table {
             entries = self.returned.wait_timeout(entries, left).unwrap_or_else(PoisonError::into_inner).0;
             entries.waiting -= 1;
         }
-    }
-
-    /// Ends the idle workers of a canister. Their mirrors keep old page versions, which an arena that is full
-    /// needs back.
-    pub(crate) fn evict_canister(&self, canister: Principal) {
-        let evicted = lock(&self.entries).evict_if(|key, _| key.0 == canister);
-        self.end(Reason::Arena, evicted);
     }
 
     /// Ends workers that have been idle for longer than `idle_max`.
@@ -210,6 +203,15 @@ impl Entries {
 }
 
 impl Lease {
+    /// Where a run failed because an arena was full: the message runs again, and old page versions that the mirrors of
+    /// the canister's idle workers keep are not to be in its way then.
+    pub(crate) fn make_room(&self, error: &BackendError) {
+        if matches!(error, BackendError::Exhausted { limit: "arena_bytes" | "memory_bytes", .. }) {
+            let evicted = lock(&self.table.entries).evict_if(|key, _| key.0 == self.key.0);
+            self.table.end(Reason::Arena, evicted);
+        }
+    }
+
     /// Puts a worker back for the next message.
     pub(crate) fn put_back(mut self, resident: Resident) {
         self.put_back = true;

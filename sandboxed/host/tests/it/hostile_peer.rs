@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use execution::memory::{Blob, Memory};
 use execution::module::Interface;
-use execution::{Backend, BackendError, Execution, Limits, Module, ModuleHash, Snapshot};
+use execution::{Backend, BackendError, Execution, Invocation, Limits, Module, ModuleHash, Snapshot};
 use sandbox_os::SocketError;
 use sandbox_os::verify::Phase;
 use sandbox_protocol::{
@@ -159,7 +159,38 @@ fn an_answer_of_another_kind_is_a_violation() {
     let text = violation(|peer, binding| peer.reply(binding, &ToNode::Pages(Bytes(&[0; 4096]))));
     assert_eq!(text, "answered `pages` where `finished` was due");
     let text = violation(|peer, binding| peer.reply(binding, &ToNode::Paused { instructions: 1 }));
-    assert_eq!(text, "paused a run that has no slices");
+    assert_eq!(text, "paused where no slice ends");
+}
+
+#[test]
+fn a_pause_that_is_not_where_the_slice_ends_is_a_violation() {
+    // Slices of 10 and messages of at most 1,000 instructions.
+    let run = |pauses: &'static [u64], end: u64| {
+        let peers = Peers::new(move |peer| {
+            let mut binding = peer.until_execute()?;
+            for &instructions in pauses {
+                peer.reply(binding, &ToNode::Paused { instructions })?;
+                binding = peer.receive()?;
+            }
+            peer.reply(binding, &ToNode::Finished(Box::new(Finished { instructions: end, ..finished() })))?;
+            peer.receive().map(drop)
+        });
+        let sandbox = peers.sandbox(PATIENCE);
+        let invocation = Invocation { slice: 10, instructions_max: 1_000, ..update(9, "m") };
+        let mut execution = sandbox.execute(&snapshot(), &invocation);
+        loop {
+            match execution {
+                Ok(Execution::Paused(run)) => execution = run.resume(10),
+                Ok(Execution::Finished(_)) => return "finished".to_owned(),
+                Err(error) => return error.to_string(),
+            }
+        }
+    };
+    assert_eq!(run(&[11, 29, 31], 1_000), "finished");
+    for early_or_late in [&[10][..], &[3], &[20], &[u64::MAX], &[11, 20], &[11, 11], &[19, 30]] {
+        assert_eq!(run(early_or_late, 1_000), "violation: paused where no slice ends", "{early_or_late:?}");
+    }
+    assert_eq!(run(&[11, 29], 28), "violation: fewer instructions than when it paused");
 }
 
 #[test]

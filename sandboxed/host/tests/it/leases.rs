@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use execution::{Backend, BackendError, EntryPoint, Execution, Invocation, PausedRun};
 use sandbox_host::{SandboxOptions, Sandboxed};
-use sandbox_protocol::{ToNode, ToWorker};
+use sandbox_protocol::{Finished, ToNode, ToWorker};
 
 use crate::canister::{invocation, principal, update};
 use crate::peer::{Peers, finished, snapshot};
@@ -18,14 +18,15 @@ pub(crate) fn pausing() -> Peers {
         let mut binding = peer.until_execute()?;
         loop {
             let pause = match peer.request() {
-                ToWorker::Execute(execute) => execute.invocation.slice < execute.invocation.instructions_max,
-                ToWorker::Resume { slice } => slice == 1,
+                ToWorker::Execute(execute) => {
+                    (execute.invocation.slice < execute.invocation.instructions_max).then_some(11)
+                }
+                ToWorker::Resume { slice } => (slice == 1).then_some(12),
                 other => panic!("{other:?}"),
             };
-            let answer = if pause {
-                ToNode::Paused { instructions: 3 }
-            } else {
-                ToNode::Finished(Box::new(finished()))
+            let answer = match pause {
+                Some(instructions) => ToNode::Paused { instructions },
+                None => ToNode::Finished(Box::new(Finished { instructions: 20, ..finished() })),
             };
             peer.reply(binding, &answer)?;
             binding = peer.receive()?;
