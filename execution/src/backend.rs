@@ -39,7 +39,7 @@ pub trait Backend: Send + Sync {
         Ok(())
     }
 
-    /// Runs a query entry point on a committed snapshot, possibly while an update runs or is paused.
+    /// Runs a query or an inspection on a committed snapshot, possibly while an update runs or is paused.
     ///
     /// `overlay` is the snapshot with the private pages of the same composite query's earlier steps;
     /// pages of record of `snapshot` are used where it is `None`. The outcome's memory delta is what

@@ -60,18 +60,6 @@ pub(crate) struct Call<'a> {
 }
 
 impl Env {
-    /// Runs and checks an entry point that has no slices, trying again what failed around it.
-    pub(crate) fn execute_whole(
-        &self,
-        snapshot: &Snapshot,
-        invocation: &Invocation,
-    ) -> Result<Checked, BackendError> {
-        retried(&*self.backend, || match self.backend.execute(snapshot, invocation)? {
-            Execution::Finished(outcome) => Ok(check(invocation, snapshot, outcome)?),
-            Execution::Paused(_) => Err(Violation("paused a run that has no slices".into()).into()),
-        })
-    }
-
     pub(crate) fn invocation(&self, canister: &CanisterState, call: Call<'_>) -> Invocation {
         let Call { entry, caller, instructions_max, context, refunded } = call;
         let limits = &self.config.limits;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::management::{self, IngressRule};
 use crate::report::Ended;
-use crate::run::{Call, ended};
+use crate::run::{Call, ended, retried};
 use crate::state::{CanisterState, Ingress, IngressStatus, ManagementCall, MessageId, Origin, Status};
 use crate::subnet::Subnet;
 use crate::{Cycles, EntryPoint, ErrorCode, Principal, UserError, check, text};
@@ -125,7 +125,13 @@ impl Subnet {
             refunded: 0,
         };
         let env = self.env(1);
-        let checked = env.execute_whole(&snapshot, &env.invocation(canister, call)).map_err(|error| {
+        let invocation = env.invocation(canister, call);
+        // Like a query, it has no slices and doesn't wait for a message that the canister has in hand.
+        let inspected = retried(&*env.backend, || {
+            let outcome = env.backend.query(&snapshot, &invocation, None)?;
+            Ok(check(&invocation, &snapshot, outcome)?)
+        });
+        let checked = inspected.map_err(|error| {
             tracing::warn!(canister = %canister.id, %error, "inspect_message failed");
             text::unavailable(canister.id)
         })?;

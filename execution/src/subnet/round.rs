@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::answer::{Verdict, answer};
 use crate::report::{Failure, RoundReport};
 use crate::state::{
-    CanisterMessage, CanisterState, IngressStatus, Input, Origin, Payload, Response, Status, Task,
-    TaskPointer,
+    CanisterMessage, CanisterState, IngressStatus, Input, Origin, PausedMessage, Payload, Response, Status,
+    Task, TaskPointer,
 };
 use crate::subnet::inputs::{Done, Job, run_inputs};
 use crate::subnet::{Failing, Subnet, WAIT_ROUNDS_MAX};
@@ -70,12 +70,20 @@ impl Subnet {
         work.report
     }
 
-    /// Gives up those paused messages beyond `count` that began last.
+    /// Canisters that have a message in hand, those whose message began first before others.
+    fn in_hand(&self) -> Vec<(Principal, &PausedMessage)> {
+        let canisters = self.schedule.paused.iter().filter_map(|id| self.canister(id));
+        let mut messages: Vec<_> =
+            canisters.filter_map(|canister| Some((canister.id, canister.paused.as_ref()?))).collect();
+        messages.sort_by_key(|(id, message)| (message.time, *id));
+        messages
+    }
+
+    /// Gives up paused messages beyond the first `count` of those in hand. One that waits to begin again counts: it
+    /// gets its turn, however many others begin meanwhile.
     fn abort_beyond(&mut self, count: usize) {
-        let mut paused: Vec<_> = self.paused.keys().filter_map(|id| self.canister(id)).collect();
-        paused.sort_by_key(|canister| (canister.paused.as_ref().map(|message| message.time), canister.id));
-        let late: Vec<Principal> = paused.iter().skip(count).map(|canister| canister.id).collect();
-        for id in late {
+        let late = self.in_hand().into_iter().skip(count).filter(|(_, message)| message.slices > 0);
+        for id in late.map(|(id, _)| id).collect::<Vec<_>>() {
             self.paused.remove(&id);
             self.begin_again(id);
         }
@@ -93,19 +101,17 @@ impl Subnet {
     /// Runs every active canister with budget left; `false` when there was none.
     fn run_canisters(&mut self, work: &mut RoundWork) -> bool {
         let whole = self.config.limits.round_instructions;
-        let mut room = self.config.limits.paused_messages.saturating_sub(self.paused.len());
+        // A message that was given up for want of room begins again when there is some.
+        let late = self.in_hand().into_iter().skip(self.config.limits.paused_messages);
+        let waiting: BTreeSet<Principal> =
+            late.filter(|(_, message)| message.slices == 0).map(|(id, _)| id).collect();
         let mut jobs = Vec::new();
         for id in &self.schedule.active {
             let budget = work.budgets.get(id).copied().unwrap_or(whole);
-            if budget == 0 || work.skipped.contains(id) || work.resting.contains(id) {
+            if budget == 0 || work.skipped.contains(id) || work.resting.contains(id) || waiting.contains(id) {
                 continue;
             }
             let Some(canister) = self.state.canister(id) else { continue };
-            // A message that was given up for want of room begins again when there is some.
-            if canister.paused.as_ref().is_some_and(|message| message.slices == 0) {
-                let Some(left) = room.checked_sub(1) else { continue };
-                room = left;
-            }
             let canister = canister.clone();
             jobs.push((*id, Job { canister, budget, step: self.paused.remove(id) }));
         }
