@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use execution::state::CanisterState;
-use execution::{Cycles, ErrorCode, Limits, Principal, SubnetConfig};
-use proptest::prelude::*;
+use execution::{Cycles, ErrorCode, Limits, Principal};
 
-use crate::scripted::{BALANCE, Bench, NOTHING, Op, Program, call, killed};
+use crate::scripted::{Bench, NOTHING, Op, call, killed};
 
 fn two() -> (Bench, Principal, Principal) {
     let mut bench = Bench::new();
@@ -106,125 +104,4 @@ fn a_frozen_canister_refuses_calls_and_queries_but_not_responses() {
     assert_eq!(asked.result.unwrap_err().code, ErrorCode::OUT_OF_CYCLES);
     let back = bench.program([Op::ReplyResponse]);
     assert!(bench.run(a, [Op::Call(call(b, NOTHING, back))]).unwrap().starts_with(b"2 IC0207"));
-}
-
-/// All cycles there are: balances, what waits in call contexts, what calls carry.
-fn total(bench: &Bench) -> Cycles {
-    bench.subnet.state().canisters.values().map(|canister| owned(canister)).sum()
-}
-
-fn owned(canister: &CanisterState) -> Cycles {
-    let waiting: Cycles = canister.calls.contexts.values().map(|context| context.available).sum();
-    canister.balance + waiting
-}
-
-/// What a generated program does, with its calls' programs inside.
-#[derive(Clone, Debug)]
-enum Step {
-    Accept(u16),
-    Reply,
-    Reject,
-    Trap,
-    Heap(u8),
-    Call {
-        to: u8,
-        cycles: u16,
-        callee: Vec<Step>,
-        on_reply: Vec<Step>,
-        on_reject: Vec<Step>,
-        on_cleanup: Option<Vec<Step>>,
-    },
-}
-
-fn steps(depth: u32) -> impl Strategy<Value = Vec<Step>> {
-    let leaf = prop_oneof![
-        any::<u16>().prop_map(Step::Accept),
-        Just(Step::Reply),
-        Just(Step::Reject),
-        Just(Step::Trap),
-        (0..16_u8).prop_map(Step::Heap),
-    ];
-    let step = leaf.prop_recursive(depth, 24, 4, |inner| {
-        let program = prop::collection::vec(inner, 0..4);
-        (0..4_u8, any::<u16>(), program.clone(), program.clone(), program.clone(), prop::option::of(program))
-            .prop_map(|(to, cycles, callee, on_reply, on_reject, on_cleanup)| Step::Call {
-                to,
-                cycles,
-                callee,
-                on_reply,
-                on_reject,
-                on_cleanup,
-            })
-    });
-    prop::collection::vec(step, 0..5)
-}
-
-/// Canister `ids[3]` is one that doesn't exist.
-fn program(bench: &Bench, ids: &[Principal], steps: &[Step]) -> Program {
-    let ops: Vec<Op> = steps
-        .iter()
-        .map(|step| match step {
-            Step::Accept(cycles) => Op::Accept(Cycles::from(*cycles)),
-            Step::Reply => Op::Reply(vec![1]),
-            Step::Reject => Op::Reject("r"),
-            Step::Trap => Op::Trap("t"),
-            Step::Heap(page) => Op::Heap(u64::from(*page), 1),
-            Step::Call { to, cycles, callee, on_reply, on_reject, on_cleanup } => {
-                let callee = program(bench, ids, callee);
-                let mut request = call(ids[usize::from(*to)], callee, program(bench, ids, on_reply));
-                request.on_reject = program(bench, ids, on_reject);
-                request.on_cleanup = on_cleanup.as_ref().map(|steps| {
-                    let silent: Vec<Step> = steps
-                        .iter()
-                        .filter(|step| matches!(step, Step::Heap(_) | Step::Trap))
-                        .cloned()
-                        .collect();
-                    program(bench, ids, &silent)
-                });
-                request.cycles = Cycles::from(*cycles);
-                Op::Call(request)
-            }
-        })
-        .collect();
-    bench.program(ops)
-}
-
-/// An application subnet where nothing costs anything.
-fn free() -> SubnetConfig {
-    let limits = Limits { system_subnet: false, ..Limits::system() };
-    SubnetConfig { limits: Arc::new(limits), ..SubnetConfig::application() }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
-    #[test]
-    fn no_cycles_are_made_or_lost_and_every_message_is_answered_once(
-        trees in prop::collection::vec((0..3_usize, steps(4)), 1..6),
-    ) {
-        let mut bench = Bench::with(free(), 1);
-        let mut ids: Vec<_> = (0..3).map(|_| bench.canister("")).collect();
-        ids.push(Principal::from_slice(&[9; 10]));
-        let messages: Vec<_> = trees
-            .iter()
-            .map(|(to, steps)| {
-                let program = program(&bench, &ids, steps);
-                bench.submit(ids[*to], "run", &program.to_be_bytes()).unwrap()
-            })
-            .collect();
-        for _ in 0..5 {
-            bench.round();
-        }
-        prop_assert_eq!(total(&bench), 3 * BALANCE);
-        for id in &messages {
-            prop_assert!(bench.subnet.status(id).is_terminal());
-        }
-        for canister in bench.subnet.state().canisters.values() {
-            prop_assert!(canister.calls.contexts.is_empty());
-            prop_assert!(canister.calls.callbacks.is_empty() && canister.calls.outstanding.is_empty());
-            prop_assert!(canister.inputs.is_empty());
-        }
-        let kept = bench.subnet.state_root();
-        prop_assert_eq!(kept, execution::state_root(bench.subnet.state()));
-    }
 }

@@ -1,11 +1,14 @@
 //! Scenarios on a scripted backend: messages, calls, cycles, lifecycle, checks, the state root.
 
+mod books;
 mod calls;
 mod certification;
 mod check;
 mod chunks;
 mod cycles;
 mod failures;
+mod fairness;
+mod history;
 mod lifecycle;
 mod message_memory;
 mod pending;

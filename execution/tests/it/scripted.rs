@@ -104,6 +104,11 @@ impl Scripted {
         programs.len() as u64 - 1
     }
 
+    /// Gives a program other ops, which may name the program itself.
+    pub(crate) fn replace(&self, program: Program, ops: impl IntoIterator<Item = Op>) {
+        self.programs.lock().unwrap()[usize::try_from(program).unwrap()] = ops.into_iter().collect();
+    }
+
     fn ops(&self, program: Program) -> Vec<Op> {
         let programs = self.programs.lock().unwrap();
         usize::try_from(program).ok().and_then(|index| programs.get(index).cloned()).unwrap_or_default()

@@ -237,6 +237,24 @@ fn those_beyond_the_limit_of_paused_messages_begin_again_when_there_is_room() {
 }
 
 #[test]
+fn a_message_that_waits_to_begin_again_gets_its_turn_though_another_canister_always_has_work() {
+    let mut config = SubnetConfig::application();
+    Arc::make_mut(&mut config.limits).paused_messages = 1;
+    let mut bench = Bench::with(config, 1);
+    let (a, b) = (bench.canister(""), bench.canister(""));
+    for _ in 0..20 {
+        long(&mut bench, a, 1, "");
+    }
+    bench.round();
+    let late = long(&mut bench, b, 1, "late");
+    let answered = (0..8).map(|_| {
+        bench.round();
+        replied(&bench, &late).is_some()
+    });
+    assert_eq!(answered.collect::<Vec<_>>(), [false, false, true, true, true, true, true, true]);
+}
+
+#[test]
 fn an_install_takes_slices_and_answers_when_all_of_it_is_done() {
     let mut bench = Bench::new();
     let (a, b) = (bench.empty_canister(), bench.canister(""));
@@ -395,8 +413,14 @@ fn an_inspection_has_no_slices_and_does_not_wait_for_the_message_in_hand() {
     let mut bench = Bench::new();
     let looks = bench.program([Op::Slices(1), Op::AcceptMessage]);
     let a = bench.canister(&format!("inspect={looks}"));
-    long(&mut bench, a, 2, "");
+    let first = long(&mut bench, a, 2, "done");
     bench.round();
-    assert!(slices(&bench, a).is_some());
-    bench.submit(a, "run", &NOTHING.to_be_bytes()).unwrap();
+    assert_eq!(slices(&bench, a), Some(1));
+    let second = short(&mut bench, a);
+    bench.round();
+    bench.round();
+    assert!(replied(&bench, &first).is_some() && replied(&bench, &second).is_some());
+    let kinds: Vec<_> =
+        bench.script.seen.lock().unwrap().iter().map(|invocation| invocation.entry.kind()).collect();
+    assert_eq!(kinds, ["inspect", "update", "inspect", "update"]);
 }

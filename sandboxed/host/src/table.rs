@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use execution::memory::limit;
 use execution::BackendError;
+use execution::memory::limit;
 
 use crate::options::Bounds;
 use crate::resident::{Key, Resident};

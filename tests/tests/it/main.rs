@@ -11,4 +11,5 @@ mod layering;
 mod memory_model;
 mod metering;
 mod processes;
+mod random;
 mod refusals;
