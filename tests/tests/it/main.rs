@@ -9,4 +9,5 @@ mod drun;
 mod layering;
 mod memory_model;
 mod processes;
+mod random;
 mod refusals;
