@@ -453,7 +453,7 @@ impl Body<'_, '_> {
                     "(if (call $stable_size) (then (call $stable_write (i32.const {offset}) (i32.const {narrow}) (i32.const {size}))))"
                 ));
             }
-            0..=4 => self.line(&format!(
+            1..=4 => self.line(&format!(
                 "(if (i64.eqz (call $stable64_size)) (then (drop (call $stable64_grow (i64.const 1)))))
                  (call $stable64_write (i64.const {offset}) {place} (i64.const {size}))"
             )),
@@ -650,13 +650,14 @@ impl Body<'_, '_> {
         }
         let composite = self.is_composite();
         let dice = self.dice();
-        match (management, composite) {
-            (true, _) => *dice.pick(&arguments::FOR_CANISTERS),
-            (false, true) if dice.one_in(3) => *dice.pick(&COMPOSITES),
-            (false, true) => *dice.pick(&QUERIES),
-            (false, false) if dice.one_in(5) => *dice.pick(&QUERIES),
-            (false, false) => *dice.pick(&UPDATES),
-        }
+        let names: &'static [&'static str] = match (management, composite) {
+            (true, _) => &arguments::FOR_CANISTERS,
+            (false, true) if dice.one_in(3) => &COMPOSITES,
+            (false, true) => &QUERIES,
+            (false, false) if dice.one_in(5) => &QUERIES,
+            (false, false) => &UPDATES,
+        };
+        names[dice.below(names.len() as u64) as usize]
     }
 
     /// Places of the callbacks in the table; now and then of none.
