@@ -286,7 +286,7 @@ impl Instance {
         Paused { run: Box::pin(self.finish(run)), shared }.go_on()
     }
 
-    async fn finish(mut self, run: Run) -> Result<(Self, Ran), EngineError> {
+    async fn finish(mut self, run: Run) -> Ended {
         let ran = self.run_to_end(run).await?;
         Ok((self, ran))
     }
@@ -498,6 +498,7 @@ impl Instance {
 
 /// How far a run is.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large variant is the common one and is moved, not stored")]
 pub enum Step {
     /// It ended.
     Finished(Instance, Ran),
@@ -507,9 +508,11 @@ pub enum Step {
 
 /// A run between two slices, with its instance. Dropping it gives both up.
 pub struct Paused {
-    run: Pin<Box<dyn Future<Output = Result<(Instance, Ran), EngineError>> + Send>>,
+    run: Pin<Box<dyn Future<Output = Ended> + Send>>,
     shared: Arc<slices::Shared>,
 }
+
+type Ended = Result<(Instance, Ran), EngineError>;
 
 impl Paused {
     /// Instructions used so far.

@@ -134,6 +134,7 @@ impl Warm {
 }
 
 /// How far a message is.
+#[expect(clippy::large_enum_variant, reason = "the large variant is the common one and is moved, not stored")]
 pub(crate) enum Progress {
     /// It ended, and the instance, if it can serve another.
     Finished(Outcome, Option<Warm>),
