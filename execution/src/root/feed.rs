@@ -78,7 +78,7 @@ feed_struct! {
     Log { next, bytes, records }
     LogRecord { index, time, text }
     ManagementCall { origin, method, arg, cycles }
-    Install { call, mode, upgrade, module, arg, caller_version, assembly }
+    Install { call, mode, upgrade, module, arg, caller_version }
     PausedMessage { input, slices, time }
     PendingManagement { next, calls }
     UpgradeOptions { skip_pre_upgrade, keep_heap }
