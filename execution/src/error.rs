@@ -175,4 +175,11 @@ impl UserError {
     pub fn new(code: ErrorCode, description: impl Into<String>) -> Self {
         Self { code, description: description.into() }
     }
+
+    /// Whether an error with this code and description is none of the subnet's: the node could not run a query or
+    /// an inspection, and another one, or the same a little later, may well answer.
+    #[must_use]
+    pub fn is_of_node(code: ErrorCode, description: &[u8]) -> bool {
+        crate::text::is_unavailable(code, description)
+    }
 }

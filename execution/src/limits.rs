@@ -190,6 +190,12 @@ impl Limits {
         self.scaled(self.prices.message.saturating_add(price))
     }
 
+    /// Price of `instructions` of a message whose base fee is paid elsewhere.
+    #[must_use]
+    pub fn instruction_price(&self, instructions: Instructions) -> Cycles {
+        self.scaled(self.prices.instruction.saturating_mul(Cycles::from(instructions)))
+    }
+
     /// Fee of a call whose method name and argument have `bytes` bytes.
     #[must_use]
     pub fn call_fee(&self, bytes: u64) -> Cycles {

@@ -126,18 +126,16 @@ pub(crate) fn query(
     arg: &[u8],
 ) -> Result<Vec<u8>, UserError> {
     let config = &view.env.config;
+    let canister = |id: Principal| view.canisters.get(&id).ok_or_else(|| text::not_found(id));
     match method {
-        "canister_status" | "fetch_canister_logs" => {
-            let id = target(method, arg)?;
-            let canister = view.canisters.get(&id).ok_or_else(|| text::not_found(id))?;
-            match method {
-                "canister_status" => status::canister_status(canister, sender, &config.limits),
-                _ => logs::fetch(canister, sender, arg),
-            }
+        "canister_status" => status::canister_status(canister(target(method, arg)?)?, sender, &config.limits),
+        "fetch_canister_logs" => {
+            let wanted: logs::Fetch = decode(method, arg)?;
+            logs::fetch(canister(wanted.canister_id)?, sender, &wanted)
         }
         "list_canisters" => subnet_info::list_canisters(config, view.canisters.keys(), sender, arg),
         _ => {
-            let text = format!("Query method {method} not found.");
+            let text = format!("Query method {} not found.", text::shown(method));
             Err(UserError::new(ErrorCode::METHOD_NOT_FOUND, text))
         }
     }
@@ -154,7 +152,8 @@ pub(crate) fn not_controller(canister: &CanisterState, sender: Principal) -> Use
 }
 
 pub(crate) fn no_method(method: &str) -> UserError {
-    UserError::new(ErrorCode::METHOD_NOT_FOUND, format!("Management canister has no method '{method}'"))
+    let text = format!("Management canister has no method '{}'", text::shown(method));
+    UserError::new(ErrorCode::METHOD_NOT_FOUND, text)
 }
 
 /// Whether a method leaves alone what a paused message works on: it reads, or gives cycles.

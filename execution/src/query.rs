@@ -88,7 +88,13 @@ impl QueryView {
         method: &str,
         arg: &[u8],
     ) -> Result<Vec<u8>, UserError> {
-        management::query(self, sender, method, arg)
+        let reply = management::query(self, sender, method, arg)?;
+        let max = self.env.config.limits.query_reply_bytes;
+        if reply.len() as u64 > max {
+            let text = format!("Reply of {} bytes, at most {max} bytes allowed", reply.len());
+            return Err(UserError::new(ErrorCode::CONTRACT_VIOLATION, text));
+        }
+        Ok(reply)
     }
 
     /// The canister, if it may be asked now.

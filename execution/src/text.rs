@@ -5,6 +5,15 @@ use crate::{Cycles, ErrorCode, Principal, Trap, UserError};
 /// Longest description, bytes.
 pub(crate) const DESCRIPTION_BYTES_MAX: usize = 8 * 1024;
 
+/// A method's name as an error tells it: the first of a long one.
+pub(crate) fn shown(method: &str) -> String {
+    const SHOWN_CHARS_MAX: usize = 100;
+    match method.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &method[..end]),
+        None => method.to_owned(),
+    }
+}
+
 /// What went wrong inside a canister: `Error from Canister <id>: <text>.` and a line of advice.
 pub(crate) fn from_canister(canister: Principal, code: ErrorCode, text: &str) -> UserError {
     let head = format!("Error from Canister {canister}: ");
@@ -85,10 +94,17 @@ pub(crate) fn queue_full(receiver: Principal) -> UserError {
     UserError::new(ErrorCode::QUEUE_FULL, format!("Canister {receiver} input queue is full, retry later"))
 }
 
+/// What the description of [`unavailable`] ends with.
+const UNAVAILABLE: &str = " is unavailable on this node, retry";
+
 /// Node-local: nothing was committed, and another node may well answer.
 pub(crate) fn unavailable(canister: Principal) -> UserError {
-    let text = format!("Canister {canister} is unavailable on this node, retry");
-    UserError::new(ErrorCode::QUEUE_FULL, text)
+    UserError::new(ErrorCode::QUEUE_FULL, format!("Canister {canister}{UNAVAILABLE}"))
+}
+
+/// Whether an error is [`unavailable`]. No canister makes errors of its code.
+pub(crate) fn is_unavailable(code: ErrorCode, description: &[u8]) -> bool {
+    code == ErrorCode::QUEUE_FULL && description.ends_with(UNAVAILABLE.as_bytes())
 }
 
 fn advice(code: ErrorCode) -> String {

@@ -189,12 +189,12 @@ impl Node {
         Self::with(NodeOptions::fixed(mode, self.preset), Some(self.compiled()), None)
     }
 
-    /// Like [`Node::twin`] in mode `sandboxed`, with `backend` in the sandbox's place.
+    /// Like [`Node::twin`], with `backend` in the sandbox's place.
     ///
     /// # Errors
     /// As for [`Node::new`].
-    pub fn twin_on(&self, backend: Arc<dyn Backend>) -> Result<Self, NodeError> {
-        let options = NodeOptions::fixed(Mode::Sandboxed, self.preset);
+    pub fn twin_on(&self, mode: Mode, backend: Arc<dyn Backend>) -> Result<Self, NodeError> {
+        let options = NodeOptions::fixed(mode, self.preset);
         Self::with(options, Some(self.compiled()), Some(backend))
     }
 
@@ -270,7 +270,7 @@ impl Node {
         })
     }
 
-    /// Records everything from now on into a file at `path`, over one that is there; the node must be as new.
+    /// Records everything from now on into a file at `path`, over a log that is there; the node must be as new.
     /// See [`Node::record`].
     ///
     /// # Errors

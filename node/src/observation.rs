@@ -11,6 +11,7 @@ use execution::{Cycles, ErrorCode, Failure, IngressStatus, Principal, UserError}
 use serde::{Deserialize, Serialize};
 
 pub use excerpt::Excerpt;
+pub(crate) use excerpt::escaped;
 pub use run::{Effects, Ended, Run};
 
 /// One of the things that a round or query gave.
@@ -90,6 +91,31 @@ impl fmt::Debug for Refusal {
 impl From<&UserError> for Refusal {
     fn from(error: &UserError) -> Self {
         Self { code: error.code.0, text: Excerpt::of(error.description.as_bytes()) }
+    }
+}
+
+impl Refusal {
+    /// Whether the node could not run what it was asked, which says nothing of the subnet.
+    #[must_use]
+    pub fn is_of_node(&self) -> bool {
+        UserError::is_of_node(ErrorCode(self.code), &self.text.start)
+    }
+}
+
+/// What a node could not do, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failed {
+    /// As in `could not run canister ...`.
+    pub(crate) what: String,
+    /// As it goes to a terminal.
+    pub(crate) cause: String,
+}
+
+impl Failed {
+    /// `what` was refused, if the node did that and not the subnet.
+    pub(crate) fn unless_of_subnet(what: &str, refusal: &Refusal) -> Option<Self> {
+        let cause = || escaped(&String::from_utf8_lossy(&refusal.text.start));
+        refusal.is_of_node().then(|| Self { what: what.to_owned(), cause: cause() })
     }
 }
 
@@ -182,6 +208,19 @@ impl Observation {
         matches!(self, Self::Run(_) | Self::QueryAnswered(_))
     }
 
+    /// What the node could not do, if it says that.
+    pub(crate) fn failed(&self) -> Option<Failed> {
+        match self {
+            Self::Failed { canister, cause } => {
+                Some(Failed { what: format!("run canister {canister}"), cause: escaped(cause) })
+            }
+            Self::QueryAnswered(Answer::Rejected(refusal)) => {
+                Failed::unless_of_subnet("answer a query", refusal)
+            }
+            _ => None,
+        }
+    }
+
     /// The first field in which they differ.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<Field> {
@@ -230,7 +269,7 @@ impl fmt::Debug for Shown<'_> {
             }
             Observation::Canister { id, after } => write!(f, "canister {id} was left with {after:?}"),
             Observation::Failed { canister, cause } => {
-                write!(f, "canister {canister} could not run: {cause}")
+                write!(f, "canister {canister} could not run: {}", escaped(cause))
             }
             Observation::Root(_) => f.write_str("the round was over"),
             Observation::QueryAnswered(_) => f.write_str("the query was over"),

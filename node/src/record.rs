@@ -12,7 +12,7 @@ use crate::drun::{self, DrunOptions};
 /// What a recording may be told.
 #[derive(Debug, Args)]
 pub struct RecordArgs {
-    /// The log, written over a file that is there
+    /// The log, written over one that is there
     #[arg(value_name = "LOG")]
     file: PathBuf,
     /// The drun script; without it, the demo is recorded

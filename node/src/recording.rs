@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{self, BufWriter, Read, Seek};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use execution::{Ingress, Principal, UserError};
 
 use crate::Preset;
-use crate::log::{AppendError, Entry, Head, Message, Writer};
+use crate::log::{AppendError, Entry, Head, MAGIC, Message, Writer};
 use crate::observation::Observation;
 
 /// Bytes buffered on the way to the file. They are written out after each round.
@@ -130,8 +131,24 @@ impl RecordError {
     }
 }
 
-/// Makes the file of a recording, over one that is there already. It can be read, too.
+/// Makes the file of a recording, for its owner alone, over a log that is there already. It can be read, too.
 pub(crate) fn create(path: &Path) -> Result<File, RecordError> {
-    let options = File::options().read(true).write(true).create(true).truncate(true).open(path);
-    options.map_err(|error| RecordError::new(path, error))
+    let options = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    options.and_then(emptied).map_err(|error| RecordError::new(path, error))
+}
+
+/// The file without what is in it, which must be a log: a script that is given in a log's place is not to be lost.
+fn emptied(mut file: File) -> io::Result<File> {
+    let metadata = file.metadata()?;
+    // A pipe or a device holds nothing.
+    if metadata.is_file() && metadata.len() > 0 {
+        let mut start = Vec::new();
+        (&file).take(MAGIC.len() as u64).read_to_end(&mut start)?;
+        if start != MAGIC {
+            return Err(io::Error::other("the file is there and is no log of bulkhead"));
+        }
+        file.set_len(0)?;
+        file.rewind()?;
+    }
+    Ok(file)
 }

@@ -45,7 +45,10 @@ pub fn run(
     file.rewind().map_err(|error| undecided(&format!("could not read the log again: {error}")))?;
     let output = crate::node::on_executor_stack(|| replay(&file, survey, mode, against))
         .map_err(|error| undecided(&error))?;
-    output.print(path, as_json).map_err(|error| CommandError::output(&error))?;
+    // Whoever asked doesn't know the outcome, and 1 would say that there is a difference.
+    output
+        .print(path, as_json)
+        .map_err(|error| undecided(&format!("could not write to standard output: {error}")))?;
     match (&output.verdict, &output.survey.extent) {
         (Verdict::Different(_), _) => Err(CommandError::Reported),
         (Verdict::Undecided(why), _) => Err(undecided(why)),
@@ -76,7 +79,7 @@ fn replay(
     let other = against.map(|mode| node.twin(mode)).transpose()?;
     let mut play = match other {
         None => Play::beside_recording(node, mode.as_str()),
-        Some(other) => Play::beside(node, other, names(mode, against.unwrap_or(mode))),
+        Some(other) => Play::beside(node, other, rollout::Beside::names_of([mode, against.unwrap_or(mode)])),
     };
     let mut reader = Reader::begin(BufReader::with_capacity(BUFFER_BYTES, file))?;
     let until = match &survey.extent {
@@ -86,10 +89,4 @@ fn replay(
     let verdict = play.run(&mut reader, until)?;
     let modes = [Some(mode), against];
     Ok(Output::new(survey, verdict, play, modes))
-}
-
-/// The modes, told apart where they are equal.
-fn names(mode: rollout::Mode, against: rollout::Mode) -> [String; 2] {
-    let names = [mode, against].map(|mode| mode.as_str().to_owned());
-    if mode == against { [names[0].clone() + " A", names[1].clone() + " B"] } else { names }
 }

@@ -57,7 +57,9 @@ impl Watch {
         report: &RoundReport,
         given: &Given,
     ) -> Vec<Observation> {
-        let mut observed: Vec<Observation> = report.executed.iter().map(|run| given.run(run)).collect();
+        // First: what a node could not run explains whatever differs after it.
+        let mut observed: Vec<Observation> = report.failures.iter().map(Observation::from).collect();
+        observed.extend(report.executed.iter().map(|run| given.run(run)));
         self.pending.retain(|(message, id)| match subnet.status(id) {
             // Known once, it can't be unknown before its answer: there is none to wait for.
             IngressStatus::Unknown => false,
@@ -79,7 +81,6 @@ impl Watch {
                     .map(|canister| After { version: canister.version, cycles: canister.balance }),
             }
         }));
-        observed.extend(report.failures.iter().map(Observation::from));
         observed.push(Observation::Root(subnet.state_root()));
         observed
     }

@@ -7,12 +7,12 @@ use serde::Deserialize;
 use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
 
-use crate::management::candid_io::{decode, encode};
+use crate::management::candid_io::{List, decode, encode};
 use crate::management::{Answered, Managed, Management, not_controller, types};
 use crate::run::CANDID_EMPTY;
 use crate::state::{CHUNK_BYTES_MAX, CHUNKS_MAX, CanisterState, ChunkHash, ChunkStore};
 use crate::subnet::{RoundWork, Subnet};
-use crate::{ErrorCode, Instructions, Principal, UserError, text};
+use crate::{ErrorCode, Principal, UserError, text};
 
 /// Bytes of a module that is put together from chunks: no module may be larger.
 const MODULE_BYTES_MAX: usize = 100 << 20;
@@ -33,7 +33,7 @@ struct InstallChunked {
     mode: types::InstallMode,
     target_canister: Principal,
     store_canister: Option<Principal>,
-    chunk_hashes_list: Vec<Hash>,
+    chunk_hashes_list: List<Hash>,
     wasm_module_hash: ByteBuf,
     arg: ByteBuf,
     sender_canister_version: Option<u64>,
@@ -111,34 +111,38 @@ impl Subnet {
 
     pub(super) fn install_chunked_code(&mut self, call: &Management<'_>, work: &mut RoundWork) -> Managed {
         match self.assembled(call) {
-            Ok((arg, assembly)) => self.begin_install(call, arg, assembly, work),
+            Ok((canister, arg)) => self.begin_install(call, canister, arg, work),
             Err(error) => Ok(Err(error)),
         }
     }
 
-    /// The install that the chunks make, and the instructions that putting them together costs: one for each
-    /// byte of as many full chunks.
-    fn assembled(&self, call: &Management<'_>) -> Result<(types::Install, Instructions), UserError> {
+    /// The install that the chunks make, and its canister, which has paid for putting them together: an instruction
+    /// for each byte of as many full chunks. It has paid as well where they make another module than the caller says.
+    fn assembled(&mut self, call: &Management<'_>) -> Result<(CanisterState, types::Install), UserError> {
         let arg: InstallChunked = decode("install_chunked_code", &call.call.arg)?;
         let target = arg.target_canister;
-        self.controlled(call, target)?;
+        let mut canister = self.installable(call, target, arg.mode)?.clone();
         let id = arg.store_canister.unwrap_or(target);
-        let store = self.canister(&id).ok_or_else(|| {
+        if self.canister(&id).is_none() {
             let subnet = self.config.subnet_id;
-            refused(format!(
-                "Store canister {id} was not found on subnet {subnet} of target canister {target}"
-            ))
-        })?;
-        let store = if id == call.caller() { store } else { self.store(call, store.id)? };
-        let module = assemble(&store.chunks, &arg.chunk_hashes_list)?;
-        if Sha256::digest(&module).as_slice() != arg.wasm_module_hash.as_slice() {
-            let hash = hex::encode(Sha256::digest(&module));
             return Err(refused(format!(
-                "Wasm module hash {} does not match that of the chunks, {hash}",
-                hex::encode(&arg.wasm_module_hash)
+                "Store canister {id} was not found on subnet {subnet} of target canister {target}"
             )));
         }
-        let assembly = (arg.chunk_hashes_list.len() as u64).saturating_mul(CHUNK_BYTES_MAX as u64);
+        let wanted = hash_of("Wasm module", &arg.wasm_module_hash)?;
+        let chunks = found(&self.store(call, id)?.chunks, &arg.chunk_hashes_list.0)?;
+        let assembly = (chunks.len() as u64).saturating_mul(CHUNK_BYTES_MAX as u64);
+        self.take_cycles(&mut canister, self.config.limits.instruction_price(assembly))?;
+        self.note_installed(&mut canister, assembly);
+        let module = chunks.concat();
+        let hash: ChunkHash = Sha256::digest(&module).into();
+        if hash != wanted {
+            self.put(canister);
+            let [wanted, hash] = [wanted, hash].map(hex::encode);
+            return Err(refused(format!(
+                "Wasm module hash {wanted} does not match that of the chunks, {hash}"
+            )));
+        }
         let install = types::Install {
             mode: arg.mode,
             canister_id: target,
@@ -146,16 +150,21 @@ impl Subnet {
             arg: arg.arg,
             sender_canister_version: arg.sender_canister_version,
         };
-        Ok((install, assembly))
+        Ok((canister, install))
     }
 }
 
+fn hash_of(what: &str, bytes: &[u8]) -> Result<ChunkHash, UserError> {
+    ChunkHash::try_from(bytes).map_err(|_| refused(format!("{what} hash of {} bytes, not 32", bytes.len())))
+}
+
 /// The chunks one after another. What they make is bounded before it is made: a list may name one often.
-fn assemble(store: &ChunkStore, list: &[Hash]) -> Result<Vec<u8>, UserError> {
+fn found(store: &ChunkStore, list: &[Hash]) -> Result<Vec<Arc<[u8]>>, UserError> {
     let mut found = Vec::new();
     let mut bytes = 0_usize;
     for Hash { hash } in list {
-        let chunk = ChunkHash::try_from(hash.as_slice()).ok().and_then(|hash| store.chunks.get(&hash));
+        let hash = hash_of("Chunk", hash)?;
+        let chunk = store.chunks.get(&hash);
         let chunk =
             chunk.ok_or_else(|| refused(format!("Chunk {} is not in the store", hex::encode(hash))))?;
         bytes = bytes.saturating_add(chunk.len());
@@ -165,9 +174,7 @@ fn assemble(store: &ChunkStore, list: &[Hash]) -> Result<Vec<u8>, UserError> {
                 "Wasm module of more than {CHUNKS_MAX} chunks or {MODULE_BYTES_MAX} bytes"
             )));
         }
-        found.push(chunk);
+        found.push(Arc::clone(chunk));
     }
-    let mut module = Vec::with_capacity(bytes);
-    found.into_iter().for_each(|chunk| module.extend_from_slice(chunk));
-    Ok(module)
+    Ok(found)
 }

@@ -49,19 +49,32 @@ macro_rules! guest {
 impl Subnet {
     pub(super) fn install_code(&mut self, call: &Management<'_>, work: &mut RoundWork) -> Managed {
         let arg: types::Install = guest!(decode("install_code", &call.call.arg));
-        self.begin_install(call, arg, 0, work)
+        let canister = guest!(self.installable(call, arg.canister_id, arg.mode)).clone();
+        self.begin_install(call, canister, arg, work)
     }
 
-    /// Begins an install of a module that took `assembly` instructions to put together: the canister has it in hand
-    /// until it is done.
+    /// The canister, if the caller may install code in it now.
+    pub(super) fn installable(
+        &self,
+        call: &Management<'_>,
+        id: Principal,
+        mode: types::InstallMode,
+    ) -> Result<&CanisterState, UserError> {
+        let canister = self.controlled(call, id)?;
+        mode_fits(canister, mode)?;
+        self.may_install(canister)?;
+        Ok(canister)
+    }
+
+    /// Begins an install in a canister that is [`Self::installable`]: it has it in hand until it is done. Nothing of
+    /// `canister` is put in place where the node fails.
     pub(super) fn begin_install(
         &mut self,
         call: &Management<'_>,
+        mut canister: CanisterState,
         arg: types::Install,
-        assembly: Instructions,
         work: &mut RoundWork,
     ) -> Managed {
-        let mut canister = guest!(self.controlled(call, arg.canister_id)).clone();
         let (mode, upgrade) = match arg.mode {
             types::InstallMode::Install => (InstallMode::Install, UpgradeOptions::default()),
             types::InstallMode::Reinstall => (InstallMode::Reinstall, UpgradeOptions::default()),
@@ -75,8 +88,6 @@ impl Subnet {
                 (InstallMode::Upgrade, upgrade)
             }
         };
-        guest!(mode_fits(&canister, mode));
-        guest!(self.may_install(&canister));
         let install = Install {
             call: Arc::clone(call.call),
             mode,
@@ -84,7 +95,6 @@ impl Subnet {
             module: Arc::from(arg.wasm_module.into_vec()),
             arg: Arc::from(arg.arg.into_vec()),
             caller_version: arg.sender_canister_version,
-            assembly,
         };
         let input = Input::Install(Arc::new(install));
         let start = self.env(1).start(&canister);
@@ -126,19 +136,18 @@ pub(crate) async fn install(staged: &mut Staged, install: &Install) -> Result<In
     Ok(Installed { done, instructions })
 }
 
-fn mode_fits(canister: &CanisterState, mode: InstallMode) -> Result<(), UserError> {
+fn mode_fits(canister: &CanisterState, mode: types::InstallMode) -> Result<(), UserError> {
+    use types::InstallMode::{Install, Reinstall, Upgrade};
     let id = canister.id;
     match (mode, &canister.code) {
-        (InstallMode::Install, Some(_)) => {
+        (Install, Some(_)) => {
             let text = format!(
                 "Canister {id} cannot be installed because the canister is not empty. Try installing with mode='reinstall' instead."
             );
             Err(UserError::new(ErrorCode::NON_EMPTY, text))
         }
-        (InstallMode::Upgrade, None) => Err(text::no_module(id)),
-        (InstallMode::Install, None) | (InstallMode::Reinstall, _) | (InstallMode::Upgrade, Some(_)) => {
-            Ok(())
-        }
+        (Upgrade(_), None) => Err(text::no_module(id)),
+        (Install, None) | (Reinstall, _) | (Upgrade(_), Some(_)) => Ok(()),
     }
 }
 
@@ -179,8 +188,7 @@ impl<'a> Installing<'a> {
     }
 
     async fn install(&mut self, install: &Install) -> Step<Arc<Module>> {
-        let Install { mode, upgrade, module, arg, assembly, .. } = install;
-        guest!(self.spend(*assembly));
+        let Install { mode, upgrade, module, arg, .. } = install;
         let env = &self.staged.env;
         let compiled = retried(&*env.backend, || {
             let compiled = env.compiler.compile(module)?;

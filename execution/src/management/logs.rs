@@ -4,13 +4,13 @@ use candid::CandidType;
 use serde::Deserialize;
 use serde_bytes::ByteBuf;
 
-use crate::management::candid_io::{decode, encode};
+use crate::management::candid_io::encode;
 use crate::state::CanisterState;
 use crate::{ErrorCode, Principal, UserError};
 
 #[derive(CandidType, Deserialize)]
-struct Fetch {
-    canister_id: Principal,
+pub(super) struct Fetch {
+    pub(super) canister_id: Principal,
     filter: Option<Filter>,
 }
 
@@ -34,19 +34,22 @@ struct Fetched {
     canister_log_records: Vec<Record>,
 }
 
-/// The records of a canister's log that the argument asks for, oldest first.
-pub(super) fn fetch(canister: &CanisterState, caller: Principal, arg: &[u8]) -> Result<Vec<u8>, UserError> {
-    let Fetch { canister_id: _, filter } = decode("fetch_canister_logs", arg)?;
+/// The records of a canister's log that are asked for, oldest first.
+pub(super) fn fetch(
+    canister: &CanisterState,
+    caller: Principal,
+    wanted: &Fetch,
+) -> Result<Vec<u8>, UserError> {
     if !canister.is_controlled_by(&caller) && !canister.settings.log_visibility.allows(&caller) {
         let text = format!("Caller {caller} is not allowed to access canister logs");
         return Err(UserError::new(ErrorCode::CANISTER_REJECTED, text));
     }
-    let wanted = |index: u64, time: u64| match filter {
+    let is_wanted = |index: u64, time: u64| match wanted.filter {
         None => true,
         Some(Filter::ByIndex { start, end }) => (start..=end).contains(&index),
         Some(Filter::ByTime { start, end }) => (start..=end).contains(&time),
     };
-    let records = canister.log.records.iter().filter(|record| wanted(record.index, record.time));
+    let records = canister.log.records.iter().filter(|record| is_wanted(record.index, record.time));
     encode(&Fetched {
         canister_log_records: records
             .map(|record| Record {

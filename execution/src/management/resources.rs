@@ -2,7 +2,7 @@
 
 use crate::state::CanisterState;
 use crate::subnet::Subnet;
-use crate::{ErrorCode, Instructions, UserError, text};
+use crate::{Cycles, ErrorCode, Instructions, UserError, text};
 
 impl Subnet {
     /// Takes the price of so many instructions from what is above the freezing limit.
@@ -11,9 +11,12 @@ impl Subnet {
         canister: &mut CanisterState,
         instructions: Instructions,
     ) -> Result<(), UserError> {
-        let limits = &self.config.limits;
-        let price = limits.execution_price(false, instructions);
-        let liquid = canister.liquid(limits);
+        self.take_cycles(canister, self.config.limits.execution_price(false, instructions))
+    }
+
+    /// Takes a price from what is above the freezing limit.
+    pub(super) fn take_cycles(&self, canister: &mut CanisterState, price: Cycles) -> Result<(), UserError> {
+        let liquid = canister.liquid(&self.config.limits);
         if liquid < price {
             return Err(text::out_of_cycles(canister.id, price - liquid));
         }

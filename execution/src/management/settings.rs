@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candid::Nat;
 
-use crate::management::candid_io::decode;
+use crate::management::candid_io::{List, decode, told};
 use crate::management::{Answered, Management, types};
 use crate::run::CANDID_EMPTY;
 use crate::state::{CanisterState, ChangeDetails, Settings, Visibility};
@@ -39,7 +39,7 @@ fn at_most<T: TryFrom<u128> + Into<u128> + Copy>(what: &str, value: &Nat, max: T
     let number = u128::try_from(value.0.clone()).ok().filter(|number| *number <= max.into());
     number
         .and_then(|number| T::try_from(number).ok())
-        .ok_or_else(|| refused(format!("{what} of {value}, at most {} allowed", max.into())))
+        .ok_or_else(|| refused(format!("{what} of {}, at most {} allowed", told(value), max.into())))
 }
 
 /// `current` with what `changes` sets.
@@ -95,7 +95,7 @@ pub(super) fn changed(current: &Settings, changes: types::Settings) -> Result<Se
     Ok(settings)
 }
 
-fn controllers(mut given: Vec<Principal>) -> Result<Vec<Principal>, UserError> {
+fn controllers(List(mut given): List<Principal>) -> Result<Vec<Principal>, UserError> {
     given.sort_unstable();
     given.dedup();
     if given.len() > CONTROLLERS_MAX {
@@ -108,7 +108,7 @@ fn visibility(given: types::Visibility) -> Result<Visibility, UserError> {
     Ok(match given {
         types::Visibility::Controllers => Visibility::Controllers,
         types::Visibility::Public => Visibility::Public,
-        types::Visibility::AllowedViewers(mut viewers) => {
+        types::Visibility::AllowedViewers(List(mut viewers)) => {
             viewers.sort_unstable();
             viewers.dedup();
             if viewers.len() > VIEWERS_MAX {
@@ -119,7 +119,7 @@ fn visibility(given: types::Visibility) -> Result<Visibility, UserError> {
     })
 }
 
-fn variables(given: Vec<types::EnvironmentVariable>) -> Result<Vec<(String, String)>, UserError> {
+fn variables(List(given): List<types::EnvironmentVariable>) -> Result<Vec<(String, String)>, UserError> {
     if given.len() > VARIABLES_MAX {
         return Err(invalid(format!(
             "{} environment variables, at most {VARIABLES_MAX} allowed",

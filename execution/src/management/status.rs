@@ -3,7 +3,7 @@
 use candid::{Nat, Reserved};
 use serde_bytes::ByteBuf;
 
-use crate::management::candid_io::{decode, encode};
+use crate::management::candid_io::{List, decode, encode};
 use crate::management::{Answered, Management, not_controller, types};
 use crate::state::{CanisterState, ChangeDetails, InstallMode, Status, Visibility};
 use crate::subnet::Subnet;
@@ -77,7 +77,7 @@ fn visibility(of: &Visibility) -> types::Visibility {
     match of {
         Visibility::Controllers => types::Visibility::Controllers,
         Visibility::Public => types::Visibility::Public,
-        Visibility::AllowedViewers(viewers) => types::Visibility::AllowedViewers(viewers.clone()),
+        Visibility::AllowedViewers(viewers) => types::Visibility::AllowedViewers(List(viewers.clone())),
     }
 }
 

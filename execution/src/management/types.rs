@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_bytes::ByteBuf;
 
 use crate::Principal;
+use crate::management::candid_io::List;
 
 #[derive(CandidType, Deserialize)]
 pub(super) struct CanisterIdRecord {
@@ -24,12 +25,12 @@ pub(super) enum Visibility {
     #[serde(rename = "public")]
     Public,
     #[serde(rename = "allowed_viewers")]
-    AllowedViewers(Vec<Principal>),
+    AllowedViewers(List<Principal>),
 }
 
 #[derive(CandidType, Deserialize, Default)]
 pub(super) struct Settings {
-    pub(super) controllers: Option<Vec<Principal>>,
+    pub(super) controllers: Option<List<Principal>>,
     pub(super) compute_allocation: Option<Nat>,
     pub(super) memory_allocation: Option<Nat>,
     pub(super) freezing_threshold: Option<Nat>,
@@ -40,7 +41,7 @@ pub(super) struct Settings {
     pub(super) log_memory_limit: Option<Nat>,
     pub(super) snapshot_visibility: Option<Visibility>,
     pub(super) status_visibility: Option<Visibility>,
-    pub(super) environment_variables: Option<Vec<EnvironmentVariable>>,
+    pub(super) environment_variables: Option<List<EnvironmentVariable>>,
     pub(super) minimum_incoming_canister_call_cycles: Option<Nat>,
 }
 

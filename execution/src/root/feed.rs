@@ -78,7 +78,7 @@ feed_struct! {
     Log { next, bytes, records }
     LogRecord { index, time, text }
     ManagementCall { origin, method, arg, cycles, about }
-    Install { call, mode, upgrade, module, arg, caller_version, assembly }
+    Install { call, mode, upgrade, module, arg, caller_version }
     PausedMessage { input, slices, start }
     Start { time, balance, waiting_bytes, memory_available, callbacks_available, message_bytes_available }
     PendingManagement { next, calls }

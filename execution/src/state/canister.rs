@@ -16,6 +16,9 @@ use crate::{
 const CANISTER_BYTES: u64 = 256;
 /// Changes kept in a canister's history.
 const HISTORY_CHANGES_MAX: usize = 20;
+/// Bytes of the log's capacity that a record takes at least, whatever it says: an empty one is memory, too. A decision;
+/// the implementation of the Internet Computer counts an overhead for each record.
+const LOG_RECORD_BYTES: usize = 16;
 /// `log_memory_limit` of a new canister.
 const LOG_BYTES: u64 = 4096;
 /// `wasm_memory_limit` as the low-memory hook sees it when none is set.
@@ -282,7 +285,7 @@ impl Log {
 
     /// Forgets the oldest records that don't fit into `capacity`.
     pub fn trim(&mut self, capacity: usize) {
-        while self.bytes > capacity || self.records.len() > capacity {
+        while self.bytes > capacity || self.records.len() > capacity / LOG_RECORD_BYTES {
             let Some(oldest) = self.records.pop_front() else { break };
             self.bytes -= oldest.text.len();
         }

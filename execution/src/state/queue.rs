@@ -5,7 +5,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, Vector};
 
 use crate::state::{CanisterMessage, Ingress, InstallMode, ManagementCall};
-use crate::{Cycles, Instructions, Limits, Nanoseconds, Principal};
+use crate::{Cycles, Limits, Nanoseconds, Principal};
 
 /// A task that the system gives a canister.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,6 @@ pub struct Install {
     pub arg: Arc<[u8]>,
     /// Version that the calling canister gave as its own.
     pub caller_version: Option<u64>,
-    /// Instructions that putting it together took.
-    pub assembly: Instructions,
 }
 
 /// What an upgrade keeps and skips.

@@ -182,3 +182,59 @@ fn a_canister_that_cannot_pay_for_a_chunk_gets_none() {
     bench.run(rich, [Op::Reply(vec![])]).unwrap();
     upload(&mut bench, rich, b"one").unwrap();
 }
+
+#[test]
+fn putting_chunks_together_is_paid_before_and_stays_paid_when_they_make_another_module() {
+    let mut bench = Bench::new();
+    let (store, a) = (bench.empty_canister(), bench.empty_canister());
+    upload(&mut bench, store, b"v1").unwrap();
+    let paid = |bench: &mut Bench, text: &[u8]| {
+        let before = bench.state(a).balance;
+        let error = install(bench, &chunked(a, Some(store), &[text], b"v2")).unwrap_err();
+        assert_eq!(error.code, ErrorCode::CONTRACT_VIOLATION);
+        before - bench.state(a).balance
+    };
+    let (missing, other) = (paid(&mut bench, b"v2"), paid(&mut bench, b"v1"));
+    assert_eq!(other - missing, 1 << 20, "an instruction for each byte of a full chunk");
+
+    let poor = bench.subnet.create_canister(ANONYMOUS, None, 2_500_000).unwrap();
+    let error = install(&mut bench, &chunked(poor, Some(store), &[b"v1"], b"v2")).unwrap_err();
+    assert_eq!(error.code, ErrorCode::OUT_OF_CYCLES);
+    assert!(bench.state(poor).balance < 2_500_000, "it could pay for the message");
+}
+
+#[test]
+fn rights_and_mode_are_checked_before_the_chunks_are() {
+    let mut bench = Bench::new();
+    let a = bench.canister("");
+    upload(&mut bench, a, b"v1").unwrap();
+    let arg = chunked(a, None, &[b"v1"], b"v2");
+    assert_eq!(install(&mut bench, &arg).unwrap_err().code, ErrorCode::NON_EMPTY);
+    let empty = bench.empty_canister();
+    let arg = InstallChunkedCodeArgs {
+        mode: CanisterInstallMode::Upgrade(None),
+        ..chunked(empty, Some(a), &[], b"")
+    };
+    assert_eq!(install(&mut bench, &arg).unwrap_err().code, ErrorCode::NO_WASM_MODULE);
+}
+
+#[test]
+fn hashes_of_any_length_and_lists_of_any_length_make_short_errors() {
+    let mut bench = Bench::new();
+    let a = bench.empty_canister();
+    upload(&mut bench, a, b"v1").unwrap();
+    let long = ChunkHash { hash: vec![1; 10_000] };
+    for arg in [
+        InstallChunkedCodeArgs { chunk_hashes_list: vec![long.clone()], ..chunked(a, None, &[], b"") },
+        InstallChunkedCodeArgs { wasm_module_hash: long.hash, ..chunked(a, None, &[b"v1"], b"") },
+    ] {
+        let error = install(&mut bench, &arg).unwrap_err();
+        assert!(error.description.contains("hash of 10000 bytes, not 32"), "{error}");
+    }
+    let chunk_hashes_list = vec![hash(b"v1"); 1_001];
+    let arg = InstallChunkedCodeArgs { chunk_hashes_list, ..chunked(a, None, &[], b"") };
+    let a = bench.canister("");
+    let arg = candid::encode_one(InstallChunkedCodeArgs { target_canister: a, ..arg }).unwrap();
+    let reject = String::from_utf8(bench.manage_as(a, "install_chunked_code", arg)).unwrap();
+    assert!(reject.contains("IC0408") && reject.contains("a list of more than 1000 items"), "{reject}");
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use execution::{ErrorCode, Limits, SubnetConfig};
-use ic_management_canister_types::UploadChunkArgs;
+use ic_management_canister_types::{CanisterInstallMode, InstallChunkedCodeArgs, UploadChunkArgs};
 
 use crate::scripted::{Bench, Mode, NOTHING, Op};
 
@@ -26,6 +26,23 @@ fn who_installed_too_much_waits_until_the_rate_has_paid_it_off() {
     bench.canister("");
     bench.round();
     bench.install(a, Mode::Reinstall, "again", NOTHING).unwrap();
+}
+
+#[test]
+fn who_installed_too_much_gets_no_chunks_put_together() {
+    let mut bench = limited(|limits| limits.install_rate = Some(2_000));
+    let a = bench.canister("");
+    let arg = candid::encode_one(InstallChunkedCodeArgs {
+        mode: CanisterInstallMode::Reinstall,
+        target_canister: a,
+        store_canister: None,
+        chunk_hashes_list: Vec::new(),
+        wasm_module_hash: vec![0; 32],
+        arg: Vec::new(),
+        sender_canister_version: None,
+    });
+    let error = bench.manage("install_chunked_code", &arg.unwrap()).unwrap_err();
+    assert_eq!(error.code, ErrorCode::INSTALL_RATE_LIMITED);
 }
 
 #[test]

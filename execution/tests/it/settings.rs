@@ -202,3 +202,56 @@ fn settings_at_their_largest_together_are_too_dear_and_nothing_else() {
     assert!(error.code != ErrorCode::CONTRACT_VIOLATION, "{error}");
     assert_eq!(bench.state(a).settings.compute_allocation, 0);
 }
+
+#[test]
+fn a_number_or_a_list_as_long_as_the_argument_makes_a_short_error() {
+    let mut bench = Bench::new();
+    let a = bench.canister("");
+    let digits = [vec![0xff; 10_000], vec![1]].concat();
+    let huge = Nat::decode(&mut &digits[..]).unwrap();
+    let error =
+        set(&mut bench, a, Settings { compute_allocation: Some(huge.clone()), ..Settings::default() })
+            .unwrap_err();
+    assert_eq!(error.description, "compute_allocation of a number of 70001 bits, at most 100 allowed");
+    #[derive(CandidType)]
+    struct TopUp {
+        canister_id: Principal,
+        amount: Nat,
+    }
+    let top_up = candid::encode_one(TopUp { canister_id: a, amount: huge }).unwrap();
+    let error = bench.manage("provisional_top_up_canister", &top_up).unwrap_err();
+    assert_eq!(error.description, "amount of a number of 70001 bits is too large");
+
+    let variable = EnvironmentVariable { name: String::new(), value: String::new() };
+    let variables = |count| Settings {
+        environment_variables: Some(vec![variable.clone(); count]),
+        ..Settings::default()
+    };
+    let error = set(&mut bench, a, variables(100)).unwrap_err();
+    assert_eq!(error.description, "100 environment variables, at most 20 allowed");
+    let arg = candid::encode_one(UpdateSettings { canister_id: a, settings: variables(1_001) }).unwrap();
+    let reject = String::from_utf8(bench.manage_as(a, "update_settings", arg)).unwrap();
+    assert!(reject.contains("IC0408") && reject.contains("a list of more than 1000 items"), "{reject}");
+    assert!(reject.len() < 1_000, "{reject}");
+}
+
+#[test]
+fn a_method_name_as_long_as_the_message_makes_a_short_error() {
+    let mut bench = Bench::new();
+    let (name, manager) = ("x".repeat(10_000), Principal::management_canister());
+    let asked = bench.subnet.query(ANONYMOUS, manager, &name, b"").result;
+    for error in [bench.manage(&name, b"").unwrap_err(), asked.unwrap_err()] {
+        assert_eq!(error.code, ErrorCode::METHOD_NOT_FOUND);
+        assert!(error.description.len() < 200, "{error}");
+    }
+}
+
+#[test]
+fn records_of_the_log_without_content_are_bounded_too() {
+    let mut bench = Bench::new();
+    let a = bench.canister("");
+    let print = (0..300).map(|_| Op::Print(""));
+    bench.run(a, print.chain([Op::Reply(vec![])])).unwrap();
+    let log = &bench.state(a).log;
+    assert_eq!((log.records.len(), log.next), (4096 / 16, 300));
+}

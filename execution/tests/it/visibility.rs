@@ -197,3 +197,21 @@ fn canisters_ask_about_their_own_subnet_only() {
     let reply = bench.manage_as(a, "node_metrics_history", candid::encode_one(arg).unwrap());
     assert_eq!(Decode!(&reply, Vec<NodeMetricsHistoryRecord>).unwrap(), []);
 }
+
+#[test]
+fn replies_of_the_management_canister_have_the_bound_of_a_query() {
+    let mut limits = execution::Limits::application();
+    limits.query_reply_bytes = 100;
+    let config = SubnetConfig { limits: std::sync::Arc::new(limits), ..SubnetConfig::application() };
+    let mut bench = Bench::with(config, 1);
+    let a = bench.canister("");
+    let error =
+        query(&bench, ANONYMOUS, "canister_status", &CanisterIdRecord { canister_id: a }).unwrap_err();
+    assert_eq!(error.code, ErrorCode::CONTRACT_VIOLATION);
+    let back = bench.program([Op::ReplyResponse]);
+    let mut request = call(MANAGER, NOTHING, back);
+    (request.method, request.arg) = ("canister_status", id_arg(a));
+    let ask = bench.program([Op::Call(request)]).to_be_bytes();
+    let reply = bench.subnet.query(ANONYMOUS, a, "ask_all", &ask).result.unwrap();
+    assert!(reply.starts_with(b"5 IC0504: Reply of "), "{}", String::from_utf8_lossy(&reply));
+}

@@ -7,7 +7,7 @@ use execution::{Ingress, Principal, SubnetConfig, UserError};
 use serde::{Deserialize, Serialize};
 
 use crate::Preset;
-use crate::observation::{Observation, Refusal};
+use crate::observation::{Failed, Observation, Refusal, escaped};
 
 /// The content of a record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,9 +89,8 @@ impl Head {
                 (None, None) => return None,
                 (recorded, here) if recorded == here => {}
                 (recorded, here) => {
-                    let shown = |line: Option<&str>| {
-                        line.map_or("nothing".to_owned(), |line| line.trim().chars().take(100).collect())
-                    };
+                    let shown =
+                        |line: Option<&str>| line.map_or("nothing".to_owned(), |line| escaped(line.trim()));
                     return Some((shown(recorded), shown(here)));
                 }
             }
@@ -171,6 +170,16 @@ pub enum Admission {
     Taken,
     /// No, and nothing was changed.
     Refused(Refusal),
+}
+
+impl Admission {
+    /// What the node could not do, if that is why it refused.
+    pub(crate) fn failed(&self) -> Option<Failed> {
+        match self {
+            Self::Taken => None,
+            Self::Refused(refusal) => Failed::unless_of_subnet("inspect a message", refusal),
+        }
+    }
 }
 
 impl<T> From<&Result<T, UserError>> for Admission {

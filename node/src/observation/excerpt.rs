@@ -7,6 +7,8 @@ use sha2::{Digest, Sha256};
 
 /// Bytes kept of a value.
 const KEPT_BYTES: usize = 160;
+/// Longest text shown, characters.
+const ESCAPED_CHARS_MAX: usize = 200;
 /// Longest value shown, characters.
 const SHOWN_CHARS_MAX: usize = 400;
 
@@ -48,6 +50,23 @@ impl fmt::Debug for Excerpt {
     }
 }
 
+/// Text of a log, or of a node, as it may go to a terminal: without control characters, and short.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut shown = String::new();
+    for (at, char) in text.chars().enumerate() {
+        match char {
+            _ if at == ESCAPED_CHARS_MAX => {
+                shown.push_str("...");
+                break;
+            }
+            // Escaping is for what a terminal would obey.
+            '"' | '\'' => shown.push(char),
+            _ => shown.extend(char.escape_debug()),
+        }
+    }
+    shown
+}
+
 /// The `Debug` form of a value, cut off after `SHOWN_CHARS_MAX` characters.
 pub(super) fn shown(value: &dyn fmt::Debug) -> String {
     struct Bounded(String);
@@ -77,6 +96,13 @@ mod tests {
         let [long, other] = [b'a', b'b'].map(|last| Excerpt::of(&[&[7; 1000][..], &[last]].concat()));
         assert_eq!((&long.start, long.bytes), (&other.start, 1001));
         assert_ne!(long, other);
+    }
+
+    #[test]
+    fn what_is_shown_of_a_text_is_bounded_and_tells_a_terminal_nothing() {
+        assert_eq!(escaped("can't \u{1b}[2J\u{9b}\n"), r"can't \u{1b}[2J\u{9b}\n");
+        assert_eq!(escaped(&"x".repeat(1 << 20)).len(), ESCAPED_CHARS_MAX + 3);
+        assert_eq!(escaped(&"x".repeat(ESCAPED_CHARS_MAX)).len(), ESCAPED_CHARS_MAX);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use execution::outcome::{LogLine, MemoryDelta};
 use execution::{Executed, GlobalValue, OutgoingCall, Principal};
 use serde::{Deserialize, Serialize};
 
-use super::{Excerpt, Field, Refusal, Space};
+use super::{Excerpt, Field, Refusal, Space, escaped};
 
 /// Written pages of one memory that are told one by one, and calls likewise. The state root covers the others.
 const LISTED_MAX: usize = 1_024;
@@ -99,9 +99,9 @@ pub struct Call {
 
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.kind)?;
+        write!(f, "{}", escaped(&self.kind))?;
         if let Some(method) = &self.method {
-            write!(f, " `{}`", method.escape_debug())?;
+            write!(f, " `{}`", escaped(method))?;
         }
         write!(f, " of canister {}", self.canister)
     }

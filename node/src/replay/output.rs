@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Counts, Difference, Play, Verdict};
 use crate::Node;
 use crate::log::{Extent, Survey, VERSION};
+use crate::observation::escaped;
 
 /// The end of a replay.
 pub(super) struct Output {
@@ -64,7 +65,7 @@ impl Output {
             "{}: format {VERSION}, {} subnet, recorded by bulkhead {}: {rounds} rounds, {messages} messages, {queries} queries",
             path.display(),
             head.preset.as_str(),
-            head.program.escape_debug(),
+            escaped(&head.program),
         ));
         if let Extent::Until(_, error) = extent {
             line(format_args!("{error}: replayed up to its last whole round, round {rounds}"));
@@ -126,7 +127,7 @@ impl Output {
             "difference": difference,
             "undecided": undecided,
             "log": {
-                "format": VERSION, "program": head.program, "preset": head.preset.as_str(),
+                "format": VERSION, "program": escaped(&head.program), "preset": head.preset.as_str(),
                 "rounds": rounds, "messages": messages, "queries": queries,
                 "ends_early": match extent {
                     Extent::Whole => None,

@@ -6,11 +6,12 @@ use std::io::Read;
 use std::time::Duration;
 
 use execution::{Ingress, Principal, RoundReport};
+use rollout::ShadowCounts;
 
 use super::states;
 use crate::Node;
 use crate::log::{Admission, Entry, LogError, Message, Reader};
-use crate::observation::{Field, Observation, Refusal};
+use crate::observation::{Failed, Field, Observation, Refusal, escaped};
 
 /// How long a round's comparisons in shadow are waited for.
 const SHADOW_PATIENCE: Duration = Duration::from_secs(60);
@@ -114,7 +115,7 @@ impl Play {
                 return Ok(verdict);
             }
         }
-        Ok(Verdict::Equal)
+        Ok(self.shadow(None).or_else(|| self.not_compared()).unwrap_or(Verdict::Equal))
     }
 
     /// What was replayed so far.
@@ -160,15 +161,22 @@ impl Play {
         self.counts.messages += 1;
         let ingress = Ingress::from(message);
         let given = Admission::from(&self.node.submit(ingress.clone()));
-        let [left, right] = match &mut self.other {
-            Some(other) => [given, Admission::from(&other.submit(ingress.clone()))],
-            None => [recorded, given],
+        let other = self.other.as_mut().map(|other| Admission::from(&other.submit(ingress.clone())));
+        if let Some(verdict) = self.failed(given.failed(), other.as_ref().and_then(Admission::failed)) {
+            return Some(verdict);
+        }
+        let [left, right] = match other {
+            Some(other) => [given, other],
+            None => match recorded.failed() {
+                Some(failed) => return Some(self.recorder_failed(&failed)),
+                None => [recorded, given],
+            },
         };
         let Ingress { receiver, method, .. } = ingress;
         if let Some(field) = Field::unless_equal("admission", &left, &right) {
             return Some(Verdict::Different(Box::new(Difference {
                 message: Some(self.counts.messages),
-                what: format!("message {}, `{method}` to {receiver}", self.counts.messages),
+                what: format!("message {}, `{}` to {receiver}", self.counts.messages, escaped(&method)),
                 canister: Some(receiver),
                 method: Some(method),
                 ..self.difference(field)
@@ -185,7 +193,9 @@ impl Play {
         self.counts.queries += 1;
         let given = self.node.observed_query(message);
         let other = self.other.as_ref().map(|other| other.observed_query(message));
-        self.gave(given, other).or_else(|| self.shadow(None))
+        self.any_failed(&given, other.as_deref())
+            .or_else(|| self.gave(given, other))
+            .or_else(|| self.shadow(None))
     }
 
     fn round(&mut self, time: u64, seed: [u8; 32]) -> Option<Verdict> {
@@ -193,23 +203,30 @@ impl Play {
         let runs = self.counts.runs;
         let (report, given) = self.node.observed_round(time, seed);
         let other = self.other.as_mut().map(|other| other.observed_round(time, seed).1);
-        let sides = match other {
-            Some(_) => [Some(0), Some(1)],
-            None => [Some(1), None],
-        };
-        for (side, observed) in sides.into_iter().zip([Some(&given), other.as_ref()]) {
-            let failed = observed.into_iter().flatten().find_map(|observation| match observation {
-                Observation::Failed { canister, cause } => Some((canister, cause)),
-                _ => None,
-            });
-            if let Some(((canister, cause), side)) = failed.zip(side) {
-                let (name, round) = (&self.names[side], self.counts.rounds);
-                return Some(Verdict::Undecided(format!(
-                    "the node ({name}) could not run canister {canister} in round {round}: {cause}"
-                )));
-            }
-        }
-        self.gave(given, other).or_else(|| self.shadow(Some((&report, runs))))
+        self.any_failed(&given, other.as_deref())
+            .or_else(|| self.gave(given, other))
+            .or_else(|| self.shadow(Some((&report, runs))))
+    }
+
+    fn any_failed(&self, given: &[Observation], other: Option<&[Observation]>) -> Option<Verdict> {
+        let [given, other] =
+            [given, other.unwrap_or_default()].map(|given| given.iter().find_map(Observation::failed));
+        self.failed(given, other)
+    }
+
+    /// What a node could not do leaves it undecided, whatever the other one did.
+    fn failed(&self, given: Option<Failed>, other: Option<Failed>) -> Option<Verdict> {
+        let names = if self.other.is_some() { [0, 1] } else { [1, 1] };
+        let (Failed { what, cause }, name) = given.zip(Some(names[0])).or(other.zip(Some(names[1])))?;
+        let (name, round) = (&self.names[name], self.counts.rounds);
+        Some(Verdict::Undecided(format!("the node ({name}) could not {what} in round {round}: {cause}")))
+    }
+
+    fn recorder_failed(&self, Failed { what, cause }: &Failed) -> Verdict {
+        let round = self.counts.rounds;
+        Verdict::Undecided(format!(
+            "the node that recorded could not {what} in round {round} ({cause}): what follows may be in other rounds here; --against compares two modes all the same"
+        ))
     }
 
     /// Takes what the nodes gave: two are compared now, one as the log tells what was recorded.
@@ -237,11 +254,8 @@ impl Play {
         if self.other.is_some() {
             return None;
         }
-        if let Observation::Failed { canister, cause } = &told {
-            let round = self.counts.rounds;
-            return Some(Verdict::Undecided(format!(
-                "the node that recorded could not run canister {canister} in round {round} ({cause}): what follows may be in other rounds here; --against compares two modes all the same"
-            )));
+        if let Some(failed) = told.failed() {
+            return Some(self.recorder_failed(&failed));
         }
         let given = self.untold.pop();
         self.pair(Some(told), given)
@@ -270,7 +284,7 @@ impl Play {
             }
             Some(Observation::Answered { message, .. }) => {
                 let (receiver, method) = asked.unzip();
-                let named = |method: &String| format!("`{method}` to ");
+                let named = |method: &String| format!("`{}` to ", escaped(method));
                 difference.what = format!(
                     "the answer to message {message}, {}{}",
                     method.as_ref().map(named).unwrap_or_default(),
@@ -300,7 +314,7 @@ impl Play {
     fn shadow(&self, round: Option<(&RoundReport, u64)>) -> Option<Verdict> {
         let nodes = [Some(&self.node), self.other.as_ref()];
         let diverged = nodes.into_iter().flatten().find(|node| {
-            // What isn't compared by then is missing from the counts, which the output shows.
+            // What isn't compared by then is missing from the counts: see `not_compared`.
             let _settled = node.settle_shadow(SHADOW_PATIENCE);
             node.shadow_counts().diverged > 0
         })?;
@@ -311,7 +325,7 @@ impl Play {
             Some(runs + at as u64 + 1)
         };
         let run = round.and_then(position);
-        let named = method.as_ref().map(|method| format!(" `{method}`")).unwrap_or_default();
+        let named = method.as_ref().map(|method| format!(" `{}`", escaped(method))).unwrap_or_default();
         let numbered = run.map(|run| format!("run {run}, ")).unwrap_or_default();
         Some(Verdict::Different(Box::new(Difference {
             run,
@@ -321,6 +335,16 @@ impl Play {
             names: ["in-process", "sandboxed"].map(|mode| format!("{mode} in shadow")),
             ..self.difference(Field::of(found.field.as_str(), [found.control, found.candidate]))
         })))
+    }
+
+    /// Equal is only what shadow has compared: all that ran in it.
+    fn not_compared(&self) -> Option<Verdict> {
+        let nodes = [Some(&self.node), self.other.as_ref()];
+        let mut counts = nodes.into_iter().flatten().map(Node::shadow_counts);
+        let ShadowCounts { offered, equal, .. } = counts.find(|counts| counts.equal < counts.offered)?;
+        Some(Verdict::Undecided(format!(
+            "shadow compared {equal} of {offered} runs: the others failed in the sandbox, or found no room or time"
+        )))
     }
 
     fn differs(&self, field: Field, what: String) -> Verdict {

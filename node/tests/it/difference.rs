@@ -1,19 +1,24 @@
 //! Differences are found and named: in edited logs, and with backends that are wrong on purpose.
 
+use std::io::{Read, Seek};
 use std::sync::Arc;
 
+use bulkhead_node::drun::InstallMode;
 use bulkhead_node::log::{Admission, Entry, Reader};
 use bulkhead_node::node::on_executor_stack;
 use bulkhead_node::observation::{After, Answer, Excerpt, Observation, Refusal, Run, Space};
 use bulkhead_node::replay::{Difference, Play, Verdict};
-use bulkhead_node::{Node, NodeOptions, Preset};
+use bulkhead_node::{Node, NodeOptions, Preset, management};
 use execution::memory::{PAGE_BYTES, PageVersion};
 use execution::outcome::LogLine;
-use execution::{Backend, BackendError, EntryPoint, Execution, Invocation, Outcome, Snapshot, Violation};
+use execution::{
+    Backend, BackendError, EntryPoint, Execution, Invocation, Outcome, Principal, Snapshot, Violation,
+};
 use in_process::{InProcess, InProcessOptions};
 use rollout::Mode;
 
-use crate::recorded::{edited, log, replayed};
+use crate::driver::Driver;
+use crate::recorded::{edited, log, module, replayed};
 
 #[track_caller]
 fn different(verdict: Verdict) -> Difference {
@@ -238,7 +243,7 @@ impl Backend for Wrong {
 fn beside_wrong(method: &'static str, make_wrong: fn(&Snapshot, &mut Outcome)) -> Verdict {
     let node = Node::new(NodeOptions::fixed(Mode::InProcess, Preset::Application)).unwrap();
     let right = InProcess::new(node.engine().clone(), &InProcessOptions::default());
-    let other = node.twin_on(Arc::new(Wrong { right, method, make_wrong })).unwrap();
+    let other = node.twin_on(Mode::Sandboxed, Arc::new(Wrong { right, method, make_wrong })).unwrap();
     let log = log();
     on_executor_stack(|| {
         let mut log = Reader::begin(&log[..]).unwrap();
@@ -333,7 +338,7 @@ impl Backend for Failing {
 #[test]
 fn a_node_that_can_not_run_a_message_leaves_it_undecided_and_says_which() {
     let node = Node::new(NodeOptions::fixed(Mode::InProcess, Preset::Application)).unwrap();
-    let failing = node.twin_on(Arc::new(Failing)).unwrap();
+    let failing = node.twin_on(Mode::Sandboxed, Arc::new(Failing)).unwrap();
     let log = log();
     let verdict = on_executor_stack(|| {
         let mut log = Reader::begin(&log[..]).unwrap();
@@ -342,4 +347,127 @@ fn a_node_that_can_not_run_a_message_leaves_it_undecided_and_says_which() {
     let Verdict::Undecided(why) = verdict else { panic!("decided: {verdict:?}") };
     let start = "the node (sandboxed) could not run canister ";
     assert!(why.starts_with(start) && why.ends_with("in round 1: violation: it lied"), "{why}");
+}
+
+/// Right, where it doesn't fail.
+struct FailingAt {
+    right: InProcess,
+    fails: fn(&Snapshot, &EntryPoint) -> bool,
+}
+
+impl Backend for FailingAt {
+    fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
+        match (self.fails)(snapshot, &invocation.entry) {
+            true => Failing.execute(snapshot, invocation),
+            false => self.right.execute(snapshot, invocation),
+        }
+    }
+
+    fn query(
+        &self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+        overlay: Option<&Snapshot>,
+    ) -> Result<Outcome, BackendError> {
+        match (self.fails)(snapshot, &invocation.entry) {
+            true => Failing.query(snapshot, invocation, overlay),
+            false => self.right.query(snapshot, invocation, overlay),
+        }
+    }
+}
+
+/// A node in `mode` whose sandbox fails there.
+fn failing_at(mode: Mode, fails: fn(&Snapshot, &EntryPoint) -> bool) -> Node {
+    let node = Node::new(NodeOptions::fixed(Mode::InProcess, Preset::Application)).unwrap();
+    let right = InProcess::new(node.engine().clone(), &InProcessOptions::default());
+    node.twin_on(mode, Arc::new(FailingAt { right, fails })).unwrap()
+}
+
+#[track_caller]
+fn undecided(node: Node) -> String {
+    let log = log();
+    let verdict = on_executor_stack(|| {
+        let mut log = Reader::begin(&log[..]).unwrap();
+        Play::beside_recording(node, "replayed").run(&mut log, None).unwrap()
+    });
+    let Verdict::Undecided(why) = verdict else { panic!("decided: {verdict:?}") };
+    why
+}
+
+#[test]
+fn what_shadow_could_not_compare_is_not_called_equal() {
+    let why = undecided(failing_at(Mode::Shadow, |_, entry| entry.method() == Some("keep")));
+    let numbers: Vec<u64> = why.split(' ').filter_map(|word| word.parse().ok()).collect();
+    assert!(why.starts_with("shadow compared "), "{why}");
+    assert!(numbers[0] > 0 && numbers[0] < numbers[1], "{why}");
+}
+
+#[test]
+fn a_query_or_an_inspection_that_the_node_can_not_run_leaves_it_undecided() {
+    const UNAVAILABLE: &str = "canister 22ajg-aqaaa-aaaap-adukq-cai is unavailable on this node, retry";
+    let why = undecided(failing_at(Mode::Sandboxed, |_, entry| matches!(entry, EntryPoint::Query { .. })));
+    let said = "the node (replayed) could not answer a query in round 2: ";
+    assert_eq!(why.to_lowercase(), format!("{said}{UNAVAILABLE}"));
+    let why =
+        undecided(failing_at(Mode::Sandboxed, |_, entry| matches!(entry, EntryPoint::InspectMessage { .. })));
+    let said = "the node (replayed) could not inspect a message in round 1: ";
+    assert_eq!(why.to_lowercase(), format!("{said}{UNAVAILABLE}"));
+
+    // The same where it was recorded.
+    let refusal = || Refusal { code: 201, text: Excerpt::of(UNAVAILABLE.as_bytes()) };
+    let no_query = |entry: &mut Entry<'_>| {
+        if let Entry::Observed(Observation::QueryAnswered(answer)) = entry {
+            *answer = Answer::Rejected(refusal());
+        }
+        // The run before it didn't happen.
+        !matches!(entry, Entry::Observed(Observation::Run(run)) if run.kind == "query")
+    };
+    let no_inspection = |entry: &mut Entry<'_>| {
+        if let Entry::Submit { message, admission } = entry
+            && message.method == "inc"
+        {
+            *admission = Admission::Refused(refusal());
+        }
+        true
+    };
+    type Edit<'a> = &'a dyn Fn(&mut Entry<'_>) -> bool;
+    let cases: [(&str, Edit<'_>); 2] = [("answer a query", &no_query), ("inspect a message", &no_inspection)];
+    for (what, edit) in cases {
+        let verdict = replayed(&edited(&log(), |_, entry| edit(entry)));
+        let Verdict::Undecided(why) = verdict else { panic!("decided: {verdict:?}") };
+        assert!(why.starts_with(&format!("the node that recorded could not {what} in round ")), "{why}");
+    }
+}
+
+#[test]
+fn a_failure_of_one_canister_is_recorded_before_what_others_did_in_its_round() {
+    let mut node = failing_at(Mode::Sandboxed, |snapshot, entry| {
+        snapshot.canister.to_text() == "22ajg-aqaaa-aaaap-adukq-cai"
+            && matches!(entry, EntryPoint::Update { method, .. } if method == "keep")
+    });
+    let mut file = tempfile::tempfile().unwrap();
+    node.record(file.try_clone().unwrap()).unwrap();
+    on_executor_stack(move || {
+        let mut driver = Driver::new(node);
+        let canisters = [1, 2].map(|nonce| {
+            let canister =
+                driver.node.create_canister(Principal::anonymous(), 1_000_000_000_000_000).unwrap();
+            let install = management::install_code(InstallMode::Install, canister, &module(), b"", false);
+            let installed = driver.send(Principal::management_canister(), "install_code", &install, nonce);
+            driver.answer(&installed);
+            canister
+        });
+        driver.send(canisters[0], "keep", b"", 3);
+        let other = driver.send(canisters[1], "inc", b"", 4);
+        driver.answer(&other);
+        assert!(!driver.failures.is_empty(), "the first canister failed");
+        driver.node.finish_recording().unwrap();
+    });
+    file.rewind().unwrap();
+    let mut log = Vec::new();
+    file.read_to_end(&mut log).unwrap();
+    let verdict = replayed(&log);
+    let Verdict::Undecided(why) = verdict else { panic!("decided: {verdict:?}") };
+    let said = "the node that recorded could not run canister 22ajg-aqaaa-aaaap-adukq-cai in round 3 ";
+    assert!(why.starts_with(said), "{why}");
 }

@@ -196,3 +196,63 @@ fn a_recording_that_can_not_be_written_is_a_failure_with_its_file_and_cause() {
         assert!(ran.stderr.contains(cause), "{}", ran.stderr);
     }
 }
+
+#[test]
+fn a_script_in_the_place_of_the_log_is_not_written_over_and_a_log_is_for_its_owner() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder();
+    let ran = run_in(folder.path(), &["record", "test.drun"]);
+    assert_eq!(ran.code, Some(1), "{}{}", ran.stdout, ran.stderr);
+    assert!(
+        ran.stderr.contains("could not record to test.drun: the file is there and is no log"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(std::fs::read_to_string(folder.path().join("test.drun")).unwrap(), script());
+    std::fs::write(folder.path().join("a.log"), "").unwrap();
+    for log in ["a.log", "b.log", "b.log"] {
+        let ran = run_in(folder.path(), &["record", log, "test.drun"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    }
+    let [a, b] = ["a.log", "b.log"].map(|log| folder.path().join(log));
+    assert_eq!(std::fs::metadata(&b).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read(a).unwrap().len(), std::fs::read(b).unwrap().len());
+}
+
+#[test]
+fn an_outcome_that_can_not_be_written_is_undecided() {
+    let folder = folder();
+    let ran = run_in(folder.path(), &["record", "a.log", "test.drun"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let replayed =
+        bulkhead().args(["replay", "a.log"]).current_dir(folder.path()).stdout(full).output().unwrap();
+    let said = String::from_utf8(replayed.stderr).unwrap();
+    assert_eq!(replayed.status.code(), Some(3), "{said}");
+    assert!(said.starts_with("undecided: a.log: could not write to standard output: "), "{said}");
+}
+
+#[test]
+fn text_of_a_log_reaches_the_terminal_escaped_and_short() {
+    use bulkhead_node::log::Entry;
+    let folder = folder();
+    let ran = run_in(folder.path(), &["record", "a.log", "test.drun"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let log = std::fs::read(folder.path().join("a.log")).unwrap();
+    let hostile = format!("\u{1b}[2J{}", "x".repeat(10_000));
+    let edited = crate::recorded::edited(&log, |_, entry| {
+        match entry {
+            Entry::Head(head) => head.program.clone_from(&hostile),
+            Entry::Submit { message, .. } if message.method == "never" => {
+                message.method = hostile.clone().into();
+            }
+            _ => {}
+        }
+        true
+    });
+    std::fs::write(folder.path().join("a.log"), edited).unwrap();
+    let ran = replay(folder.path(), &[]);
+    assert_eq!(ran.code, Some(1), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains(r": message 3, `\u{1b}[2Jxxx"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains('\u{1b}') && ran.stdout.len() < 4_000, "{}", ran.stdout);
+}

@@ -104,7 +104,7 @@ pub trait Observer: Send + Sync {
     /// An execution finished; check `arm` before taking it for a committed one.
     fn on_executed(&self, observed: &Observed);
 
-    /// What a committed execution gave, before it is told of in `on_executed`.
+    /// What an execution gave that is to be committed, before that is checked and before `on_executed`.
     fn on_outcome(&self, invocation: u64, outcome: &Outcome) {
         let _ = (invocation, outcome);
     }

@@ -87,10 +87,14 @@ pub struct Beside {
 
 impl Beside {
     pub(super) fn new(histograms: [&Histograms; 2], modes: [Mode; 2]) -> Self {
+        Self { names: Self::names_of(modes), rows: rows(histograms, modes.map(Arm::committed)) }
+    }
+
+    /// The modes' names, told apart where they are equal.
+    #[must_use]
+    pub fn names_of(modes: [Mode; 2]) -> [String; 2] {
         let names = modes.map(|mode| mode.as_str().to_owned());
-        let names =
-            if modes[0] == modes[1] { [names[0].clone() + " A", names[1].clone() + " B"] } else { names };
-        Self { names, rows: rows(histograms, modes.map(Arm::committed)) }
+        if modes[0] == modes[1] { [names[0].clone() + " A", names[1].clone() + " B"] } else { names }
     }
 
     /// The same as data: latencies in nanoseconds, `null` where nothing was measured.
