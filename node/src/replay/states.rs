@@ -188,7 +188,7 @@ mod tests {
 
     use execution::memory::{Arena, Blob};
     use execution::module::Interface;
-    use execution::state::{Input, PausedMessage, Task};
+    use execution::state::{Input, PausedMessage, Start, Task};
     use execution::{Module, ModuleHash};
 
     use super::*;
@@ -222,8 +222,16 @@ mod tests {
         let changes: [(&str, fn(&mut CanisterState)); 11] = [
             ("time of creation", |canister| canister.created = 1),
             ("message in hand", |canister| {
+                let start = Start {
+                    time: 0,
+                    balance: 0,
+                    waiting_bytes: 0,
+                    memory_available: 0,
+                    callbacks_available: 0,
+                    message_bytes_available: 0,
+                };
                 canister.paused =
-                    Some(PausedMessage { input: Input::Task(Task::Heartbeat), slices: 1, time: 0 });
+                    Some(PausedMessage { input: Input::Task(Task::Heartbeat), slices: 1, start });
             }),
             ("installs ahead of the rate", |canister| canister.install_debit.add(1, 0, 1)),
             ("bytes written ahead of the rate", |canister| canister.heap_delta.add(1, 0, 1)),

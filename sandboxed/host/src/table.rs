@@ -254,6 +254,8 @@ impl Reason {
 
 #[cfg(test)]
 mod tests {
+    use execution::Principal;
+
     use super::*;
 
     #[test]
