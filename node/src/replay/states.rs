@@ -218,8 +218,9 @@ mod tests {
 
     #[test]
     fn each_part_of_a_canister_is_compared_but_for_where_it_lies() {
+        type Change = fn(&mut CanisterState);
         assert_eq!(canister_difference(&canister(), &canister()), None);
-        let changes: [(&str, fn(&mut CanisterState)); 11] = [
+        let changes: [(&str, Change); 11] = [
             ("time of creation", |canister| canister.created = 1),
             ("message in hand", |canister| {
                 let start = Start {
