@@ -24,8 +24,8 @@ use crate::state::{
 };
 use crate::{
     Answer, Backend, BackendError, Compiler, Cycles, Ending, EntryPoint, Execution, Freezing, Instructions,
-    Invocation, Nanoseconds, OutgoingCall, Principal, Snapshot, SystemView, Trap, UserError, Violation,
-    slices_max, text,
+    Invocation, Nanoseconds, OutgoingCall, PausedRun, Principal, Snapshot, SystemView, Trap, UserError,
+    Violation, slices_max, text,
 };
 
 /// How often a message is tried on the backend within one round.
@@ -171,6 +171,23 @@ pub(crate) fn retried<T>(
     }
 }
 
+/// A paused run. Dropped with its message it is aborted, and whoever runs it learns that.
+struct InHand(Option<Box<dyn PausedRun>>);
+
+impl InHand {
+    fn resume(mut self, slice: Instructions) -> Result<Execution, BackendError> {
+        self.0.take().expect("taken here and when dropped only").resume(slice)
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        if let Some(run) = self.0.take() {
+            run.abort();
+        }
+    }
+}
+
 /// Attempts that have failed.
 struct Tries(u32);
 
@@ -241,6 +258,7 @@ impl Staged {
             match execution {
                 Execution::Finished(outcome) => return Ok(check(invocation, snapshot, outcome)?),
                 Execution::Paused(run) => {
+                    let run = InHand(Some(run));
                     self.slices += 1;
                     if self.slices > self.slices_at_once {
                         self.slices_at_once = self.slices;

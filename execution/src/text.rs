@@ -75,6 +75,22 @@ pub(crate) fn out_of_cycles(canister: Principal, missing: Cycles) -> UserError {
     UserError::new(ErrorCode::OUT_OF_CYCLES, text)
 }
 
+/// Growing by `growth` bytes where the subnet has `available` left.
+pub(crate) fn subnet_memory(growth: u64, available: u64) -> UserError {
+    let text = format!(
+        "Canister requested {growth} bytes of memory but only {available} bytes are available in the subnet"
+    );
+    UserError::new(ErrorCode::SUBNET_OVERSUBSCRIBED, text)
+}
+
+/// A heap of `heap` bytes where the canister's own limit is `limit`.
+pub(crate) fn wasm_memory_limit(canister: Principal, limit: u64, heap: u64) -> UserError {
+    let text = format!(
+        "Canister exceeded its current Wasm memory limit of {limit} bytes. The peak Wasm memory usage was {heap} bytes."
+    );
+    from_canister(canister, ErrorCode::WASM_MEMORY_LIMIT, &text)
+}
+
 pub(crate) fn frozen_query(canister: Principal) -> UserError {
     let text = format!(
         "Canister {canister} is unable to process query calls because it's frozen. Please top up the canister with cycles and try again."

@@ -370,19 +370,12 @@ fn can_take(new: &Interface, old: Option<&Code>) -> Result<(), String> {
 
 fn memory_fits(env: &Env, canister: &CanisterState, growth: u64) -> Result<(), UserError> {
     if growth > env.memory_available {
-        let text = format!(
-            "Canister requested {growth} bytes of memory but only {} bytes are available in the subnet",
-            env.memory_available
-        );
-        return Err(UserError::new(ErrorCode::SUBNET_OVERSUBSCRIBED, text));
+        return Err(text::subnet_memory(growth, env.memory_available));
     }
     let limit = canister.settings.wasm_memory_limit;
     let heap = canister.code.as_ref().map_or(0, |code| code.heap.bytes());
     if limit != 0 && heap > limit {
-        let text = format!(
-            "Canister exceeded its current Wasm memory limit of {limit} bytes. The peak Wasm memory usage was {heap} bytes."
-        );
-        return Err(text::from_canister(canister.id, ErrorCode::WASM_MEMORY_LIMIT, &text));
+        return Err(text::wasm_memory_limit(canister.id, limit, heap));
     }
     Ok(())
 }

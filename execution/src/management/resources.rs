@@ -30,10 +30,7 @@ impl Subnet {
         let growth = canister.memory_taken().saturating_sub(before);
         let available = limits.subnet_memory_bytes.saturating_sub(self.state.memory_bytes);
         if growth > available {
-            let text = format!(
-                "Canister requested {growth} bytes of memory but only {available} bytes are available in the subnet"
-            );
-            return Err(UserError::new(ErrorCode::SUBNET_OVERSUBSCRIBED, text));
+            return Err(text::subnet_memory(growth, available));
         }
         let missing = canister.missing(limits);
         if growth > 0 && missing > 0 {

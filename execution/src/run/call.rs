@@ -111,10 +111,7 @@ impl Staged {
         let limit = self.canister.settings.wasm_memory_limit;
         let heap = self.canister.code.as_ref().map_or(0, |code| code.heap.bytes());
         if matches!(entry, EntryPoint::Update { .. }) && limit != 0 && heap > limit {
-            let text = format!(
-                "Canister exceeded its current Wasm memory limit of {limit} bytes. The peak Wasm memory usage was {heap} bytes."
-            );
-            return Err(text::from_canister(id, ErrorCode::WASM_MEMORY_LIMIT, &text));
+            return Err(text::wasm_memory_limit(id, limit, heap));
         }
         let minimum = self.canister.settings.minimum_incoming_canister_call_cycles;
         if let Origin::Canister { sender, .. } = origin

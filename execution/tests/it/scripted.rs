@@ -1,6 +1,7 @@
 //! A backend and a compiler that follow scripts: a message's argument, a callback's environment or a
 //! module's text names a program, a list of [`Op`]s. Honest unless an op says [`Op::Lie`].
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use execution::memory::{Blob, PAGE_BYTES};
@@ -86,6 +87,8 @@ pub(crate) struct Scripted {
     pub(crate) failing: Mutex<Option<(u32, Principal, Fail)>>,
     /// How many more resumptions of paused runs fail.
     pub(crate) failing_resumptions: Arc<Mutex<u32>>,
+    /// Paused runs that were given up.
+    pub(crate) aborted: Arc<AtomicU32>,
     /// What it was asked to give back something for, as texts.
     pub(crate) relieved: Mutex<Vec<String>>,
 }
@@ -310,8 +313,8 @@ impl Backend for Scripted {
         let ops = self.ops(program_of(snapshot, invocation).0);
         let slices = ops.iter().map(|op| if let Op::Slices(slices) = op { *slices } else { 0 }).sum();
         let outcome = self.run(snapshot, invocation);
-        let failing = Arc::clone(&self.failing_resumptions);
-        Ok(ScriptedRun { outcome, slices, failing }.go_on())
+        let (failing, aborted) = (Arc::clone(&self.failing_resumptions), Arc::clone(&self.aborted));
+        Ok(ScriptedRun { outcome, slices, failing, aborted }.go_on())
     }
 
     fn query(
@@ -334,6 +337,7 @@ struct ScriptedRun {
     outcome: Outcome,
     slices: u32,
     failing: Arc<Mutex<u32>>,
+    aborted: Arc<AtomicU32>,
 }
 
 impl ScriptedRun {
@@ -359,7 +363,9 @@ impl PausedRun for ScriptedRun {
         Ok(self.go_on())
     }
 
-    fn abort(self: Box<Self>) {}
+    fn abort(self: Box<Self>) {
+        self.aborted.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A module's text: words `init`, `post_upgrade`, `persistent`, or `kind=program` for an entry point

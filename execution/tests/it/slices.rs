@@ -1,6 +1,7 @@
 //! Long messages: a slice a round, alone on their canister, and nobody else waits.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use execution::state::{Input, Status};
 use execution::{
@@ -162,6 +163,21 @@ fn a_message_that_was_given_up_begins_again_with_the_time_of_its_first_round_and
     let calm = run(false);
     assert_eq!(calm.0, Some(b"done".to_vec()));
     assert_eq!(run(true), calm);
+}
+
+#[test]
+fn who_runs_a_message_is_told_when_it_is_given_up() {
+    let mut bench = Bench::new();
+    let (a, b) = (bench.canister(""), bench.canister(""));
+    let aborted = Arc::clone(&bench.script.aborted);
+    long(&mut bench, a, 3, "");
+    bench.round();
+    bench.subnet.abort_paused();
+    assert_eq!(aborted.load(Ordering::Relaxed), 1);
+    long(&mut bench, b, 3, "");
+    bench.round();
+    drop(bench);
+    assert_eq!(aborted.load(Ordering::Relaxed), 3, "a has begun again");
 }
 
 #[test]
