@@ -25,5 +25,5 @@ pub use policy::{
 };
 pub use selector::{
     Comparison, Divergence, DivergenceRecord, Field, Sandbox, Selector, ShadowCounts, ShadowOptions, Switch,
-    compare,
+    compare, shown,
 };

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use execution::{Backend, BackendError, Execution, Invocation, Outcome, Snapshot};
 
-pub use compare::{Comparison, Divergence, DivergenceRecord, Field, compare};
+pub use compare::{Comparison, Divergence, DivergenceRecord, Field, compare, shown};
 use paused::Pinned;
 pub use shadow::{ShadowCounts, ShadowOptions};
 pub use switches::Switch;

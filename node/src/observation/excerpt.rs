@@ -69,20 +69,7 @@ pub(crate) fn escaped(text: &str) -> String {
 
 /// The `Debug` form of a value, cut off after `SHOWN_CHARS_MAX` characters.
 pub(super) fn shown(value: &dyn fmt::Debug) -> String {
-    struct Bounded(String);
-    impl fmt::Write for Bounded {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            let room = SHOWN_CHARS_MAX.saturating_sub(self.0.chars().count());
-            self.0.extend(text.chars().take(room));
-            // An error stops the formatting: a value may be megabytes long.
-            if text.chars().nth(room).is_some() { Err(fmt::Error) } else { Ok(()) }
-        }
-    }
-    let mut text = Bounded(String::new());
-    if fmt::write(&mut text, format_args!("{value:?}")).is_err() {
-        text.0.push_str("...");
-    }
-    text.0
+    rollout::shown(value, SHOWN_CHARS_MAX)
 }
 
 #[cfg(test)]

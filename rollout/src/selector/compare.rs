@@ -178,7 +178,8 @@ struct Differences(Vec<Comparison>);
 
 impl Differences {
     fn add(&mut self, field: Field, control: &dyn fmt::Debug, candidate: &dyn fmt::Debug) {
-        self.0.push(Comparison { field, control: short(control), candidate: short(candidate) });
+        let [control, candidate] = [control, candidate].map(|value| shown(value, VALUE_CHARS_MAX));
+        self.0.push(Comparison { field, control, candidate });
     }
 
     fn unless_equal<T: PartialEq + fmt::Debug>(&mut self, field: Field, control: &T, candidate: &T) {
@@ -271,18 +272,19 @@ fn first_difference(left: &[u8; PAGE_BYTES], right: &[u8; PAGE_BYTES]) -> Option
     if left == right { None } else { left.iter().zip(right).position(|(left, right)| left != right) }
 }
 
-/// Writes at most `VALUE_CHARS_MAX` characters of a value's `Debug` form.
-fn short(value: &dyn fmt::Debug) -> String {
-    struct Bounded(String);
+/// A value's `Debug` form, cut off after `chars_max` characters.
+#[must_use]
+pub fn shown(value: &dyn fmt::Debug, chars_max: usize) -> String {
+    struct Bounded(String, usize);
     impl fmt::Write for Bounded {
         fn write_str(&mut self, text: &str) -> fmt::Result {
-            let room = VALUE_CHARS_MAX.saturating_sub(self.0.chars().count());
+            let room = self.1.saturating_sub(self.0.chars().count());
             self.0.extend(text.chars().take(room));
             // An error stops the formatting: a value may be megabytes long.
             if text.chars().nth(room).is_some() { Err(fmt::Error) } else { Ok(()) }
         }
     }
-    let mut text = Bounded(String::new());
+    let mut text = Bounded(String::new(), chars_max);
     if fmt::write(&mut text, format_args!("{value:?}")).is_err() {
         text.0.push_str("...");
     }
