@@ -15,8 +15,8 @@ pub(crate) enum Persistence {
 
 #[derive(Clone, Copy, Default, CandidType, Serialize)]
 pub(crate) struct Upgrade {
-    pub(super) skip_pre_upgrade: Option<bool>,
-    pub(super) wasm_memory_persistence: Option<Persistence>,
+    pub(crate) skip_pre_upgrade: Option<bool>,
+    pub(crate) wasm_memory_persistence: Option<Persistence>,
 }
 
 #[derive(Clone, Copy, CandidType, Serialize)]
@@ -58,22 +58,22 @@ pub(super) fn canister(canister_id: Principal) -> Vec<u8> {
 }
 
 #[derive(Clone, CandidType, Serialize)]
-pub(super) struct Variable {
-    pub(super) name: String,
-    pub(super) value: String,
+pub(crate) struct Variable {
+    pub(crate) name: String,
+    pub(crate) value: String,
 }
 
 /// Settings to change.
 #[derive(Clone, Default, CandidType, Serialize)]
-pub(super) struct Settings {
-    pub(super) controllers: Option<Vec<Principal>>,
-    pub(super) compute_allocation: Option<Nat>,
-    pub(super) memory_allocation: Option<Nat>,
-    pub(super) freezing_threshold: Option<Nat>,
-    pub(super) wasm_memory_limit: Option<Nat>,
-    pub(super) wasm_memory_threshold: Option<Nat>,
-    pub(super) environment_variables: Option<Vec<Variable>>,
-    pub(super) minimum_incoming_canister_call_cycles: Option<Nat>,
+pub(crate) struct Settings {
+    pub(crate) controllers: Option<Vec<Principal>>,
+    pub(crate) compute_allocation: Option<Nat>,
+    pub(crate) memory_allocation: Option<Nat>,
+    pub(crate) freezing_threshold: Option<Nat>,
+    pub(crate) wasm_memory_limit: Option<Nat>,
+    pub(crate) wasm_memory_threshold: Option<Nat>,
+    pub(crate) environment_variables: Option<Vec<Variable>>,
+    pub(crate) minimum_incoming_canister_call_cycles: Option<Nat>,
 }
 
 #[derive(CandidType, Serialize)]
@@ -84,7 +84,7 @@ struct UpdateSettings {
 }
 
 /// The argument of `update_settings`.
-pub(super) fn settings(canister_id: Principal, settings: Settings, version: Option<u64>) -> Vec<u8> {
+pub(crate) fn settings(canister_id: Principal, settings: Settings, version: Option<u64>) -> Vec<u8> {
     Encode!(&UpdateSettings { canister_id, settings, sender_canister_version: version })
         .expect("an argument encodes")
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use execution::state::Status;
 use execution::{Ingress, Principal, SubnetState};
 
-use super::arguments::{self, Mode, Persistence, Settings, Upgrade, Variable};
+use crate::conformance::management::{self, Install as Mode, Persistence, Settings, Upgrade, Variable};
+
+use super::arguments;
 use super::dice::Dice;
 use super::modules;
 use super::real::REAL;
@@ -206,7 +208,7 @@ impl Workload {
             "reinstall" => self.install(to, Mode::Reinstall),
             "settings" => {
                 let settings = self.settings();
-                self.manage(from, "update_settings", arguments::settings(to, settings))
+                self.manage(from, "update_settings", management::settings(to, settings, None))
             }
             "top_up" => {
                 let amount = self.dice.below(1 << 50);
@@ -280,7 +282,7 @@ impl Workload {
                 (module, self.dice.bytes(12))
             }
         };
-        self.manage(user(), "install_code", arguments::install(mode, to, &module, &arg))
+        self.manage(user(), "install_code", management::install(mode, to, &module, &arg))
     }
 
     fn manage(&mut self, from: Principal, method: &str, arg: Vec<u8>) -> Act {
