@@ -326,9 +326,10 @@ impl History {
                 self.manage("install_code", &arg);
             }
             Event::Delete(canister) => {
-                // In a round of its own, so that what goes with it is what it had before.
-                self.round();
                 let canister = id(canister);
+                if !self.come_to_rest() {
+                    return;
+                }
                 let had = self.bench.subnet.state().canister(&canister).map_or(0, owned);
                 self.manage("delete_canister", &id_arg(canister));
                 self.round();
@@ -338,6 +339,24 @@ impl History {
                 }
             }
         }
+    }
+
+    /// Runs rounds until nothing is in hand or waits, so that what goes with a canister is what it had before. False:
+    /// something fails all the time, or waits for good.
+    fn come_to_rest(&mut self) -> bool {
+        let at_rest = |state: &SubnetState| {
+            let idle = |canister: &CanisterState| {
+                canister.paused.is_none() && canister.inputs.is_empty() && canister.calls.callbacks.is_empty()
+            };
+            state.management.is_empty() && state.canisters.values().all(|canister| idle(canister))
+        };
+        for _ in 0..20 {
+            self.round();
+            if at_rest(self.bench.subnet.state()) {
+                return true;
+            }
+        }
+        false
     }
 
     fn submit(&mut self, to: Principal, method: &str, arg: &[u8]) -> Option<MessageId> {
