@@ -1,7 +1,7 @@
 //! The launcher: a small process, started before the node holds anything, that starts workers.
 //!
-//! The protocol has one request, `LAUNCH`, without arguments: the image, the user ids and the layers are
-//! the launcher's own. The reply is a fixed record and two descriptors.
+//! The protocol has one request, of one byte: which of the launcher's programs to start. The images, the user ids and
+//! the layers are the launcher's own. The reply is a fixed record and two descriptors.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -13,7 +13,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-use crate::jail::{self, NAMESPACES, User};
+use crate::Layers;
+use crate::jail::{self, NAMESPACES, Order, User};
 use crate::socket::{Socket, SocketError};
 
 /// First user id given to workers (root only), far above people, services and containers.
@@ -23,10 +24,36 @@ const USERS_FIRST: u32 = 2_000_000_000;
 const USERS: u32 = 1 << 27;
 /// How long the node waits for a launch.
 const PATIENCE: Duration = Duration::from_secs(10);
-const LAUNCH: u8 = 1;
+/// First byte of the packet that brings the images.
+const IMAGES: u8 = 0;
 const REPLY_BYTES: usize = 12;
-/// Step that failed or 0, errno, namespaces, other layers; process id; user id.
+/// Step that failed or 0, errno, layers in force; process id; user id.
 type Reply = [u8; REPLY_BYTES];
+
+/// What a launcher starts, and the request for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Program {
+    /// A process that runs one canister.
+    Worker = 1,
+    /// A process that compiles one module.
+    Compiler = 2,
+}
+
+impl Program {
+    /// All, in the order of their images.
+    const ALL: [Self; 2] = [Self::Worker, Self::Compiler];
+
+    /// Its stack's limit.
+    pub(crate) fn stack_bytes(self) -> u64 {
+        match self {
+            // The engine's own frames and slack: guest code has stacks of its own.
+            Self::Worker => 16 << 20,
+            // Modules nest deeply, and are validated and compiled on it.
+            Self::Compiler => 64 << 20,
+        }
+    }
+}
 
 /// Why no worker could be had.
 #[derive(Debug, thiserror::Error)]
@@ -127,17 +154,21 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Starts the launcher from its own image and gives it the worker's. Call it first thing in `main`.
+    /// Starts the launcher from its own image and gives it its programs': the worker's, then the compiler's, as far as
+    /// there are. Call it first thing in `main`.
     ///
     /// # Errors
     /// [`LaunchError::Launcher`].
-    pub fn start(launcher: &[u8], worker: &[u8]) -> Result<Self, LaunchError> {
+    pub fn start(launcher: &[u8], programs: &[&[u8]]) -> Result<Self, LaunchError> {
         reap_ourselves();
-        let program = crate::image::sealed(launcher).map_err(LaunchError::Launcher)?;
-        let image = crate::image::sealed(worker).map_err(LaunchError::Launcher)?;
+        let launcher = crate::image::sealed(launcher).map_err(LaunchError::Launcher)?;
+        let images: io::Result<Vec<OwnedFd>> =
+            programs.iter().map(|image| crate::image::sealed(image)).collect();
+        let images = images.map_err(LaunchError::Launcher)?;
+        let images: Vec<_> = images.iter().map(AsFd::as_fd).collect();
         let (ours, theirs) = Socket::pair().map_err(LaunchError::Gone)?;
-        let child = spawn_from_lasting_thread(program, theirs).map_err(LaunchError::Launcher)?;
-        ours.send_with_files(&[LAUNCH], &[image.as_fd()]).map_err(LaunchError::Gone)?;
+        let child = spawn_from_lasting_thread(launcher, theirs).map_err(LaunchError::Launcher)?;
+        ours.send_with_files(&[IMAGES], &images).map_err(LaunchError::Gone)?;
         Ok(Self { socket: Mutex::new(ours), child })
     }
 
@@ -147,13 +178,13 @@ impl Launcher {
         self.child.id()
     }
 
-    /// Starts one worker.
+    /// Starts one process of `program`.
     ///
     /// # Errors
     /// [`LaunchError::Step`] with the step that failed, [`LaunchError::Gone`] when the launcher died.
-    pub fn launch(&self) -> Result<LaunchedWorker, LaunchError> {
+    pub fn launch(&self, program: Program) -> Result<LaunchedWorker, LaunchError> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        socket.send(&[LAUNCH], PATIENCE).map_err(LaunchError::Gone)?;
+        socket.send(&[program as u8], PATIENCE).map_err(LaunchError::Gone)?;
         socket.set_receive_patience(PATIENCE).map_err(LaunchError::Gone)?;
         let mut reply = [0u8; REPLY_BYTES];
         let received = socket.receive_with_files(&mut reply);
@@ -187,13 +218,12 @@ impl Launcher {
         let Ok([pidfd, end]) = <[OwnedFd; 2]>::try_from(files) else { return Err(malformed()) };
         let socket = Socket::from(end);
         socket.refuse_files();
-        let mut layers: Vec<Layer> = NAMESPACES
-            .iter()
-            .enumerate()
-            .map(|(bit, namespace)| Layer { name: namespace.name, on: reply[2] & (1 << bit) != 0 })
-            .collect();
-        layers.push(Layer { name: "landlock", on: reply[3] & 1 != 0 });
-        layers.push(Layer { name: "user id of its own", on: reply[3] & 2 != 0 });
+        let in_force = Layers::from_bits(u16::from_le_bytes([reply[2], reply[3]]));
+        let layer = |name, layer| Layer { name, on: in_force.contains(layer) };
+        let mut layers: Vec<Layer> =
+            NAMESPACES.iter().map(|namespace| layer(namespace.name, namespace.layer)).collect();
+        layers.push(layer("landlock", Layers::LANDLOCK));
+        layers.push(Layer { name: "user id of its own", on: word(8) != rustix::process::geteuid().as_raw() });
         Ok(LaunchedWorker { pid: word(4) as i32, uid: word(8), socket, layers, pidfd, ended: None })
     }
 }
@@ -252,42 +282,47 @@ fn spawn(program: &OwnedFd, control: Socket) -> io::Result<Child> {
 
 const NO_SEPARATE_USER: u8 = 255;
 
-/// The launcher's life: take the image, then start a worker for each request until the node closes.
+/// The launcher's life: take the images, then start a program for each request until the node closes. Each gets those of
+/// `layers` that this machine allows; the product's launcher asks for [`Layers::ALL`].
 ///
 /// # Errors
 /// When the socket on standard input isn't what [`Launcher::start`] gives.
-pub fn serve() -> Result<(), SocketError> {
+pub fn serve(layers: Layers) -> Result<(), SocketError> {
     // SAFETY: prctl with constant arguments. The node's death must not leave a launcher behind.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
     // Its own session: Ctrl-C in the node's terminal is the node's business.
     let _ = rustix::process::setsid();
     let node = Socket::from(std::io::stdin().as_fd().try_clone_to_owned().map_err(|_| SocketError::Closed)?);
     let mut packet = [0u8; 1];
-    let (_, mut files) = node.receive_with_files(&mut packet)?;
-    let image = files.pop().ok_or(SocketError::Closed)?;
+    let (_, images) = node.receive_with_files(&mut packet)?;
     let root = rustix::process::geteuid().is_root();
-    let user = |count: u32| if root { User::Own(USERS_FIRST + (count % USERS)) } else { User::Namespaced };
-    let mut possible = 0u8;
-    let mut flags = 0;
-    for (bit, namespace) in NAMESPACES.iter().enumerate() {
-        if jail::can_make(namespace.flag, user(0)) {
-            possible |= 1 << bit;
-            flags |= namespace.flag;
-        }
-    }
-    let separate = root || jail::can_make(0, User::Namespaced);
+    let user = |count: u32| match (layers.contains(Layers::USER), root) {
+        (false, _) => User::Same,
+        (true, true) => User::Own(USERS_FIRST + (count % USERS)),
+        (true, false) => User::Namespaced,
+    };
+    let separate = jail::can_make(0, user(0));
+    let layers = NAMESPACES
+        .iter()
+        .filter(|namespace| layers.contains(namespace.layer) && !jail::can_make(namespace.flag, user(0)))
+        .fold(layers, |layers, impossible| layers.without(impossible.layer));
     let mut count = random();
     loop {
-        match node.receive_blocking(&mut packet) {
-            Ok(1) if packet == [LAUNCH] => {}
-            Ok(_) | Err(SocketError::Closed) => return Ok(()),
+        let length = match node.receive_blocking(&mut packet) {
+            Ok(length) => length,
+            Err(SocketError::Closed) => return Ok(()),
             Err(error) => return Err(error),
-        }
+        };
+        let Some(program) = Program::ALL.into_iter().find(|program| packet[..length] == [*program as u8])
+        else {
+            return Ok(());
+        };
         if !separate {
             node.send(&record(NO_SEPARATE_USER, 0), PATIENCE)?;
             continue;
         }
-        match launch(&image, user(count), flags, possible) {
+        let image = images.get(usize::from(program as u8 - 1));
+        match launch(program, image, user(count), layers) {
             Ok((reply, pidfd, end)) => node.send_with_files(&reply, &[pidfd.as_fd(), end.as_fd()])?,
             Err((reply, Some(child))) => node.send_with_files(&reply, &[child.as_fd()])?,
             Err((reply, None)) => node.send(&reply, PATIENCE)?,
@@ -311,22 +346,23 @@ fn record(step: u8, errno: u8) -> Reply {
 }
 
 fn launch(
-    image: &OwnedFd,
+    program: Program,
+    image: Option<&OwnedFd>,
     user: User,
-    flags: libc::c_int,
-    possible: u8,
+    layers: Layers,
 ) -> Result<(Reply, OwnedFd, Socket), (Reply, Option<OwnedFd>)> {
+    let image = image.ok_or((record(jail::Step::Exec as u8, libc::ENOENT as u8), None))?;
     let (node_end, worker_end) =
         Socket::pair().map_err(|_| (record(jail::Step::Descriptors as u8, libc::EMFILE as u8), None))?;
-    let started = jail::start(image.as_fd(), &worker_end, user, flags)
+    let order = Order { program, image: image.as_fd(), socket: &worker_end, user, layers, groups: &[] };
+    let started = jail::start(&order)
         .map_err(|failed| (record(failed.step as u8, failed.errno.raw_os_error() as u8), failed.child))?;
-    let (uid, own) = match user {
-        User::Own(id) => (id, true),
-        User::Namespaced => (rustix::process::geteuid().as_raw(), false),
+    let uid = match user {
+        User::Own(id) => id,
+        User::Namespaced | User::Same => rustix::process::geteuid().as_raw(),
     };
     let mut reply = record(0, 0);
-    reply[2] = possible;
-    reply[3] = u8::from(started.landlock) | u8::from(own) << 1;
+    reply[2..4].copy_from_slice(&started.layers.bits().to_le_bytes());
     reply[4..8].copy_from_slice(&started.pid.to_le_bytes());
     reply[8..12].copy_from_slice(&uid.to_le_bytes());
     Ok((reply, started.pidfd, node_end))

@@ -11,6 +11,7 @@ pub mod filter;
 pub mod image;
 mod jail;
 pub mod launch;
+mod layers;
 pub mod lockdown;
 pub mod machine;
 pub mod place;
@@ -18,5 +19,6 @@ pub mod pull;
 pub mod socket;
 pub mod verify;
 
-pub use launch::{LaunchError, LaunchedWorker, Launcher, Layer};
+pub use launch::{LaunchError, LaunchedWorker, Launcher, Layer, Program};
+pub use layers::Layers;
 pub use socket::{PACKET_BYTES_MAX, PACKET_FILES_MAX, Socket, SocketError};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use sandbox_os::filter::{LOAD, RUN, Rule};
 use sandbox_os::pull::Span;
 use sandbox_os::verify::{self, Phase};
-use sandbox_os::{LaunchedWorker, Launcher, pull};
+use sandbox_os::{LaunchedWorker, Launcher, Program, pull};
 
 /// Longest wait for anything that is expected to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -64,7 +64,7 @@ fn images() -> &'static Images {
 }
 
 fn launcher() -> Launcher {
-    Launcher::start(&images().launcher, &images().probe).expect("the launcher starts")
+    Launcher::start(&images().launcher, &[&images().probe]).expect("the launcher starts")
 }
 
 /// One test at a time: some count this process's descriptors and children.
@@ -75,7 +75,7 @@ fn turn() -> MutexGuard<'static, ()> {
 
 /// A worker that waits in the LOAD lock.
 fn in_load(launcher: &Launcher) -> LaunchedWorker {
-    let mut worker = launcher.launch().expect("a worker starts");
+    let mut worker = launcher.launch(Program::Worker).expect("a worker starts");
     let said = receive(&worker);
     assert_eq!(said, Some(vec![0]), "the worker says that LOAD is on, or {}", worker.kill());
     worker
@@ -331,7 +331,7 @@ fn a_dead_launcher_is_an_error_that_says_so() {
         rustix::process::Signal::KILL,
     )
     .expect("it is ours");
-    let refused = launcher.launch().expect_err("nobody answers");
+    let refused = launcher.launch(Program::Worker).expect_err("nobody answers");
     assert!(refused.to_string().contains("launcher"), "{refused}");
 }
 
@@ -351,8 +351,8 @@ fn workers_outlive_the_thread_that_started_the_launcher() {
 #[test]
 fn an_image_that_is_no_program_is_an_error_and_leaves_no_zombie() {
     let _turn = turn();
-    let launcher = Launcher::start(&images().launcher, b"not a program").expect("the launcher starts");
-    let refused = launcher.launch().expect_err("the kernel can't execute it");
+    let launcher = Launcher::start(&images().launcher, &[b"not a program"]).expect("the launcher starts");
+    let refused = launcher.launch(Program::Worker).expect_err("the kernel can't execute it");
     assert!(refused.to_string().starts_with("exec of the worker image"), "{refused}");
     let launcher = launcher.pid().to_string();
     assert_eq!(
@@ -374,7 +374,7 @@ fn a_launch_without_room_for_its_descriptors_names_the_limit_and_leaves_no_proce
         let free = std::os::fd::AsRawFd::as_raw_fd(&next) as u64;
         drop(next);
         set_limit_of_descriptors(free + room, hard);
-        let refused = launcher.launch();
+        let refused = launcher.launch(Program::Worker);
         set_limit_of_descriptors(soft, hard);
         let refused = refused.expect_err("nowhere to put the descriptors");
         assert!(refused.to_string().contains("RLIMIT_NOFILE"), "{refused}");
