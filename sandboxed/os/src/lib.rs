@@ -7,8 +7,10 @@
 //! image) -> `lockdown` (worker: one descriptor, no clock, LOAD filter) -> `verify` (node: from outside)
 //! -> code and memory -> `lockdown` again (RUN filter) -> `verify` again -> messages.
 
+pub mod cgroup;
 pub mod filter;
 pub mod image;
+mod inspect;
 mod jail;
 pub mod launch;
 mod layers;
