@@ -221,6 +221,15 @@ fn calls_that_are_listed_with_arguments_kill_with_other_arguments() {
 }
 
 #[test]
+fn code_is_sealed_under_run() {
+    let _turn = turn();
+    let launcher = launcher();
+    let [read, execute] = [libc::PROT_READ as u8, (libc::PROT_READ | libc::PROT_EXEC) as u8];
+    assert_eq!(ask(&in_load(&launcher), &[b'X', execute]), Some(vec![0]), "the control: LOAD lets it");
+    assert_eq!(ask(&in_run(&launcher), &[b'X', read]), Some(vec![libc::EPERM as u8]), "RUN's filter lets it");
+}
+
+#[test]
 fn the_32_bit_entry_kills() {
     let _turn = turn();
     let launcher = launcher();
