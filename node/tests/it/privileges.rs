@@ -69,8 +69,8 @@ fn a_node_keeps_three_capabilities_in_all_its_threads_and_its_launchers_keep_wha
     let (launchers, workers): (Vec<_>, Vec<_>) = children.into_iter().partition(|(name, _)| name != "worker");
     assert!(!launchers.is_empty());
     for (_, launcher) in launchers {
-        // CAP_SETGID, SETUID, SETPCAP, SYS_PTRACE, SYS_ADMIN.
-        const LAUNCHING: u64 = 1 << 6 | 1 << 7 | 1 << 8 | 1 << 19 | 1 << 21;
+        // CAP_SETGID, SETUID, SETPCAP, SYS_CHROOT, SYS_PTRACE, SYS_ADMIN.
+        const LAUNCHING: u64 = 1 << 6 | 1 << 7 | 1 << 8 | 1 << 18 | 1 << 19 | 1 << 21;
         assert_eq!(bits(&launcher, "CapEff:"), Some(held & LAUNCHING));
     }
     assert!(workers.iter().all(|(_, worker)| bits(worker, "CapEff:").is_none_or(|bits| bits == 0)));

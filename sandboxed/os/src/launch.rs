@@ -272,6 +272,9 @@ impl Launcher {
         let layer = |name, layer| Layer { name, on: in_force.contains(layer) };
         let mut layers: Vec<Layer> =
             NAMESPACES.iter().map(|namespace| layer(namespace.name, namespace.layer)).collect();
+        if in_force.contains(Layers::CHROOT) {
+            layers.push(layer("empty root by chroot", Layers::CHROOT));
+        }
         layers.push(layer("landlock", Layers::LANDLOCK));
         layers.push(Layer { name: "control group", on: group.is_some() });
         layers.push(Layer { name: "user id of its own", on: uid != rustix::process::geteuid().as_raw() });
@@ -381,10 +384,14 @@ pub fn serve(layers: Layers) -> Result<(), SocketError> {
         (true, false) => User::Namespaced,
     };
     let separate = jail::can_make(0, user(0));
-    let layers = NAMESPACES
+    let wanted = layers;
+    let mut layers = NAMESPACES
         .iter()
-        .filter(|namespace| layers.contains(namespace.layer) && !jail::can_make(namespace.flag, user(0)))
-        .fold(layers, |layers, impossible| layers.without(impossible.layer));
+        .filter(|namespace| wanted.contains(namespace.layer) && !jail::can_make(namespace.flag, user(0)))
+        .fold(wanted, |layers, impossible| layers.without(impossible.layer));
+    if wanted.contains(Layers::MOUNT) && !layers.contains(Layers::MOUNT) {
+        layers = layers | Layers::CHROOT;
+    }
     let mut count = random();
     let mut packet = [0u8; REQUEST_BYTES_MAX];
     loop {

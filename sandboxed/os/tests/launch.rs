@@ -534,6 +534,47 @@ fn set_limit_of_descriptors(soft: u64, hard: u64) {
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
 }
 
+/// As root in most containers: without CAP_SYS_ADMIN there are no namespaces and no mounts.
+#[test]
+fn root_without_namespaces_gets_workers_in_a_root_that_was_removed() {
+    let _turn = turn();
+    if !rustix::process::geteuid().is_root() {
+        println!("an ordinary user has namespaces of its own, or no workers");
+        return;
+    }
+    const WITHOUT: &str = "BULKHEAD_TEST_WITHOUT_SYS_ADMIN";
+    const SYS_ADMIN: libc::c_ulong = 21;
+    if std::env::var_os(WITHOUT).is_none() {
+        images();
+        let mut again = Command::new("/proc/self/exe");
+        again
+            .args(["--exact", "root_without_namespaces_gets_workers_in_a_root_that_was_removed"])
+            .env(WITHOUT, "1");
+        // SAFETY: prctl with constant arguments, between fork and exec: what is exec'ed doesn't get it.
+        unsafe {
+            again.pre_exec(|| match libc::prctl(libc::PR_CAPBSET_DROP, SYS_ADMIN, 0, 0, 0) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        let output = again.output().expect("this program starts again");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    let launcher = launcher();
+    let worker = in_load(&launcher);
+    verify::launched(&worker, Phase::Load, &[]).expect("LOAD holds");
+    assert_eq!(ask(&worker, b"R"), Some(vec![1]), "and RUN");
+    verify::launched(&worker, Phase::Run, &[]).expect("RUN holds");
+    let on = |name: &str| worker.layers.iter().any(|layer| layer.name == name && layer.on);
+    assert!(on("empty root by chroot") && on("user id of its own"), "{:?}", worker.layers);
+    assert!(!on("mount namespace, empty root") && !on("pid namespace"), "the missing layers are named");
+    let root = format!("/proc/{}/root", worker.pid);
+    assert!(std::fs::read_link(&root).expect("readable by root").to_string_lossy().ends_with("(deleted)"));
+    assert_eq!(std::fs::read_dir(root + "/").expect("a directory").count(), 0, "and empty");
+}
+
 /// The two tests that matter most once more, by this program again, as user 65534.
 #[test]
 fn an_ordinary_user_gets_confined_workers_too() {
