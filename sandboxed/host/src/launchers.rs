@@ -46,16 +46,17 @@ impl Launchers {
         Ok(Arc::new(Self { images, pair: Mutex::new(pair) }))
     }
 
-    /// Starts a process of `program`, in a group that `group` makes, if it does.
+    /// Starts a process of `program`, from a copy of its image or from the shared one, in a group that `group` makes, if it does.
     pub(crate) fn launch(
         &self,
         program: Program,
+        private_image: bool,
         group: impl Fn() -> Result<Option<Group>, BackendError>,
     ) -> Result<LaunchedWorker, BackendError> {
         let launcher = self.active();
-        match launcher.launch(program, group()?) {
+        match launcher.launch(program, private_image, group()?) {
             Err(LaunchError::Gone(_)) => {
-                self.instead_of(&launcher)?.launch(program, group()?).map_err(refused)
+                self.instead_of(&launcher)?.launch(program, private_image, group()?).map_err(refused)
             }
             launched => launched.map_err(refused),
         }

@@ -102,10 +102,11 @@ pub(crate) enum Step {
     Descriptors,
     Filter,
     Exec,
+    Image,
 }
 
 impl Step {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Clone,
         Self::UserMap,
         Self::Parent,
@@ -118,6 +119,7 @@ impl Step {
         Self::Descriptors,
         Self::Filter,
         Self::Exec,
+        Self::Image,
     ];
 
     pub(crate) fn numbered(number: u8) -> Option<Self> {
@@ -138,6 +140,7 @@ impl Step {
             Self::Descriptors => "descriptors",
             Self::Filter => "SETUP filter",
             Self::Exec => "exec of the worker image",
+            Self::Image => "copy of the image",
         }
     }
 }

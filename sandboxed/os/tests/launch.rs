@@ -76,7 +76,7 @@ fn turn() -> MutexGuard<'static, ()> {
 
 /// A worker that waits in the LOAD lock.
 fn in_load(launcher: &Launcher) -> LaunchedWorker {
-    let mut worker = launcher.launch(Program::Worker, None).expect("a worker starts");
+    let mut worker = launcher.launch(Program::Worker, false, None).expect("a worker starts");
     let said = receive(&worker);
     assert_eq!(said, Some(vec![0]), "the worker says that LOAD is on, or {}", worker.kill());
     worker
@@ -220,6 +220,28 @@ fn calls_that_are_listed_with_arguments_kill_with_other_arguments() {
     dies_of_sigsys(in_run(&launcher), &[b'M', read_write, private]);
 }
 
+/// The file that a worker's code is mapped from: its inode.
+fn image_of(worker: &LaunchedWorker) -> String {
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", worker.pid)).expect("readable by the node");
+    let code = maps.lines().find(|line| line.contains("r-xp") && line.contains("memfd:bulkhead"));
+    code.and_then(|line| line.split_whitespace().nth(4)).expect("code of the image").to_owned()
+}
+
+#[test]
+fn workers_with_private_images_share_no_page_of_code() {
+    let _turn = turn();
+    let launcher = launcher();
+    let launch = |private| {
+        let worker = launcher.launch(Program::Worker, private, None).expect("a worker starts");
+        assert_eq!(receive(&worker), Some(vec![0]));
+        worker
+    };
+    let workers = [false, false, true, true].map(launch);
+    let [first, second, third, fourth] = workers.each_ref().map(image_of);
+    assert_eq!(first, second, "the control: one file for all");
+    assert!(third != first && fourth != first && third != fourth, "{third} {fourth}");
+}
+
 #[test]
 fn code_is_sealed_under_run() {
     let _turn = turn();
@@ -304,7 +326,7 @@ fn more_ranges_than_one_call_takes_are_copied_in_order() {
 /// A worker in LOAD with a group of its own.
 fn in_group(launcher: &Launcher, groups: &Groups, bytes: u64) -> LaunchedWorker {
     let group = groups.group(bytes).expect("root makes groups");
-    let worker = launcher.launch(Program::Worker, Some(group)).expect("a worker starts");
+    let worker = launcher.launch(Program::Worker, false, Some(group)).expect("a worker starts");
     assert_eq!(receive(&worker), Some(vec![0]), "the worker says that LOAD is on");
     verify::launched(&worker, Phase::Load, &[]).expect("it is in its group");
     worker
@@ -457,7 +479,7 @@ fn a_dead_launcher_is_an_error_that_says_so() {
         rustix::process::Signal::KILL,
     )
     .expect("it is ours");
-    let refused = launcher.launch(Program::Worker, None).expect_err("nobody answers");
+    let refused = launcher.launch(Program::Worker, false, None).expect_err("nobody answers");
     assert!(refused.to_string().contains("launcher"), "{refused}");
 }
 
@@ -478,7 +500,7 @@ fn workers_outlive_the_thread_that_started_the_launcher() {
 fn an_image_that_is_no_program_is_an_error_and_leaves_no_zombie() {
     let _turn = turn();
     let launcher = Launcher::start(&images().launcher, &[b"not a program"]).expect("the launcher starts");
-    let refused = launcher.launch(Program::Worker, None).expect_err("the kernel can't execute it");
+    let refused = launcher.launch(Program::Worker, false, None).expect_err("the kernel can't execute it");
     assert!(refused.to_string().starts_with("exec of the worker image"), "{refused}");
     let launcher = launcher.pid().to_string();
     assert_eq!(
@@ -500,7 +522,7 @@ fn a_launch_without_room_for_its_descriptors_names_the_limit_and_leaves_no_proce
         let free = std::os::fd::AsRawFd::as_raw_fd(&next) as u64;
         drop(next);
         set_limit_of_descriptors(free + room, hard);
-        let refused = launcher.launch(Program::Worker, None);
+        let refused = launcher.launch(Program::Worker, false, None);
         set_limit_of_descriptors(soft, hard);
         let refused = refused.expect_err("nowhere to put the descriptors");
         assert!(refused.to_string().contains("RLIMIT_NOFILE"), "{refused}");
