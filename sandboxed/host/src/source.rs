@@ -78,8 +78,8 @@ impl LauncherSource {
     /// program, or all with the same pages of it.
     #[must_use]
     pub fn new(launchers: Arc<Launchers>, memory_bytes_max: u64, private_images: bool) -> Self {
-        // Without groups the layers say so.
-        Self { launchers, groups: Groups::make(memory_bytes_max).ok(), private_images }
+        let groups = launchers.groups(memory_bytes_max);
+        Self { launchers, groups, private_images }
     }
 
     fn group(&self) -> Result<Option<Group>, BackendError> {

@@ -336,12 +336,13 @@ fn in_group(launcher: &Launcher, groups: &Groups, bytes: u64) -> LaunchedWorker 
 fn a_worker_that_takes_more_memory_than_its_group_may_dies_alone() {
     let _turn = turn();
     if !rustix::process::geteuid().is_root() {
-        assert!(Groups::make(1 << 30).is_err(), "an ordinary user has no groups: the report names that");
+        assert!(Groups::of_this_process().is_err(), "an ordinary user has no groups: the report names that");
         return;
     }
     const MIB: u64 = 1 << 20;
     let launcher = launcher();
-    let groups = Groups::make(1 << 30).expect("root makes groups");
+    let process = Groups::of_this_process().expect("root makes groups");
+    let groups = process.sharing(1 << 30).expect("in its own");
     let mut greedy = in_group(&launcher, &groups, 64 * MIB);
     let sibling = in_group(&launcher, &groups, 64 * MIB);
     assert_eq!(ask(&greedy, &[b'F', 200]), None, "200 MiB are more than 64");
@@ -362,7 +363,8 @@ fn all_workers_together_take_no_more_memory_than_theirs() {
     }
     const MIB: u64 = 1 << 20;
     let launcher = launcher();
-    let groups = Groups::make(300 * MIB).expect("root makes groups");
+    let process = Groups::of_this_process().expect("root makes groups");
+    let groups = process.sharing(300 * MIB).expect("in its own");
     let mut workers = [(); 2].map(|()| in_group(&launcher, &groups, 1024 * MIB));
     assert_eq!(ask(&workers[0], &[b'K', 100]), Some(vec![9]), "100 of 300 MiB, kept");
     assert_eq!(ask(&workers[1], &[b'K', 250]), None, "the larger one goes");
@@ -378,8 +380,10 @@ fn groups_go_with_their_workers_and_their_node() {
         return;
     }
     let launcher = launcher();
-    let groups = Groups::make(1 << 30).expect("root makes groups");
-    let all = groups.directories().map(Path::to_path_buf).collect::<Vec<_>>();
+    let process = Groups::of_this_process().expect("root makes groups");
+    let groups = process.sharing(1 << 30).expect("in its own");
+    let paths = |groups: &Groups| groups.directories().map(Path::to_path_buf).collect::<Vec<_>>();
+    let (all, outer) = (paths(&groups), paths(&process));
     let inside = |at: &Path| {
         std::fs::read_dir(at).expect("there").flatten().filter(|entry| entry.path().is_dir()).count()
     };
@@ -387,8 +391,8 @@ fn groups_go_with_their_workers_and_their_node() {
     assert!(!all.is_empty() && all.iter().all(|at| inside(at) == 3));
     drop(workers);
     assert!(all.iter().all(|at| inside(at) == 0), "groups of workers are left");
-    drop(groups);
-    assert!(all.iter().all(|at| !at.exists()), "groups of the node are left");
+    drop((groups, process));
+    assert!(all.iter().chain(&outer).all(|at| !at.exists()), "groups of the node are left");
 }
 
 #[test]
