@@ -108,6 +108,18 @@ pub trait Compiler: Send + Sync {
 #[error("{0}")]
 pub struct InvalidModule(pub String);
 
+impl InvalidModule {
+    /// Longest reason, bytes.
+    pub const BYTES_MAX: usize = 8 << 10;
+
+    /// A refusal for `reason`, as far as it can be shown: names out of a module may be long, and hold anything.
+    #[must_use]
+    pub fn new(reason: &str) -> Self {
+        let reason = &reason[..reason.floor_char_boundary(Self::BYTES_MAX)];
+        Self(reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+    }
+}
+
 /// What failed around the guest. Never committed: the state is untouched and the message can run again.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {

@@ -174,7 +174,7 @@ fn is_harmless(method: &str) -> bool {
 impl Subnet {
     /// Runs the management calls that wait, in order; `false` when there was none that could run.
     /// A call that fails around the guest stays, as does one about a canister with a message in hand, and so do later
-    /// ones of the same canister.
+    /// ones of the same canister. One that fails round after round is set aside, and no other waits for it.
     pub(crate) fn run_management(&mut self, work: &mut RoundWork) -> bool {
         let calls = std::mem::take(&mut self.state.management);
         let mut kept = Vector::new();
@@ -182,7 +182,14 @@ impl Subnet {
         let mut held = BTreeSet::new();
         let mut ran = false;
         for call in calls {
+            if self.stuck.is_set_aside(&call) {
+                kept.push_back(call);
+                continue;
+            }
             let caller = call.origin.caller();
+            if self.stuck.waits(&call, self.state.round) {
+                work.blocked.insert(caller);
+            }
             if work.blocked.contains(&caller) || held.contains(&caller) {
                 kept.push_back(call);
                 continue;
@@ -198,10 +205,12 @@ impl Subnet {
             match self.manage(&management, work) {
                 Ok(result) => {
                     ran = true;
+                    self.stuck.forget(&call);
                     self.answer_management(&call, result);
                 }
                 Err(Stuck { canister, error }) => {
                     work.blocked.insert(caller);
+                    self.stuck.note(&call, &error, self.state.round);
                     work.report.failures.push(self.note_failure(canister, &error));
                     kept.push_back(call);
                 }

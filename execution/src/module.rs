@@ -4,12 +4,21 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use execution_memory::Blob;
+use sha2::{Digest, Sha256};
 
-use crate::{GlobalValue, Instructions};
+use crate::{BackendError, GlobalValue, Instructions};
 
 /// SHA-256 of a module's bytes as uploaded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ModuleHash(pub [u8; 32]);
+
+impl ModuleHash {
+    /// The hash of a module's bytes.
+    #[must_use]
+    pub fn of(wasm: &[u8]) -> Self {
+        Self(Sha256::digest(wasm).into())
+    }
+}
 
 impl fmt::Debug for ModuleHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,4 +116,16 @@ pub struct Module {
     pub interface: Interface,
     /// Native code for the one engine profile, in a sealed file.
     pub code: Blob,
+}
+
+impl Module {
+    /// The module uploaded as `wasm`, from what a compiler made of it. What the bytes alone decide is found here and
+    /// not asked of the compiler.
+    ///
+    /// # Errors
+    /// When the kernel gives no memory file for `native`.
+    pub fn new(wasm: &[u8], interface: Interface, native: &[u8]) -> Result<Self, BackendError> {
+        let code = Blob::new(native)?;
+        Ok(Self { hash: ModuleHash::of(wasm), wasm_bytes: wasm.len() as u64, interface, code })
+    }
 }

@@ -19,9 +19,10 @@ use crate::root::{Root, StateRoot};
 use crate::run::{Env, Step};
 use crate::schedule::Schedule;
 use crate::state::{
-    CanisterState, Change, ChangeDetails, IngressStatus, MessageId, Shared, SubnetConfig, SubnetState,
+    CanisterState, Change, ChangeDetails, IngressStatus, ManagementCall, MessageId, Shared, SubnetConfig,
+    SubnetState,
 };
-use crate::{Backend, Compiler, Cycles, ErrorCode, Principal, UserError};
+use crate::{Backend, BackendError, Compiler, Cycles, ErrorCode, Principal, UserError};
 
 /// Rounds in a row that a canister may fail before it is quarantined on this node.
 const FAILED_ROUNDS_MAX: u32 = 3;
@@ -44,6 +45,53 @@ impl Failing {
     fn is_quarantined(&self) -> bool {
         self.rounds >= FAILED_ROUNDS_MAX
     }
+
+    /// Counts a failure in `round`. One that lacked a resource of the node doesn't count towards quarantine: what waits
+    /// for it waits until there is enough, and is tried ever less often.
+    fn note(&mut self, error: &BackendError, round: u64) {
+        if matches!(error, BackendError::Exhausted { .. }) {
+            let wait = 1_u32.checked_shl(self.lacking).unwrap_or(u32::MAX).min(WAIT_ROUNDS_MAX);
+            self.lacking = self.lacking.saturating_add(1);
+            self.resumes = round.saturating_add(wait.into());
+        } else {
+            self.rounds = self.rounds.saturating_add(1);
+        }
+    }
+}
+
+/// Calls of the management canister that failed around the guest, each by itself.
+#[derive(Default)]
+pub(crate) struct StuckCalls(Vec<(Arc<ManagementCall>, Failing)>);
+
+impl StuckCalls {
+    fn get(&self, call: &Arc<ManagementCall>) -> Option<&Failing> {
+        self.0.iter().find(|(stuck, _)| Arc::ptr_eq(stuck, call)).map(|(_, failing)| failing)
+    }
+
+    /// Whether this node has given up on the call until [`Subnet::release`].
+    pub(crate) fn is_set_aside(&self, call: &Arc<ManagementCall>) -> bool {
+        self.get(call).is_some_and(Failing::is_quarantined)
+    }
+
+    /// Whether the call isn't to be tried before a later round.
+    pub(crate) fn waits(&self, call: &Arc<ManagementCall>, round: u64) -> bool {
+        self.get(call).is_some_and(|failing| failing.resumes > round)
+    }
+
+    pub(crate) fn note(&mut self, call: &Arc<ManagementCall>, error: &BackendError, round: u64) {
+        let mut failing = self.get(call).copied().unwrap_or_default();
+        failing.note(error, round);
+        self.forget(call);
+        self.0.push((Arc::clone(call), failing));
+    }
+
+    pub(crate) fn forget(&mut self, call: &Arc<ManagementCall>) {
+        self.0.retain(|(stuck, _)| !Arc::ptr_eq(stuck, call));
+    }
+
+    fn forget_about(&mut self, id: &Principal) {
+        self.0.retain(|(stuck, _)| stuck.about != Some(*id));
+    }
 }
 
 /// A subnet: its state and what runs it.
@@ -58,6 +106,9 @@ pub struct Subnet {
     invocations: Arc<AtomicU64>,
     /// Canisters whose last round failed. Node-local.
     failing: BTreeMap<Principal, Failing>,
+    /// Calls of the management canister whose last try failed around the guest: an install whose module can't be
+    /// compiled here fails apart from what else its canister does. Node-local.
+    pub(crate) stuck: StuckCalls,
     roots: StateRoot,
     /// Messages between two slices, by the canister that has them in hand. Node-local: the state has what it takes to
     /// begin them again.
@@ -110,6 +161,7 @@ impl Subnet {
             options,
             invocations: Arc::new(AtomicU64::new(1)),
             failing: BTreeMap::new(),
+            stuck: StuckCalls::default(),
             roots: StateRoot::default(),
             paused: BTreeMap::new(),
         }
@@ -224,9 +276,10 @@ impl Subnet {
         }
     }
 
-    /// Lets a quarantined canister run again.
+    /// Lets a quarantined canister run again, and calls about it that were set aside be tried again.
     pub fn release(&mut self, id: &Principal) {
         self.failing.remove(id);
+        self.stuck.forget_about(id);
     }
 
     pub(crate) fn env(&self, active: usize) -> Env {
@@ -278,6 +331,7 @@ impl Subnet {
         self.schedule.forget(id);
         self.executors.forget(id);
         self.failing.remove(id);
+        self.stuck.forget_about(id);
         self.paused.remove(id);
         self.uncertified.insert(*id);
         self.state.remove(id)

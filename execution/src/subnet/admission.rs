@@ -75,10 +75,16 @@ impl Subnet {
     fn management_is_full(&self, about: Option<Principal>) -> bool {
         let waits = |about: Option<Principal>| about.is_some_and(|id| self.schedule.paused.contains(&id));
         let calls = &self.state.management;
+        // Nobody else has less room for what this node has given up on.
+        let aside = |call: &Arc<ManagementCall>| self.stuck.is_set_aside(call);
+        if calls.iter().filter(|call| call.about == about && aside(call)).count() >= CALLS_WAITING_MAX {
+            return true;
+        }
         let (like, most) = if waits(about) {
             (calls.iter().filter(|call| call.about == about).count(), CALLS_WAITING_MAX)
         } else {
-            (calls.iter().filter(|call| !waits(call.about)).count(), self.config.limits.ingress_queue_length)
+            let others = calls.iter().filter(|call| !waits(call.about) && !aside(call));
+            (others.count(), self.config.limits.ingress_queue_length)
         };
         like >= most
     }

@@ -11,7 +11,7 @@ use crate::state::{
     Task, TaskPointer,
 };
 use crate::subnet::inputs::{Done, Job, run_inputs};
-use crate::subnet::{Failing, Subnet, WAIT_ROUNDS_MAX};
+use crate::subnet::{Failing, Subnet};
 use crate::{BackendError, ErrorCode, Instructions, Nanoseconds, Principal, UserError};
 
 /// Deliveries between canisters in one round.
@@ -72,8 +72,8 @@ impl Subnet {
             }
         }
         self.abort_beyond(self.config.limits.paused_messages);
-        work.report.more =
-            !self.state.management.is_empty() || !self.schedule.active.is_subset(&work.skipped);
+        let calls = self.state.management.iter().any(|call| !self.stuck.is_set_aside(call));
+        work.report.more = calls || !self.schedule.active.is_subset(&work.skipped);
         self.certify();
         work.report
     }
@@ -200,8 +200,8 @@ impl Subnet {
         if let Some(install) = done.install {
             self.note_installed(&mut canister, install.instructions);
             if install.done {
-                // New code: whatever this node held against the old one is over.
-                self.release(&id);
+                // New code: whatever this node held against the old one is over. Installs that it has set aside stay.
+                self.failing.remove(&id);
             }
         }
         self.put(canister);
@@ -220,17 +220,10 @@ impl Subnet {
         self.put(canister);
     }
 
-    /// Counts a canister's failed round. One that lacked a resource of the node doesn't count towards
-    /// quarantine: the message waits until there is enough, and is tried ever less often.
+    /// Counts a canister's failed round.
     pub(crate) fn note_failure(&mut self, canister: Principal, error: &BackendError) -> Failure {
         let failing = self.failing.entry(canister).or_default();
-        if matches!(error, BackendError::Exhausted { .. }) {
-            let wait = 1_u32.checked_shl(failing.lacking).unwrap_or(u32::MAX).min(WAIT_ROUNDS_MAX);
-            failing.lacking = failing.lacking.saturating_add(1);
-            failing.resumes = self.state.round.saturating_add(wait.into());
-        } else {
-            failing.rounds = failing.rounds.saturating_add(1);
-        }
+        failing.note(error, self.state.round);
         let rounds = failing.rounds;
         let violation = matches!(error, BackendError::Violation(_));
         tracing::warn!(%canister, %error, rounds, "canister skipped for this round");

@@ -1,8 +1,11 @@
 //! What fails around the guest: nothing is committed, the message runs again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use execution::{BackendError, IngressStatus, SchedulerOptions, Subnet, state_root};
+use execution::{
+    BackendError, Compiler, IngressStatus, InvalidModule, Module, SchedulerOptions, Subnet, state_root,
+};
 
 use crate::scripted::{Bench, Op, killed};
 
@@ -90,39 +93,94 @@ fn a_lie_is_a_violation_and_not_a_trap() {
     assert_eq!(bench.subnet.status(&id), IngressStatus::Received);
 }
 
-#[test]
-fn a_compiler_that_fails_keeps_the_install_waiting() {
-    struct Broken;
-    impl execution::Compiler for Broken {
-        fn compile(
-            &self,
-            _: &[u8],
-        ) -> Result<Result<Arc<execution::Module>, execution::InvalidModule>, BackendError> {
-            Err(BackendError::Engine("out of paper".into()))
+/// Fails at modules that begin with `init bomb` until it is mended; counts what it is asked for.
+struct Compilers {
+    script: Arc<crate::scripted::Scripted>,
+    mended: AtomicBool,
+    asked: AtomicUsize,
+}
+
+impl Compiler for Compilers {
+    fn compile(&self, wasm: &[u8]) -> Result<Result<Arc<Module>, InvalidModule>, BackendError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if wasm.starts_with(b"init bomb") && !self.mended.load(Ordering::SeqCst) {
+            return Err(BackendError::Deadline { milliseconds: 60_000 });
         }
+        self.script.compile(wasm)
     }
+}
+
+#[test]
+fn an_install_that_cant_be_compiled_is_set_aside_with_nothing_committed_and_nobody_waits_for_it() {
     let bench = Bench::new();
+    let compiler = Arc::new(Compilers {
+        script: Arc::clone(&bench.script),
+        mended: AtomicBool::new(false),
+        asked: AtomicUsize::new(0),
+    });
     let mut subnet = Subnet::new(
         execution::SubnetConfig::application(),
         Arc::clone(&bench.script) as Arc<dyn execution::Backend>,
-        Arc::new(Broken),
+        Arc::clone(&compiler) as Arc<dyn Compiler>,
         SchedulerOptions::default(),
     );
-    let id = subnet.create_canister(crate::scripted::ANONYMOUS, None, crate::scripted::BALANCE).unwrap();
-    let arg = crate::scripted::install_arg(id, crate::scripted::Mode::Install, "", crate::scripted::NOTHING);
-    let message = subnet
-        .submit(execution::Ingress {
+    let canister = |subnet: &mut Subnet| {
+        subnet.create_canister(crate::scripted::ANONYMOUS, None, crate::scripted::BALANCE).unwrap()
+    };
+    let [empty, full] = [canister(&mut subnet), canister(&mut subnet)];
+    let mut installs = 0;
+    let mut install = |subnet: &mut Subnet, id, mode, module| {
+        installs += 1;
+        let arg = crate::scripted::install_arg(id, mode, module, crate::scripted::NOTHING);
+        let message = execution::Ingress {
             sender: crate::scripted::ANONYMOUS,
             receiver: execution::Principal::management_canister(),
             method: "install_code".into(),
             arg: Arc::from(arg),
-            nonce: vec![],
-        })
-        .unwrap();
-    let report = subnet.round(1, [0; 32]);
-    assert_eq!(report.failures[0].error, "engine failure: out of paper");
-    assert_eq!(subnet.status(&message), IngressStatus::Received);
-    assert_eq!(subnet.state().management.len(), 1);
+            nonce: vec![installs],
+        };
+        subnet.submit(message).unwrap()
+    };
+    let good = install(&mut subnet, full, crate::scripted::Mode::Install, "init");
+    subnet.round(1, [0; 32]);
+    assert!(matches!(subnet.status(&good), IngressStatus::Replied(_)));
+
+    // The first, when it is tried again, is an install into a canister that has code by then.
+    for (id, mode, succeeds) in
+        [(empty, crate::scripted::Mode::Install, false), (full, crate::scripted::Mode::Reinstall, true)]
+    {
+        compiler.mended.store(false, Ordering::SeqCst);
+        let bomb = install(&mut subnet, id, mode, "init bomb");
+        // It has paid for its message by now.
+        let before = execution::root::canister_root(subnet.state().canister(&id).unwrap());
+        compiler.asked.store(0, Ordering::SeqCst);
+        for rounds in 1..=3 {
+            let report = subnet.round(1, [0; 32]);
+            assert_eq!((report.failures[0].canister, report.failures[0].rounds), (id, rounds));
+            assert_eq!(report.failures[0].error, "the sandbox worker gave no answer within 60000 ms");
+        }
+        assert_eq!(compiler.asked.load(Ordering::SeqCst), 9, "three tries in each of three rounds");
+        let report = subnet.round(1, [0; 32]);
+        assert!(report.failures.is_empty() && !report.more, "it is set aside: {:?}", report.failures);
+        assert_eq!(compiler.asked.load(Ordering::SeqCst), 9, "and not tried again");
+        assert_eq!(execution::root::canister_root(subnet.state().canister(&id).unwrap()), before);
+        assert_eq!(subnet.status(&bomb), IngressStatus::Received, "but kept");
+
+        // The same sender's next call isn't held up, and new code ends the quarantine; what was set aside stays so.
+        let good = install(&mut subnet, id, mode, "init");
+        let report = subnet.round(1, [0; 32]);
+        assert!(matches!(subnet.status(&good), IngressStatus::Replied(_)), "{:?}", report.failures);
+        assert!(!subnet.is_quarantined(&id));
+        assert_eq!(compiler.asked.load(Ordering::SeqCst), 10);
+
+        compiler.mended.store(true, Ordering::SeqCst);
+        subnet.round(1, [0; 32]);
+        assert_eq!(subnet.status(&bomb), IngressStatus::Received, "until an operator says so");
+        subnet.release(&id);
+        subnet.round(1, [0; 32]);
+        assert_eq!(matches!(subnet.status(&bomb), IngressStatus::Replied(_)), succeeds);
+        assert!(subnet.status(&bomb).is_terminal());
+    }
 }
 
 #[test]
