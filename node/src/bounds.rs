@@ -7,7 +7,7 @@ use execution::memory::Budget;
 use in_process::InProcessOptions;
 use rollout::Bounds;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sandbox_host::SandboxOptions;
+use sandbox_host::{CompilerOptions, SandboxOptions};
 
 /// What `[memory]` says, and what is built in where it is silent: half of the memory that this process may use.
 #[must_use]
@@ -37,6 +37,13 @@ pub fn sandbox(bounds: &Bounds) -> SandboxOptions {
         private_images: bounds.private_images.map_or(built_in.private_images, |flag| flag != 0),
         ..built_in
     }
+}
+
+/// The same for compilers.
+#[must_use]
+pub fn compiler(bounds: &Bounds) -> CompilerOptions {
+    let built_in = CompilerOptions::default();
+    CompilerOptions { step_patience: duration(bounds.step_patience_ms, built_in.step_patience), ..built_in }
 }
 
 /// What `[in_process]` says, and what is built in where it is silent.

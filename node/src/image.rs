@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use execution::BackendError;
 use sandbox_host::{Images, Launchers};
 
-/// The sandbox's programs, static: the worker is without a compiler.
-pub static IMAGES: Images =
-    Images { launcher: include_bytes!(env!("LAUNCHER_IMAGE")), worker: include_bytes!(env!("WORKER_IMAGE")) };
+/// The sandbox's programs, static: the worker is without a compiler, and the compiler is for one module each.
+pub static IMAGES: Images = Images {
+    launcher: include_bytes!(env!("LAUNCHER_IMAGE")),
+    worker: include_bytes!(env!("WORKER_IMAGE")),
+    compiler: include_bytes!(env!("COMPILER_IMAGE")),
+};
 
 /// The launchers of this process, started at the first call. All nodes in it share them.
 ///

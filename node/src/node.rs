@@ -20,7 +20,7 @@ use rollout::{
     ShadowOptions,
 };
 use rustix::process::{Pid, Signal};
-use sandbox_host::{LiveWorker, SandboxStatus, Sandboxed};
+use sandbox_host::{Launchers, LiveWorker, SandboxStatus, Sandboxed, SandboxedCompiler};
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
@@ -119,8 +119,7 @@ pub enum NodeError {
 pub struct Node {
     subnet: Subnet,
     preset: Preset,
-    engine: Engine,
-    compiler: Arc<ModuleCompiler>,
+    compiled: Compiled,
     selector: Arc<Selector>,
     observations: Arc<Observations>,
     sandbox: Option<Arc<Sandboxed>>,
@@ -128,6 +127,15 @@ pub struct Node {
     watch: Option<Watch>,
     /// While that goes to a log. A lock, because queries are asked through a shared reference.
     recording: Option<Mutex<Recording>>,
+}
+
+/// The engine that modules are compiled for, and the compiler with those that are compiled.
+#[derive(Clone)]
+struct Compiled {
+    engine: Engine,
+    compiler: Arc<ModuleCompiler>,
+    /// Whether modules are compiled in processes of their own.
+    in_sandbox: bool,
 }
 
 /// What the node measured of an execution, beside its deterministic result.
@@ -190,7 +198,7 @@ impl Node {
     /// # Errors
     /// As for [`Node::new`].
     pub fn twin(&self, mode: Mode) -> Result<Self, NodeError> {
-        Self::with(NodeOptions::fixed(mode, self.preset), Some(self.compiled()), None)
+        Self::with(NodeOptions::fixed(mode, self.preset), Some(self.compiled.clone()), None)
     }
 
     /// Like [`Node::twin`], with `backend` in the sandbox's place.
@@ -199,22 +207,18 @@ impl Node {
     /// As for [`Node::new`].
     pub fn twin_on(&self, mode: Mode, backend: Arc<dyn Backend>) -> Result<Self, NodeError> {
         let options = NodeOptions::fixed(mode, self.preset);
-        Self::with(options, Some(self.compiled()), Some(backend))
+        Self::with(options, Some(self.compiled.clone()), Some(backend))
     }
 
     /// The engine that its modules are compiled for.
     #[must_use]
     pub fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
-    fn compiled(&self) -> (Engine, Arc<ModuleCompiler>) {
-        (self.engine.clone(), Arc::clone(&self.compiler))
+        &self.compiled.engine
     }
 
     fn with(
         options: NodeOptions,
-        compiled: Option<(Engine, Arc<ModuleCompiler>)>,
+        compiled: Option<Compiled>,
         sandboxed: Option<Arc<dyn Backend>>,
     ) -> Result<Self, NodeError> {
         bounds::raise_open_files();
@@ -225,27 +229,25 @@ impl Node {
             }
         };
         let bounds = live.load().policy.bounds();
-        let sandbox = match options.policy {
+        let launchers = match options.policy {
             _ if sandboxed.is_some() => None,
             PolicySource::Fixed(Mode::InProcess) => None,
             PolicySource::Fixed(Mode::Sandboxed | Mode::Shadow) | PolicySource::File { .. } => {
-                Some(start_sandbox(&bounds)?)
+                Some(image::launchers().map_err(NodeError::Sandbox)?)
             }
         };
+        let sandbox = launchers.clone().map(|launchers| start_sandbox(launchers, &bounds)).transpose()?;
         let sandboxed = sandboxed.or_else(|| sandbox.clone().map(|sandbox| sandbox as Arc<dyn Backend>));
         let config = options.preset.config().signed_by(SecretSigner::development()?);
-        let (engine, compiler) = match compiled {
+        // With a sandbox, no module is compiled in this process, whoever else would.
+        let compiled = match compiled.filter(|compiled| compiled.in_sandbox || launchers.is_none()) {
             Some(compiled) => compiled,
-            None => {
-                let engine = Engine::new().map_err(|error| NodeError::Engine(error.to_string()))?;
-                let compiler = ModuleCompiler::new(engine.clone(), Arc::clone(&config.limits));
-                (engine, Arc::new(compiler))
-            }
+            None => Compiled::new(&config, launchers, &bounds)?,
         };
         let observations = Arc::new(Observations::default());
         let selector = Arc::new(Selector::with(
             live,
-            Arc::new(InProcess::new(engine.clone(), &bounds::in_process(&bounds))),
+            Arc::new(InProcess::new(compiled.engine.clone(), &bounds::in_process(&bounds))),
             Sandbox::from(sandboxed),
             Arc::new(Recorder::new()),
             Some(Arc::clone(&observations) as Arc<dyn Observer>),
@@ -259,19 +261,10 @@ impl Node {
             ..defaults
         };
         let backend = Arc::clone(&selector) as Arc<dyn Backend>;
-        let subnet = Subnet::new(config, backend, Arc::clone(&compiler) as Arc<dyn Compiler>, scheduler);
+        let compiler = Arc::clone(&compiled.compiler) as Arc<dyn Compiler>;
+        let subnet = Subnet::new(config, backend, compiler, scheduler);
         let preset = options.preset;
-        Ok(Self {
-            subnet,
-            preset,
-            engine,
-            compiler,
-            selector,
-            observations,
-            sandbox,
-            watch: None,
-            recording: None,
-        })
+        Ok(Self { subnet, preset, compiled, selector, observations, sandbox, watch: None, recording: None })
     }
 
     /// Records everything from now on into a file at `path`, over a log that is there; the node must be as new.
@@ -466,7 +459,7 @@ impl Node {
     /// # Errors
     /// What failed around the module; the inner error is the module's own.
     pub fn compile(&self, wasm: &[u8]) -> Result<Result<Arc<Module>, InvalidModule>, BackendError> {
-        self.compiler.compile(wasm)
+        self.compiled.compiler.compile(wasm)
     }
 
     /// Compiles modules on all cores, so that installing them finds them compiled. What is wrong with a
@@ -474,7 +467,7 @@ impl Node {
     pub fn compile_ahead(&self, modules: &[&[u8]]) {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let next = AtomicUsize::new(0);
-        let compiler = &*self.compiler;
+        let compiler = &*self.compiled.compiler;
         std::thread::scope(|scope| {
             for _ in 0..threads.min(modules.len()) {
                 scope.spawn(|| {
@@ -492,11 +485,30 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn start_sandbox(bounds: &Bounds) -> Result<Arc<Sandboxed>, NodeError> {
-    image::launchers()
-        .and_then(|launchers| Sandboxed::start(launchers, bounds::sandbox(bounds)))
-        .map(Arc::new)
-        .map_err(NodeError::Sandbox)
+fn start_sandbox(launchers: Arc<Launchers>, bounds: &Bounds) -> Result<Arc<Sandboxed>, NodeError> {
+    let sandbox = Sandboxed::start(launchers, bounds::sandbox(bounds));
+    sandbox.map(Arc::new).map_err(NodeError::Sandbox)
+}
+
+impl Compiled {
+    /// A compiler with nothing compiled: in processes of `launchers`, if there are any, else in this process.
+    fn new(
+        config: &SubnetConfig,
+        launchers: Option<Arc<Launchers>>,
+        bounds: &Bounds,
+    ) -> Result<Self, NodeError> {
+        let engine = Engine::new().map_err(|error| NodeError::Engine(error.to_string()))?;
+        let limits = Arc::clone(&config.limits);
+        let in_sandbox = launchers.is_some();
+        let compiler = match launchers {
+            Some(launchers) => {
+                let compiler = SandboxedCompiler::start(launchers, limits, bounds::compiler(bounds));
+                ModuleCompiler::keeping(Box::new(compiler))
+            }
+            None => ModuleCompiler::new(engine.clone(), limits),
+        };
+        Ok(Self { engine, compiler: Arc::new(compiler), in_sandbox })
+    }
 }
 
 /// Runs `work` on a thread that may run rounds.

@@ -17,6 +17,8 @@ struct Version {
     modes: [&'static str; 3],
     worker_bytes: usize,
     worker_sha256: String,
+    compiler_bytes: usize,
+    compiler_sha256: String,
 }
 
 /// Prints it to standard output, as text or as one JSON object.
@@ -34,18 +36,22 @@ pub fn print(json: bool) -> Result<(), CommandError> {
         modes: [Mode::InProcess.as_str(), Mode::Shadow.as_str(), Mode::Sandboxed.as_str()],
         worker_bytes: image::IMAGES.worker.len(),
         worker_sha256: hex::encode(Sha256::digest(image::IMAGES.worker)),
+        compiler_bytes: image::IMAGES.compiler.len(),
+        compiler_sha256: hex::encode(Sha256::digest(image::IMAGES.compiler)),
     };
     let text = if json {
         serde_json::to_string(&version).map_err(io::Error::from)
     } else {
         Ok(format!(
-            "bulkhead {} ({})\npolicy schema  {}\nmodes          {}\nworker image   {} bytes, sha256 {}",
+            "bulkhead {} ({})\npolicy schema  {}\nmodes          {}\nworker image   {} bytes, sha256 {}\ncompiler image {} bytes, sha256 {}",
             version.version,
             version.target,
             version.policy_schema,
             version.modes.join(", "),
             version.worker_bytes,
             version.worker_sha256,
+            version.compiler_bytes,
+            version.compiler_sha256,
         ))
     };
     text.and_then(|text| writeln!(io::stdout(), "{text}")).map_err(|error| CommandError::output(&error))

@@ -1,23 +1,25 @@
-//! Compiled modules kept in memory by hash.
+//! Compiled modules kept in memory by hash, whoever compiles them.
+//!
+//! The hash is all of the key: a node has one engine profile and one set of limits for its life, and nothing here
+//! outlives it. Only the node writes here, and what it writes under a hash came of compiling the bytes that have it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use execution::memory::Blob;
-use execution::{BackendError, Compiler, InvalidModule, Limits, Module, ModuleHash};
+use execution::{BackendError, Compiler, InvalidModule, Limits, Module, ModuleHash, Violation};
 
-use super::{CompileError, CompiledParts, compile_module};
+use super::container::{self, MODULE_BYTES_MAX};
+use super::{CompileError, compile_module};
 
 /// Modules kept.
 pub(super) const ENTRIES_MAX: usize = 256;
 /// Bytes of native code and data kept.
 const BYTES_MAX: usize = 512 << 20;
 
-/// Compiles in this process and keeps the results, refusals included, up to a bound. Concurrent requests
-/// for one module compile it once.
+/// Keeps what another compiler makes, refusals included, up to a bound. Concurrent requests for one module compile
+/// it once; a compilation that failed around the module leaves nothing, and the next request tries again.
 pub struct ModuleCompiler {
-    engine: crate::Engine,
-    limits: Arc<Limits>,
+    compiler: Box<dyn Compiler>,
     cache: Mutex<Cache>,
     /// Signalled when a compilation ends, well or not.
     ended: Condvar,
@@ -45,10 +47,16 @@ impl std::fmt::Debug for ModuleCompiler {
 }
 
 impl ModuleCompiler {
-    /// A compiler with an empty cache.
+    /// Compiles in this process.
     #[must_use]
     pub fn new(engine: crate::Engine, limits: Arc<Limits>) -> Self {
-        Self { engine, limits, cache: Mutex::default(), ended: Condvar::new() }
+        Self::keeping(Box::new(InProcessCompiler { engine, limits }))
+    }
+
+    /// Keeps what `compiler` makes.
+    #[must_use]
+    pub fn keeping(compiler: Box<dyn Compiler>) -> Self {
+        Self { compiler, cache: Mutex::default(), ended: Condvar::new() }
     }
 
     // A panic elsewhere leaves the map whole: each change to it is one insert or remove.
@@ -81,18 +89,37 @@ impl ModuleCompiler {
 
 impl Compiler for ModuleCompiler {
     fn compile(&self, wasm: &[u8]) -> Result<Compiled, BackendError> {
-        let hash = super::hash(wasm);
+        // No compiler has to be given more than a module may be. A gzip file may be as long as what is in it.
+        if wasm.len() > MODULE_BYTES_MAX {
+            return Ok(Err(container::too_large(wasm.len())));
+        }
+        let hash = ModuleHash::of(wasm);
         if let Some(compiled) = self.find_or_claim(hash) {
             return Ok(compiled);
         }
         let mut claim = Claim { compiler: self, hash, result: None };
-        let compiled = match compile_module(&self.engine, &self.limits, wasm) {
-            Ok(parts) => Ok(Arc::new(parts.into_module()?)),
-            Err(CompileError::Invalid(refused)) => Err(refused),
-            Err(CompileError::Engine(text)) => return Err(BackendError::Engine(text)),
-        };
+        let compiled = self.compiler.compile(wasm)?;
+        if compiled.as_ref().is_ok_and(|module| module.hash != hash) {
+            return Err(Violation("the code of another module".into()).into());
+        }
         claim.result = Some(compiled.clone());
         Ok(compiled)
+    }
+}
+
+/// Compiles in this process, and keeps nothing.
+struct InProcessCompiler {
+    engine: crate::Engine,
+    limits: Arc<Limits>,
+}
+
+impl Compiler for InProcessCompiler {
+    fn compile(&self, wasm: &[u8]) -> Result<Compiled, BackendError> {
+        match compile_module(&self.engine, &self.limits, wasm) {
+            Ok(parts) => Ok(Ok(Arc::new(Module::new(wasm, parts.interface, &parts.native)?))),
+            Err(CompileError::Invalid(refused)) => Ok(Err(refused)),
+            Err(CompileError::Engine(text)) => Err(BackendError::Engine(text)),
+        }
     }
 }
 
@@ -146,15 +173,4 @@ fn interface_bytes(module: &Module) -> usize {
     let data: usize = module.interface.data.iter().map(|segment| segment.bytes.len()).sum();
     let custom: usize = module.interface.custom_sections.values().map(|section| section.content.len()).sum();
     data + custom
-}
-
-impl CompiledParts {
-    /// Puts the native code into a sealed file.
-    ///
-    /// # Errors
-    /// When the kernel gives no memory file.
-    pub fn into_module(self) -> Result<Module, BackendError> {
-        let code = Blob::new(&self.native)?;
-        Ok(Module { hash: self.hash, wasm_bytes: self.wasm_bytes, interface: self.interface, code })
-    }
 }

@@ -53,6 +53,6 @@ fn gunzip(module: &[u8]) -> Result<Vec<u8>, InvalidModule> {
     Ok(wasm)
 }
 
-fn too_large(bytes: usize) -> InvalidModule {
+pub(super) fn too_large(bytes: usize) -> InvalidModule {
     invalid(format!("module: {bytes} bytes uncompressed, the limit is {MODULE_BYTES_MAX}"))
 }

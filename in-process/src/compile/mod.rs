@@ -19,23 +19,18 @@ mod validate;
 mod tests;
 
 use execution::module::Interface;
-use execution::{InvalidModule, Limits, ModuleHash};
-use sha2::{Digest, Sha256};
+use execution::{InvalidModule, Limits};
 
 pub use cache::ModuleCompiler;
 pub use instrument::{Instrumented, instrument};
 
-/// A compiled module before it is put into a sealed file.
+/// What is made of a module, before the native code is put into a sealed file.
 #[derive(Debug)]
 pub struct CompiledParts {
     /// What the module declares.
     pub interface: Interface,
     /// Native code for the engine profile it was compiled with.
     pub native: Vec<u8>,
-    /// SHA-256 of the bytes as uploaded.
-    pub hash: ModuleHash,
-    /// Size of the bytes as uploaded.
-    pub wasm_bytes: u64,
 }
 
 /// Why there is no compiled module.
@@ -62,12 +57,7 @@ pub fn compile_module(
 ) -> Result<CompiledParts, CompileError> {
     let Instrumented { wasm: instrumented, interface } = instrument(limits, wasm)?;
     let native = engine.raw().precompile_module(&instrumented).map_err(|error| code_generation(&error))?;
-    Ok(CompiledParts { interface, native, hash: hash(wasm), wasm_bytes: wasm.len() as u64 })
-}
-
-/// The hash a module is known by.
-fn hash(wasm: &[u8]) -> ModuleHash {
-    ModuleHash(Sha256::digest(wasm).into())
+    Ok(CompiledParts { interface, native })
 }
 
 /// Function size is limited by the code generator too; that depends on the module and the engine
@@ -92,5 +82,5 @@ fn shown(name: &str) -> String {
 
 /// A refusal with its reason.
 fn invalid(reason: impl Into<String>) -> InvalidModule {
-    InvalidModule(reason.into())
+    InvalidModule::new(&reason.into())
 }

@@ -18,7 +18,7 @@ use crate::{Node, management};
 pub const ROUNDS_PER_MESSAGE_MAX: u32 = 10_000;
 
 /// Rounds in a row in which the node may fail to run a canister before the script is given up.
-const FAILED_ROUNDS_MAX: u32 = 5;
+const FAILED_ROUNDS_MAX: u32 = 3;
 
 /// How long a round's comparisons are waited for, so that none is dropped for want of room.
 const SHADOW_PATIENCE: Duration = Duration::from_secs(60);

@@ -16,11 +16,14 @@ pub struct Images {
     pub launcher: &'static [u8],
     /// Runs a canister.
     pub worker: &'static [u8],
+    /// Compiles a module.
+    pub compiler: &'static [u8],
 }
 
 impl Images {
-    fn programs(&self) -> [&'static [u8]; 1] {
-        [self.worker]
+    /// In the order that a launcher expects.
+    fn programs(&self) -> [&'static [u8]; 2] {
+        [self.worker, self.compiler]
     }
 }
 

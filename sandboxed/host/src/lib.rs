@@ -12,11 +12,14 @@
 //! - `claims`: what a reply says, checked against what it may say;
 //! - `table`, `pool`: which workers there are, eviction, workers launched ahead;
 //! - `housekeeping`: measures workers, and ends those that have to go;
-//! - [`Sandboxed`]: the backend.
+//! - [`Sandboxed`]: the backend;
+//! - [`SandboxedCompiler`]: modules compiled in processes of their own.
 
 #![forbid(unsafe_code)]
 
 mod claims;
+mod compiler;
+mod exchange;
 mod housekeeping;
 mod launchers;
 mod options;
@@ -29,6 +32,7 @@ mod status;
 mod table;
 mod worker;
 
+pub use compiler::{CompilerOptions, SandboxedCompiler};
 pub use launchers::{Images, Launchers};
 pub use options::{Observer, Phases, SandboxOptions};
 pub use sandbox_os::machine::memory_bytes as machine_memory_bytes;

@@ -16,6 +16,7 @@ use sandbox_os::cgroup::{Group, Groups};
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{self, NotConfined, Phase};
 use sandbox_os::{LaunchError, LaunchedWorker, Program, Socket, SocketError, machine};
+use sandbox_protocol::COMPILER_MEMORY_BYTES_MAX;
 
 use crate::launchers::Launchers;
 
@@ -63,11 +64,16 @@ pub trait WorkerProcess: Send + fmt::Debug {
 
 /// Memory that a worker may take before it has a canister: its program, and what its start-up touches.
 const READY_BYTES_MAX: u64 = 256 << 20;
+/// Memory that a compiler may take: what it allows itself, its program and its stack.
+const COMPILER_BYTES_MAX: u64 = COMPILER_MEMORY_BYTES_MAX + (256 << 20);
 
-/// Workers from the launcher process.
+/// Processes of one program from the launchers.
 #[derive(Debug)]
 pub struct LauncherSource {
     launchers: Arc<Launchers>,
+    program: Program,
+    /// Memory that one may take from its launch on.
+    bytes_max: u64,
     /// Where this process may make any.
     groups: Option<Groups>,
     private_images: bool,
@@ -79,18 +85,28 @@ impl LauncherSource {
     #[must_use]
     pub fn new(launchers: Arc<Launchers>, memory_bytes_max: u64, private_images: bool) -> Self {
         let groups = launchers.groups(memory_bytes_max);
-        Self { launchers, groups, private_images }
+        let (program, bytes_max) = (Program::Worker, READY_BYTES_MAX);
+        Self { launchers, program, bytes_max, groups, private_images }
+    }
+
+    /// Compilers that together take at most `memory_bytes_max`, where there are control groups.
+    #[must_use]
+    pub fn compilers(launchers: Arc<Launchers>, memory_bytes_max: u64) -> Self {
+        let groups = launchers.groups(memory_bytes_max);
+        let (program, bytes_max) = (Program::Compiler, COMPILER_BYTES_MAX);
+        // Each lives for one module, so there is nobody to watch it for long.
+        Self { launchers, program, bytes_max, groups, private_images: false }
     }
 
     fn group(&self) -> Result<Option<Group>, BackendError> {
-        let group = self.groups.as_ref().map(|groups| groups.group(READY_BYTES_MAX)).transpose();
+        let group = self.groups.as_ref().map(|groups| groups.group(self.bytes_max)).transpose();
         group.map_err(|error| BackendError::Spawn(format!("a control group: {error}")))
     }
 }
 
 impl WorkerSource for LauncherSource {
     fn launch(&self) -> Result<Box<dyn WorkerProcess>, BackendError> {
-        let worker = self.launchers.launch(Program::Worker, self.private_images, || self.group())?;
+        let worker = self.launchers.launch(self.program, self.private_images, || self.group())?;
         Ok(Box::new(Confined { worker, launchers: Arc::clone(&self.launchers) }))
     }
 

@@ -226,7 +226,7 @@ pub(crate) fn unexpected(reply: &ToNode<'_>, expected: &str) -> BackendError {
 }
 
 /// A worker's text made safe for a log: short, and without control characters.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().take(TEXT_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

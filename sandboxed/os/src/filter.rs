@@ -1,7 +1,8 @@
 //! The system-call lists, as data: one line a rule, with its reason. Everything not listed kills the process.
 //!
 //! SETUP is the launcher's deny-list, in force across exec: the image is ours and has read no input yet.
-//! LOAD and RUN are the worker's own allow-lists. `SECURITY.md` repeats them; a test compares.
+//! LOAD and RUN are the worker's own allow-lists, COMPILE is the compiler's. `SECURITY.md` repeats them; a test
+//! compares.
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -79,6 +80,7 @@ const CODE: u64 = 0;
 /// Numbers that the descriptors of the load request get: below this, the socket's left out.
 const LOADED: u64 = PACKET_FILES_MAX as u64 + 1;
 const PROT_WRITE: u64 = libc::PROT_WRITE as u64;
+const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 const NOSIGNAL: u64 = libc::MSG_NOSIGNAL as u64;
 const TRUNC: u64 = libc::MSG_TRUNC as u64;
@@ -200,6 +202,27 @@ pub const RUN: &[Rule] = &[
     rule("exit_group", libc::SYS_exit_group, &[], "the end"),
 ];
 
+/// COMPILE: from before a compiler reads its first byte on. Its output are bytes: nothing is ever executable.
+pub const COMPILE: &[Rule] = &[
+    rule("recvfrom", libc::SYS_recvfrom, &[is(0, SOCKET), is(3, TRUNC), is(4, 0), is(5, 0)], "the module"),
+    rule(
+        "sendto",
+        libc::SYS_sendto,
+        &[is(0, SOCKET), is(3, NOSIGNAL), is(4, 0), is(5, 0)],
+        "what it was compiled to; carries no descriptor",
+    ),
+    rule("brk", libc::SYS_brk, &[], "the C heap"),
+    rule(
+        "mmap",
+        libc::SYS_mmap,
+        &[is(0, 0), is(2, READ_WRITE), is(3, PRIVATE | ANONYMOUS)],
+        "large blocks of the C heap; no file, never executable",
+    ),
+    rule("mremap", libc::SYS_mremap, &[is(3, libc::MREMAP_MAYMOVE as u64)], "large blocks that grow"),
+    rule("munmap", libc::SYS_munmap, &[], "large blocks given back"),
+    rule("exit_group", libc::SYS_exit_group, &[], "the end"),
+];
+
 /// A filter ready to be installed.
 #[derive(Debug, Clone)]
 pub struct Program(BpfProgram);
@@ -221,6 +244,12 @@ impl Program {
     #[must_use]
     pub fn run() -> Self {
         Self::build(RUN, SeccompAction::KillProcess, SeccompAction::Allow)
+    }
+
+    /// COMPILE: the listed calls pass, all others kill.
+    #[must_use]
+    pub fn compile() -> Self {
+        Self::build(COMPILE, SeccompAction::KillProcess, SeccompAction::Allow)
     }
 
     /// All that are in force in RUN, in the order in which they were installed.
@@ -283,10 +312,10 @@ mod tests {
 
     #[test]
     fn every_rule_gives_its_reason_and_every_list_builds() {
-        for rule in SETUP.iter().chain(LOAD).chain(RUN) {
+        for rule in SETUP.iter().chain(LOAD).chain(RUN).chain(COMPILE) {
             assert!(!rule.reason.is_empty(), "{} has no reason", rule.name);
         }
-        let _ = (Program::setup(), Program::load(), Program::run());
+        let _ = (Program::setup(), Program::load(), Program::run(), Program::compile());
     }
 
     /// The rows of `SECURITY.md`'s table of one list.
@@ -309,7 +338,7 @@ mod tests {
     fn the_security_document_lists_the_filters_as_they_are() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../SECURITY.md");
         let document = std::fs::read_to_string(path).unwrap();
-        for (name, rules) in [("RUN", RUN), ("LOAD", LOAD), ("SETUP", SETUP)] {
+        for (name, rules) in [("RUN", RUN), ("LOAD", LOAD), ("COMPILE", COMPILE), ("SETUP", SETUP)] {
             let rows = rows(rules);
             assert!(document.contains(&rows), "SECURITY.md should have for {name}:\n{rows}");
         }

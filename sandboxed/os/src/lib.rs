@@ -9,6 +9,7 @@
 
 pub mod cgroup;
 pub mod filter;
+pub mod heap;
 pub mod image;
 mod inspect;
 mod jail;

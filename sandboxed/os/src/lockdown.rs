@@ -22,6 +22,10 @@ pub enum Exit {
     Request = 13,
     /// The code or the memory could not be loaded.
     Load = 14,
+    /// More memory was needed than the process may have.
+    Memory = 15,
+    /// A bug of ours: the program panicked.
+    Panicked = 16,
 }
 
 /// Descriptor numbers a worker can have: its RLIMIT_NOFILE.
@@ -90,6 +94,46 @@ pub fn shut_clocks() {
     };
     if !shut {
         exit(Exit::NotLocked);
+    }
+}
+
+/// Gives every signal back to the kernel: what goes wrong from here on ends the process, with the signal for its
+/// status, instead of going through handlers of the runtime's that would have to make system calls.
+pub fn reset_signals() {
+    for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT] {
+        // SAFETY: the default action, for signals whose handlers have no state that anything relies on.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Bounds the process's private writable memory, for good: the C heap and anonymous mappings.
+///
+/// Ends the process with [`Exit::NotLocked`] if the kernel refuses.
+pub fn bound_memory(bytes: u64) {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: a valid rlimit structure.
+    if unsafe { libc::setrlimit(libc::RLIMIT_DATA, &raw const limit) } == -1 {
+        exit(Exit::NotLocked);
+    }
+}
+
+/// The one lock of a compiler, built before it is installed: building allocates.
+pub struct CompileLock(Program);
+
+impl CompileLock {
+    /// Builds the filter.
+    #[must_use]
+    pub fn build() -> Self {
+        Self(Program::compile())
+    }
+
+    /// Installs COMPILE. Ends the process if that fails.
+    pub fn install(&self) {
+        // SAFETY: prctl with constant arguments. Older kernels (before 6.3) refuse it; the filter stands.
+        unsafe { libc::prctl(libc::PR_SET_MDWE, libc::PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) };
+        if self.0.install().is_err() {
+            exit(Exit::NotLocked);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use sandbox_os::cgroup::Groups;
-use sandbox_os::filter::{LOAD, RUN, Rule};
+use sandbox_os::filter::{COMPILE, LOAD, RUN, Rule};
 use sandbox_os::pull::Span;
 use sandbox_os::verify::{self, Phase};
 use sandbox_os::{LaunchedWorker, Launcher, Program, pull};
@@ -20,12 +20,14 @@ const CALLS: u16 = 600;
 const FORBIDDEN: &str = "killed by SIGSYS: a system call outside its filter";
 const LAUNCHER: &str = "bulkhead-launcher";
 const PROBE: &str = "probe";
+const COMPILER_PROBE: &str = "compiler_probe";
 /// Where the images lie, for the run as an ordinary user, who can't build them.
 const BUILT_IMAGES: &str = "BULKHEAD_TEST_IMAGES";
 
 struct Images {
     launcher: Vec<u8>,
     probe: Vec<u8>,
+    compiler_probe: Vec<u8>,
 }
 
 /// Launcher and probe, static as in the node, built once.
@@ -34,7 +36,9 @@ fn images() -> &'static Images {
     let read = |directory: &Path, file: &str| std::fs::read(directory.join(file)).expect("the build left it");
     IMAGES.get_or_init(|| {
         if let Some(directory) = std::env::var_os(BUILT_IMAGES).map(PathBuf::from) {
-            return Images { launcher: read(&directory, LAUNCHER), probe: read(&directory, PROBE) };
+            let [launcher, probe, compiler_probe] =
+                [LAUNCHER, PROBE, COMPILER_PROBE].map(|file| read(&directory, file));
+            return Images { launcher, probe, compiler_probe };
         }
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("images");
         let release = target.join("x86_64-unknown-linux-gnu/release");
@@ -58,14 +62,17 @@ fn images() -> &'static Images {
                 .expect("cargo runs");
             assert!(status.success(), "the images build");
         };
-        build(&["--package", "sandbox-os", "--example", "probe"]);
+        build(&["--package", "sandbox-os", "--example", PROBE, "--example", COMPILER_PROBE]);
         build(&["--package", "sandbox-launcher"]);
-        Images { launcher: read(&release, LAUNCHER), probe: read(&release.join("examples"), PROBE) }
+        let [probe, compiler_probe] =
+            [PROBE, COMPILER_PROBE].map(|file| read(&release.join("examples"), file));
+        Images { launcher: read(&release, LAUNCHER), probe, compiler_probe }
     })
 }
 
 fn launcher() -> Launcher {
-    Launcher::start(&images().launcher, &[&images().probe]).expect("the launcher starts")
+    let programs: [&[u8]; 2] = [&images().probe, &images().compiler_probe];
+    Launcher::start(&images().launcher, &programs).expect("the launcher starts")
 }
 
 /// One test at a time: some count this process's descriptors and children.
@@ -80,6 +87,14 @@ fn in_load(launcher: &Launcher) -> LaunchedWorker {
     let said = receive(&worker);
     assert_eq!(said, Some(vec![0]), "the worker says that LOAD is on, or {}", worker.kill());
     worker
+}
+
+/// A compiler that waits for a module.
+fn in_compile(launcher: &Launcher) -> LaunchedWorker {
+    let mut compiler = launcher.launch(Program::Compiler, false, None).expect("a compiler starts");
+    let said = receive(&compiler);
+    assert_eq!(said, Some(vec![0]), "the compiler says that COMPILE is on, or {}", compiler.kill());
+    compiler
 }
 
 /// A worker that waits in the RUN lock.
@@ -186,6 +201,50 @@ fn every_system_call_outside_the_run_list_kills() {
     let _turn = turn();
     let launcher = launcher();
     every_call_outside(RUN, || in_run(&launcher));
+}
+
+#[test]
+fn every_system_call_outside_the_compile_list_kills() {
+    let _turn = turn();
+    let launcher = launcher();
+    every_call_outside(COMPILE, || in_compile(&launcher));
+}
+
+#[test]
+fn a_compiler_is_confined_as_seen_from_outside_and_gets_no_executable_memory_and_no_clock() {
+    let _turn = turn();
+    let launcher = launcher();
+    let compiler = in_compile(&launcher);
+    verify::launched(&compiler, Phase::Load, &[]).expect("as a worker in LOAD");
+    assert_eq!(ask(&compiler, &[b'F', 16]), Some(vec![1]), "the C heap works");
+    let (read_write, private) = ((libc::PROT_READ | libc::PROT_WRITE) as u8, libc::MAP_PRIVATE as u8);
+    assert_eq!(ask(&compiler, &[b'M', read_write, private]), Some(vec![3]), "COMPILE may take memory");
+    for (protection, flags) in [
+        (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE),
+        (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, libc::MAP_PRIVATE),
+        (libc::PROT_READ, libc::MAP_PRIVATE),
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED),
+    ] {
+        dies_of_sigsys(in_compile(&launcher), &[b'M', protection as u8, flags as u8]);
+    }
+    for number in [libc::SYS_recvfrom, libc::SYS_sendto, libc::SYS_mmap, libc::SYS_mremap] {
+        let [low, high, ..] = number.to_le_bytes();
+        dies_of_sigsys(in_compile(&launcher), &[b'S', low, high]);
+    }
+    for clock in [b"T", b"V"] {
+        let mut compiler = in_compile(&launcher);
+        assert_eq!(ask(&compiler, clock), None, "a clock was read");
+        assert!(["killed by SIGSEGV", FORBIDDEN].contains(&compiler.kill().as_str()));
+    }
+}
+
+#[test]
+fn a_compiler_that_needs_more_memory_than_it_may_have_ends_with_a_code_of_its_own() {
+    let _turn = turn();
+    let launcher = launcher();
+    let mut compiler = in_compile(&launcher);
+    assert_eq!(ask(&compiler, &[b'F', 200]), None, "it had 64 MiB");
+    assert!(compiler.kill().starts_with("exit code 15"), "{}", compiler.kill());
 }
 
 #[test]
@@ -614,6 +673,7 @@ fn an_ordinary_user_gets_confined_workers_too() {
         .expect("ours");
     std::fs::write(place.path().join(LAUNCHER), &images().launcher).expect("room for the images");
     std::fs::write(place.path().join(PROBE), &images().probe).expect("room for the images");
+    std::fs::write(place.path().join(COMPILER_PROBE), &images().compiler_probe).expect("room for the images");
     let output = Command::new("/proc/self/exe")
         .args(["--exact", "--test-threads=1", "--nocapture"])
         .args([

@@ -1,7 +1,8 @@
-//! What node and worker say to each other: two enums, frames, limits, and the wire types they are made of.
+//! What node and worker say to each other, and node and compiler: two enums each, frames, limits, and the wire types
+//! they are made of.
 //!
-//! The node sends [`ToWorker`], the worker answers each with one [`ToNode`]; nobody else speaks and nothing is
-//! sent unasked. A message travels in a frame: a header with its length and its [`Binding`], then its postcard
+//! The node sends [`ToWorker`], the worker answers each with one [`ToNode`]; in the same way a compiler answers each
+//! [`ToCompiler`] with one [`FromCompiler`]. Nobody else speaks and nothing is sent unasked. A message travels in a frame: a header with its length and its [`Binding`], then its postcard
 //! bytes, cut into packets. Every length and count is bounded before anything is allocated for it, nothing
 //! recurses, and no byte sequence makes a decoder panic: what arrives from a worker is an attacker's.
 //!
@@ -10,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod compile;
 mod frame;
 mod invocation;
 mod limits;
@@ -18,6 +20,10 @@ mod memory;
 mod message;
 mod outcome;
 
+pub use compile::{
+    COMPILER_MEMORY_BYTES_MAX, Claimed, Compiled, FromCompiler, Interface, MODULE_BYTES_PER_PART, MethodKind,
+    NATIVE_BYTES_MAX, OUTPUT_BYTES_PER_REPLY, SystemExports, ToCompiler,
+};
 pub use frame::{
     Assembly, Binding, FRAME_BYTES_KEPT, FRAME_BYTES_MAX, FrameError, HEADER_BYTES, PACKET_BYTES, decode,
     encode, packets,

@@ -17,12 +17,13 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("sandbox-launcher", &["sandbox-os"]),
     ("sandbox-host", &["execution", "execution-memory", "sandbox-os", "sandbox-protocol"]),
     ("sandbox-worker", &["execution", "execution-memory", "in-process", "sandbox-os", "sandbox-protocol"]),
+    ("sandbox-compiler", &["execution", "execution-memory", "in-process", "sandbox-os", "sandbox-protocol"]),
     ("rollout", &["execution", "execution-memory"]),
     ("node", &["execution", "execution-memory", "in-process", "rollout", "sandbox-host", "sandbox-os"]),
 ];
 
 /// Packages that may ask for in-process's `compile` feature: the worker links no compiler.
-const MAY_COMPILE: &[&str] = &["node", "tests", "perf"];
+const MAY_COMPILE: &[&str] = &["node", "sandbox-compiler", "tests", "perf"];
 
 /// Crates without any `unsafe`.
 const FORBID_UNSAFE: &[&str] = &[
@@ -31,6 +32,7 @@ const FORBID_UNSAFE: &[&str] = &[
     "sandboxed/host/src/lib.rs",
     "sandboxed/launcher/src/main.rs",
     "sandboxed/worker/src/main.rs",
+    "sandboxed/compiler/src/main.rs",
     "rollout/src/lib.rs",
     "node/src/lib.rs",
     "node/src/main.rs",
@@ -94,17 +96,28 @@ fn only_the_compiler_and_the_node_ask_for_code_generation() {
     assert!(others.is_empty(), "{others:?} ask for the compile feature");
 }
 
+/// The crates that a package links.
+fn tree(package: &str) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--locked", "--edges", "normal", "--prefix", "none", "-p", package])
+        .current_dir(root())
+        .output()
+        .expect("cargo tree runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("cargo prints UTF-8")
+}
+
+#[test]
+fn who_talks_to_the_compiler_links_no_parser_and_no_engine() {
+    let [node, host, compiler] = ["node", "sandbox-host", "sandbox-compiler"].map(tree);
+    for part in ["wasmparser ", "wasmtime ", "cranelift-codegen ", "flate2 "] {
+        assert!(node.contains(part) && compiler.contains(part), "the control: {part}");
+        assert!(!host.contains(part), "the tree of sandbox-host has {part}");
+    }
+}
+
 #[test]
 fn the_worker_links_no_compiler() {
-    let tree = |package: &str| {
-        let output = Command::new(env!("CARGO"))
-            .args(["tree", "--offline", "--locked", "--edges", "normal", "--prefix", "none", "-p", package])
-            .current_dir(root())
-            .output()
-            .expect("cargo tree runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("cargo prints UTF-8")
-    };
     assert!(tree("node").contains("cranelift-codegen "), "the control: the node does");
     let worker = tree("sandbox-worker");
     assert!(worker.contains("wasmtime "), "the worker runs code");

@@ -2,6 +2,7 @@
 
 mod canisters;
 mod certificate;
+mod compile;
 mod conformance;
 mod containment;
 mod crash;

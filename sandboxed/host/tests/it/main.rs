@@ -1,6 +1,7 @@
 //! The trusted side against peers that lie, and against the real worker.
 
 mod canister;
+mod hostile_compiler;
 mod hostile_peer;
 mod images;
 mod leases;

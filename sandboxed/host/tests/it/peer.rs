@@ -16,9 +16,10 @@ use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{NotConfined, Phase};
 use sandbox_os::{Socket, SocketError};
 use sandbox_protocol::{
-    Assembly, Binding, Effects, End, Finished, List, Loaded, PACKET_BYTES, ToNode, ToWorker, decode, encode,
-    globals, packets,
+    Assembly, Binding, Effects, End, Finished, List, Loaded, PACKET_BYTES, ToCompiler, ToNode, ToWorker,
+    decode, encode, globals, packets,
 };
+use serde::Serialize;
 
 use crate::canister::of_module;
 
@@ -205,7 +206,12 @@ impl Peer {
         decode(self.request.body()).unwrap()
     }
 
-    pub(crate) fn reply(&mut self, binding: Binding, message: &ToNode<'_>) -> Result<(), SocketError> {
+    /// The same, asked of a compiler.
+    pub(crate) fn compiler_request(&self) -> ToCompiler<'_> {
+        decode(self.request.body()).unwrap()
+    }
+
+    pub(crate) fn reply(&mut self, binding: Binding, message: &impl Serialize) -> Result<(), SocketError> {
         let mut frame = Vec::new();
         encode(binding, message, &mut frame).unwrap();
         packets(&frame).try_for_each(|packet| self.socket.send(packet, PATIENCE))

@@ -14,10 +14,12 @@ use execution::{
 use in_process::compile::ModuleCompiler;
 use in_process::{Engine, InProcess, InProcessOptions};
 use rollout::{LivePolicy, Mode, Recorder, Selector};
+use sandbox_host::source::{LauncherSource, WorkerSource};
 use sandbox_host::{SandboxOptions, Sandboxed};
 use sha2::{Digest as _, Sha256};
 
 use crate::certificate::verified;
+use crate::compile::{Compared, compilers};
 
 use super::check::{Act, Check, Code, IDS, Ids, Want, user};
 use super::management::{self, Install};
@@ -42,6 +44,7 @@ struct Way {
 struct Rig {
     engine: Engine,
     ways: Vec<Way>,
+    compilers: Arc<LauncherSource>,
 }
 
 /// A new instance for every run.
@@ -127,7 +130,7 @@ fn rig() -> &'static Rig {
             },
             Way { name: "shadow", backend: Arc::clone(&shadow) as Arc<dyn Backend>, shadow: Some(shadow) },
         ];
-        Rig { engine, ways }
+        Rig { engine, ways, compilers: compilers() }
     })
 }
 
@@ -147,7 +150,10 @@ fn run_check(check: &Check, first_canister: u64) -> Vec<String> {
     let mut limits = Limits::application();
     (check.limits)(&mut limits);
     let limits = Arc::new(limits);
-    let compiler: Arc<dyn Compiler> = Arc::new(ModuleCompiler::new(rig.engine.clone(), Arc::clone(&limits)));
+    // Every module is compiled in a process of its own too, to the same bytes.
+    let source = Arc::clone(&rig.compilers) as Arc<dyn WorkerSource>;
+    let compared = Box::new(Compared::new(&rig.engine, source, &limits));
+    let compiler: Arc<dyn Compiler> = Arc::new(ModuleCompiler::keeping(compared));
     let mut failures = Vec::new();
     let mut base: Option<Vec<String>> = None;
     for way in &rig.ways {
