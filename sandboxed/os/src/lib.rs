@@ -7,6 +7,8 @@
 //! image) -> `lockdown` (worker: one descriptor, no clock, LOAD filter) -> `verify` (node: from outside)
 //! -> code and memory -> `lockdown` again (RUN filter) -> `verify` again -> messages.
 
+pub mod attempt;
+mod ended;
 pub mod filter;
 pub mod image;
 mod jail;
@@ -15,10 +17,12 @@ mod layers;
 pub mod lockdown;
 pub mod machine;
 pub mod place;
+pub mod processor;
 pub mod pull;
 pub mod socket;
 pub mod verify;
 
+pub use ended::Ended;
 pub use launch::{LaunchError, LaunchedWorker, Launcher, Layer, Program};
 pub use layers::Layers;
 pub use socket::{PACKET_BYTES_MAX, PACKET_FILES_MAX, Socket, SocketError};

@@ -10,13 +10,14 @@ use std::time::Duration;
 use sandbox_os::filter::{LOAD, RUN, Rule};
 use sandbox_os::pull::Span;
 use sandbox_os::verify::{self, Phase};
-use sandbox_os::{LaunchedWorker, Launcher, Program, pull};
+use sandbox_os::{Ended, LaunchedWorker, Launcher, Program, pull};
 
 /// Longest wait for anything that is expected to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The kernel's numbers for system calls end well before this.
 const CALLS: u16 = 600;
-const FORBIDDEN: &str = "killed by SIGSYS: a system call outside its filter";
+const FORBIDDEN: Ended = Ended::Signal(libc::SIGSYS);
+const KILLED: Ended = Ended::Signal(libc::SIGKILL);
 const LAUNCHER: &str = "bulkhead-launcher";
 const PROBE: &str = "probe";
 /// Where the images lie, for the run as an ordinary user, who can't build them.
@@ -100,7 +101,7 @@ fn every_call_outside(allowed: &[Rule], worker: impl Fn() -> LaunchedWorker) {
         let answer = ask(&worker, &[b'S', low, high]);
         let how = worker.kill();
         let expected = match number {
-            URETPROBE => answer.is_none() && [FORBIDDEN, "killed by signal 4"].contains(&how.as_str()),
+            URETPROBE => answer.is_none() && [FORBIDDEN, Ended::Signal(libc::SIGILL)].contains(&how),
             UPROBE => answer.is_some() || how == FORBIDDEN,
             _ => answer.is_none() && how == FORBIDDEN,
         };
@@ -236,7 +237,7 @@ fn clocks_kill_though_they_need_no_system_call() {
     for (clock, name) in [(b"T", "time-stamp counter"), (b"V", "vDSO")] {
         for mut worker in [in_load(&launcher), in_run(&launcher)] {
             assert_eq!(ask(&worker, clock), None, "the {name} was read");
-            assert!(["killed by SIGSEGV", FORBIDDEN].contains(&worker.kill().as_str()));
+            assert!([Ended::Signal(libc::SIGSEGV), FORBIDDEN].contains(&worker.kill()));
         }
     }
 }
@@ -299,7 +300,7 @@ fn two_hundred_launches_leave_nothing_behind() {
     let (descriptors, before) = (descriptor_count(), children());
     for _ in 0..200 {
         let mut worker = in_load(&launcher);
-        assert_eq!(worker.kill(), "killed by SIGKILL");
+        assert_eq!(worker.kill(), KILLED);
     }
     assert_eq!(descriptor_count(), descriptors);
     let left: Vec<_> = children().difference(&before).cloned().collect();
@@ -392,7 +393,7 @@ fn a_node_that_was_started_with_sigchld_ignored_reaps_its_workers_all_the_same()
     // SAFETY: no handler is involved; starting the launcher has to undo it.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     let launcher = launcher();
-    assert_eq!(in_load(&launcher).kill(), "killed by SIGKILL");
+    assert_eq!(in_load(&launcher).kill(), KILLED);
 }
 
 fn limit_of_descriptors() -> (u64, u64) {
