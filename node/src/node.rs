@@ -20,7 +20,7 @@ use rollout::{
     ShadowOptions,
 };
 use rustix::process::{Pid, Signal};
-use sandbox_host::{LiveWorker, SandboxStatus, Sandboxed};
+use sandbox_host::{Confinement, LiveWorker, SandboxStatus, Sandboxed};
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
@@ -103,8 +103,8 @@ pub enum NodeError {
     /// The engine refused its profile.
     #[error("could not start the engine: {0}")]
     Engine(String),
-    /// The sandbox's launcher didn't start.
-    #[error("{0}")]
+    /// No worker can be started, or confined as is required.
+    #[error("nothing can run sandboxed here: {0}. `bulkhead sandbox report` says what is missing")]
     Sandbox(BackendError),
     /// The policy file is missing or bad.
     #[error("{0}")]
@@ -225,7 +225,19 @@ impl Node {
             _ if sandboxed.is_some() => None,
             PolicySource::Fixed(Mode::InProcess) => None,
             PolicySource::Fixed(Mode::Sandboxed | Mode::Shadow) | PolicySource::File { .. } => {
-                Some(start_sandbox(&bounds)?)
+                let sandbox = start_sandbox(&bounds)?;
+                match sandbox.probe() {
+                    Ok(()) => {}
+                    // A limit that is met now is waited for later.
+                    Err(error @ BackendError::Spawn(_)) if live.load().mode() == Mode::Sandboxed => {
+                        return Err(NodeError::Sandbox(error));
+                    }
+                    Err(error) => tracing::warn!("nothing can run sandboxed here now: {error}"),
+                }
+                if let Some(reduced @ Confinement::Reduced(_)) = sandbox.status().confinement {
+                    tracing::warn!("confinement of the sandbox's workers is {reduced}");
+                }
+                Some(sandbox)
             }
         };
         let sandboxed = sandboxed.or_else(|| sandbox.clone().map(|sandbox| sandbox as Arc<dyn Backend>));
@@ -434,6 +446,12 @@ impl Node {
     pub fn layers_off(&self) -> Vec<&'static str> {
         let layers = self.sandbox().map(|status| status.layers).unwrap_or_default();
         layers.into_iter().filter(|(_, is_on)| !is_on).map(|(name, _)| name).collect()
+    }
+
+    /// What the layers that are on amount to; `None` without a worker.
+    #[must_use]
+    pub fn confinement(&self) -> Option<Confinement> {
+        self.sandbox()?.confinement
     }
 
     /// Kills a worker as the kernel or an operator might; nothing but a retry may come of it.

@@ -221,14 +221,15 @@ impl Subnet {
     }
 
     /// Counts a canister's failed round. One that lacked a resource of the node doesn't count towards
-    /// quarantine: the message waits until there is enough, and is tried ever less often.
+    /// quarantine: the message waits until there is enough, and is tried ever less often. One in which nothing was
+    /// tried, because the canister's workers had kept ending before, doesn't either: the next one that tries does.
     pub(crate) fn note_failure(&mut self, canister: Principal, error: &BackendError) -> Failure {
         let failing = self.failing.entry(canister).or_default();
         if matches!(error, BackendError::Exhausted { .. }) {
             let wait = 1_u32.checked_shl(failing.lacking).unwrap_or(u32::MAX).min(WAIT_ROUNDS_MAX);
             failing.lacking = failing.lacking.saturating_add(1);
             failing.resumes = self.state.round.saturating_add(wait.into());
-        } else {
+        } else if !matches!(error, BackendError::BackOff { .. }) {
             failing.rounds = failing.rounds.saturating_add(1);
         }
         let rounds = failing.rounds;

@@ -44,11 +44,23 @@ pub struct SandboxOptions {
     pub idle_max: Duration,
     /// How often workers are measured, and those looked for that have to go.
     pub housekeeping: Duration,
-    /// How long a worker may take over anything but running.
+    /// How long a worker may take over anything but running; and how long one that runs may be without any processor
+    /// time.
     pub step_patience: Duration,
-    /// Instructions a second that a worker has to reach: a run gets `step_patience` and the time that its
-    /// instruction limit takes at this rate.
+    /// Instructions a second that an honest worker reaches, whatever they are. What a run claims explains so much
+    /// processor time and no more: with more, it is a violation. And a run that has taken what its limit explains is
+    /// ended.
+    ///
+    /// INSTRUCTIONS_REASON
     pub instructions_per_second_min: Instructions,
+    /// Pages of 4 KiB a second that an honest worker touches for the first time, above its instructions. Each page of
+    /// its memory explains so much more processor time.
+    ///
+    /// PAGES_REASON
+    pub pages_per_second_min: u64,
+    /// Processor time of a run that no claim needs to explain: restoring memory after a trap, and what the kernel
+    /// counts for a process that others interrupt.
+    pub processor_slack: Duration,
     /// Hears of each execution.
     pub observer: Option<Observer>,
 }
@@ -64,6 +76,8 @@ impl Default for SandboxOptions {
             housekeeping: Duration::from_secs(1),
             step_patience: Duration::from_secs(10),
             instructions_per_second_min: 100_000_000,
+            pages_per_second_min: 100_000,
+            processor_slack: Duration::from_millis(250),
             observer: None,
         }
     }
@@ -94,12 +108,6 @@ impl SandboxOptions {
             query_workers: self.query_workers.max(1),
             memory_bytes_max: self.worker_memory_bytes_max.unwrap_or_else(of_machine),
         }
-    }
-
-    /// How long a run of at most `instructions` may take.
-    pub(crate) fn run_patience(&self, instructions: Instructions) -> Duration {
-        let seconds = instructions / self.instructions_per_second_min.max(1);
-        self.step_patience.saturating_add(Duration::from_secs(seconds))
     }
 }
 

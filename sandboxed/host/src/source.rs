@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use execution::BackendError;
 use execution::memory::limit;
@@ -14,7 +15,9 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{self, NotConfined, Phase};
-use sandbox_os::{LaunchError, LaunchedWorker, Launcher, Program, Socket, SocketError, machine};
+use sandbox_os::{
+    Ended, LaunchError, LaunchedWorker, Launcher, Program, Socket, SocketError, machine, processor,
+};
 
 use crate::status::lock;
 
@@ -51,8 +54,13 @@ pub trait WorkerProcess: Send + fmt::Debug {
     fn pull(&self, from: &[Span], into: Vec<&mut [u8]>) -> Result<(), PullError>;
     /// Makes it run on a core. Where that isn't permitted it only runs slower.
     fn place(&self, core: usize);
+    /// Time that it has had on processors; `None` where that can't be told.
+    fn processor_time(&self) -> Option<Duration>;
+    /// Puts it behind others that want its core, or back among them. Whether that was done: what isn't permitted, or
+    /// not now, is left out.
+    fn stand_behind(&self, behind: bool) -> bool;
     /// Ends and reaps it; says how it ended, which may have been before.
-    fn kill(&mut self) -> String;
+    fn kill(&mut self) -> Ended;
 }
 
 /// Workers from the launcher process, which is started again when it dies.
@@ -127,7 +135,15 @@ impl WorkerProcess for LaunchedWorker {
         }
     }
 
-    fn kill(&mut self) -> String {
+    fn processor_time(&self) -> Option<Duration> {
+        processor::time(self.pid).ok()
+    }
+
+    fn stand_behind(&self, behind: bool) -> bool {
+        processor::behind(self.pid, behind).is_ok()
+    }
+
+    fn kill(&mut self) -> Ended {
         LaunchedWorker::kill(self)
     }
 }
