@@ -32,6 +32,8 @@ use crate::{
 const TRIES: u32 = 3;
 /// The same where a resource of the node is lacking: a backend gives back what it can spare after the first.
 const TRIES_LACKING: u32 = 2;
+/// The same where a worker has met its deadline: it has held the round up for long enough.
+const TRIES_LATE: u32 = 1;
 /// What a message counts in a round's budget besides its instructions; not charged.
 pub(crate) const MESSAGE_OVERHEAD: Instructions = 500_000;
 /// `DIDL`, no types, no values: the empty Candid reply.
@@ -207,7 +209,12 @@ impl Tries {
         }
         self.failed += 1;
         let lacking = matches!(error, BackendError::Exhausted { .. });
-        if self.failed >= if lacking { TRIES_LACKING } else { TRIES } {
+        let tries = match error {
+            BackendError::Exhausted { .. } => TRIES_LACKING,
+            BackendError::Deadline { .. } => TRIES_LATE,
+            _ => TRIES,
+        };
+        if self.failed >= tries {
             return Err(error);
         }
         let relieved = lacking && backend.relieve(&error);

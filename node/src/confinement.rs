@@ -27,13 +27,15 @@ pub fn report(as_json: bool) -> Result<(), CommandError> {
 
 /// The last line: what it comes to, and what to do.
 fn conclusion(report: &Report) -> String {
-    let names = |need| report.missing(need).map(|layer| layer.name).collect::<Vec<_>>().join(", no ");
+    let names = |need| report.missing(need).map(|layer| layer.name).collect::<Vec<_>>().join(", ");
     match report.verdict() {
         Verdict::Full => "full: every layer that is required or wanted is on".into(),
-        Verdict::Reduced => format!("reduced: no {}{}", names(Need::Wanted), advice(report, Need::Wanted)),
+        Verdict::Reduced => {
+            format!("reduced, off here: {}{}", names(Need::Wanted), advice(report, Need::Wanted))
+        }
         Verdict::Refused => match &report.refused {
             Some(why) => format!("refused: {why}"),
-            None => format!("refused: no {}{}", names(Need::Required), advice(report, Need::Required)),
+            None => format!("refused, off here: {}{}", names(Need::Required), advice(report, Need::Required)),
         },
     }
 }
@@ -119,7 +121,7 @@ mod tests {
             layer("net namespace", Need::Wanted, false, "allow namespaces"),
             layer("mseal", Need::Opportunistic, false, "Linux 6.10"),
         ]);
-        let reduced = "reduced: no pid namespace, no net namespace. To do: allow namespaces";
+        let reduced = "reduced, off here: pid namespace, net namespace. To do: allow namespaces";
         assert_eq!(conclusion(&found), reduced);
         assert!(as_text(&found).ends_with(&format!("\n{reduced}\n")));
         assert_eq!(as_value(&found)["verdict"], "reduced");

@@ -66,6 +66,20 @@ fn a_message_waits_for_a_resource_of_the_node_however_long_that_takes() {
     assert_eq!(bench.subnet.status(&id), IngressStatus::Replied(Arc::from(*b"ok")));
 }
 
+#[test]
+fn a_message_whose_worker_met_its_deadline_is_tried_again_in_the_next_round_and_not_before() {
+    let mut bench = Bench::new();
+    let a = bench.canister("");
+    *bench.script.failing.lock().unwrap() = Some((1, a, || BackendError::Deadline { milliseconds: 9 }));
+    let program = bench.program([Op::Reply(b"ok".to_vec())]);
+    let id = bench.submit(a, "run", &program.to_be_bytes()).unwrap();
+    let report = bench.round();
+    assert_eq!((report.failures.len(), report.failures[0].rounds), (1, 1));
+    assert_eq!(bench.subnet.status(&id), IngressStatus::Received);
+    assert!(bench.round().failures.is_empty());
+    assert_eq!(bench.subnet.status(&id), IngressStatus::Replied(Arc::from(*b"ok")));
+}
+
 fn back_off() -> BackendError {
     BackendError::BackOff { failures: 4, milliseconds: 9, last: "signal 9".into() }
 }

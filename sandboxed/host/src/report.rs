@@ -109,8 +109,10 @@ impl Report {
 
 /// How long a worker may take over any step of this.
 const PATIENCE: Duration = Duration::from_secs(10);
-const SIGSEGV: Ended = Ended::Signal(11);
 const SIGSYS: Ended = Ended::Signal(31);
+/// How a worker ends by a fault outside of guest code: the engine's handler, which isn't in charge of it, asks for the
+/// default action, and that call is in no list.
+const FAULT: &[Ended] = &[Ended::Signal(11), SIGSYS];
 
 /// An attempt that proves a layer.
 struct Probe {
@@ -162,7 +164,7 @@ const PROBES: [Probe; 8] = [
         need: Need::Wanted,
         attempt: Attempt::TimeStampCounter,
         deed: "rdtsc",
-        ends: &[SIGSEGV],
+        ends: FAULT,
         refusal: false,
     },
     Probe {
@@ -170,7 +172,7 @@ const PROBES: [Probe; 8] = [
         need: Need::Wanted,
         attempt: Attempt::Clock,
         deed: "reading the time",
-        ends: &[SIGSEGV, SIGSYS],
+        ends: FAULT,
         refusal: false,
     },
     Probe {
@@ -178,7 +180,7 @@ const PROBES: [Probe; 8] = [
         need: Need::Opportunistic,
         attempt: Attempt::Cpuid,
         deed: "cpuid",
-        ends: &[SIGSEGV],
+        ends: FAULT,
         refusal: false,
     },
     Probe {

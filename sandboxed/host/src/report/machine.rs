@@ -87,7 +87,7 @@ fn vulnerable() -> Vec<String> {
         .filter_map(|entry| {
             let entry = entry.ok()?;
             let state = fs::read_to_string(entry.path()).ok()?;
-            state.starts_with("Vulnerable").then(|| entry.file_name().to_string_lossy().into_owned())
+            state.contains("Vulnerable").then(|| entry.file_name().to_string_lossy().into_owned())
         })
         .collect();
     names.sort_unstable();
