@@ -15,7 +15,8 @@ use crate::image;
 /// [`CommandError::Reduced`] where a layer is off that is wanted, [`CommandError::Reported`] where one is off that is
 /// required.
 pub fn report(as_json: bool) -> Result<(), CommandError> {
-    let report = Report::examine(image::LAUNCHER, image::WORKER);
+    let launchers = image::launchers().map_err(|error| CommandError::Failed(format!("refused: {error}")))?;
+    let report = Report::examine(&launchers);
     let text = if as_json { format!("{:#}\n", as_value(&report)) } else { as_text(&report) };
     io::stdout().write_all(text.as_bytes()).map_err(|error| CommandError::output(&error))?;
     match report.verdict() {

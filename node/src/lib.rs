@@ -8,6 +8,7 @@ pub mod confinement;
 pub mod demo;
 pub mod drun;
 pub mod image;
+pub mod key;
 pub mod log;
 pub mod management;
 pub mod node;

@@ -65,6 +65,10 @@ pub struct SandboxOptions {
     /// Processor time of a run that no claim needs to explain: restoring memory after a trap, and what the kernel
     /// counts for a process that others interrupt.
     pub processor_slack: Duration,
+    /// Whether each worker gets a copy of its program in memory of its own. Shared pages let one worker tell by its
+    /// caches what another one executes (Flush+Reload); a copy costs the program's size in memory and about 1 ms a
+    /// launch.
+    pub private_images: bool,
     /// Hears of each execution.
     pub observer: Option<Observer>,
 }
@@ -82,6 +86,7 @@ impl Default for SandboxOptions {
             instructions_per_second_min: 1_600_000,
             pages_per_second_min: 200_000,
             processor_slack: Duration::from_millis(250),
+            private_images: false,
             observer: None,
         }
     }
@@ -112,6 +117,14 @@ impl SandboxOptions {
             query_workers: self.query_workers.max(1),
             memory_bytes_max: self.worker_memory_bytes_max.unwrap_or_else(of_machine),
         }
+    }
+
+    /// What all workers together may take before the kernel ends one of them, bytes: seven eighths of what this process
+    /// may use, so that no canister is ended that could have had its memory. `worker_memory_bytes_max` is kept by
+    /// ending idle workers, long before.
+    pub(crate) fn group_bytes_max(&self) -> u64 {
+        let of_machine = machine::memory_bytes().map_or(u64::MAX, |bytes| bytes / 8 * 7);
+        of_machine.max(self.bounds().memory_bytes_max)
     }
 }
 

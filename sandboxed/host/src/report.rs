@@ -5,6 +5,7 @@
 mod machine;
 mod process;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use execution::BackendError;
@@ -12,9 +13,11 @@ use sandbox_os::Ended;
 use sandbox_protocol::Attempt;
 
 use crate::fault::Result;
+use crate::launchers::Launchers;
+use crate::options::SandboxOptions;
 use crate::source::LauncherSource;
+use crate::status::Registry;
 use crate::worker::{Attempted, Worker};
-use crate::{options::SandboxOptions, status::Registry};
 
 pub use machine::Fact;
 
@@ -79,11 +82,11 @@ pub enum Verdict {
 }
 
 impl Report {
-    /// Examines workers of these images, as the node launches them.
+    /// Examines workers as `launchers` start them.
     #[must_use]
-    pub fn examine(launcher: &'static [u8], worker: &'static [u8]) -> Self {
+    pub fn examine(launchers: &Arc<Launchers>) -> Self {
         let machine = machine::facts();
-        match LauncherSource::start(launcher, worker).map_err(Into::into).and_then(|source| layers(&source)) {
+        match layers(launchers) {
             Ok(layers) => Self { layers, machine, refused: None },
             Err(fault) => Self { layers: Vec::new(), machine, refused: Some(fault.error.to_string()) },
         }
@@ -194,9 +197,12 @@ const PROBES: [Probe; 8] = [
 ];
 
 /// Launches workers and finds their layers.
-fn layers(source: &LauncherSource) -> Result<Vec<Layer>> {
-    let registry = std::sync::Arc::new(Registry::new(SandboxOptions::default().bounds()));
-    let launch = || Worker::launch(source, &registry, PATIENCE);
+fn layers(launchers: &Arc<Launchers>) -> Result<Vec<Layer>> {
+    let options = SandboxOptions::default();
+    let registry = Arc::new(Registry::new(options.bounds()));
+    let source =
+        LauncherSource::new(Arc::clone(launchers), options.group_bytes_max(), options.private_images);
+    let launch = || Worker::launch(&source, &registry, PATIENCE);
     let worker = launch()?;
     let mut layers = process::layers(worker.process().pid(), &worker.process().layers())
         .map_err(|error| BackendError::Spawn(format!("a worker can't be looked at: {error}")))?;

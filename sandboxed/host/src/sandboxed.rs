@@ -8,6 +8,7 @@ use execution::{Backend, BackendError, Execution, Invocation, Outcome, Snapshot}
 
 use crate::fault::{Kind, Result, violation};
 use crate::housekeeping::Housekeeping;
+use crate::launchers::Launchers;
 use crate::options::{Phases, SandboxOptions};
 use crate::pace::Pace;
 use crate::paused::Paused;
@@ -31,16 +32,16 @@ pub struct Sandboxed {
 }
 
 impl Sandboxed {
-    /// Starts the launcher from its image, and workers ahead from theirs.
+    /// With workers from `launchers`, some of them ahead.
     ///
     /// # Errors
-    /// [`BackendError::Spawn`] or [`BackendError::Exhausted`] when the launcher can't be started.
+    /// [`BackendError::Exhausted`] when no thread can be started.
     pub fn start(
-        launcher_image: &'static [u8],
-        worker_image: &'static [u8],
+        launchers: Arc<Launchers>,
         options: SandboxOptions,
     ) -> std::result::Result<Self, BackendError> {
-        Self::with_source(Box::new(LauncherSource::start(launcher_image, worker_image)?), options)
+        let source = LauncherSource::new(launchers, options.group_bytes_max(), options.private_images);
+        Self::with_source(Box::new(source), options)
     }
 
     /// The same with workers from another source.

@@ -37,8 +37,23 @@ fn obey(order: &[u8], socket: &Socket, locks: &Locks) {
     match *order {
         // The RUN lock.
         [b'R'] => {
-            locks.run();
+            locks.run(&[]);
             answer(socket, &[1]);
+        }
+        // Another protection for the page of its own code that this is on: the answer is the kernel's error.
+        [b'X', protection] => {
+            let page = (obey as *const ()).addr() & !4095;
+            // SAFETY: a page of this program's code; as readable as it was.
+            let done =
+                unsafe { libc::syscall(libc::SYS_mprotect, page, 4096, libc::c_int::from(protection)) };
+            let error =
+                if done == 0 { 0 } else { std::io::Error::last_os_error().raw_os_error().unwrap_or(-1) };
+            answer(socket, &[error as u8]);
+        }
+        // LOAD once more instead of RUN: as many filters, but not the same.
+        [b'L'] => {
+            locks.load();
+            answer(socket, &[10]);
         }
         // A page of the heap, filled with one byte: where is it?
         [b'P', fill] => {
@@ -54,6 +69,16 @@ fn obey(order: &[u8], socket: &Socket, locks: &Locks) {
                 black_box((block, small));
             }
             answer(socket, &[2]);
+        }
+        // So many MiB of fresh memory, all of it written.
+        [b'F', mebibytes] => {
+            black_box(vec![1_u8; usize::from(mebibytes) << 20]);
+            answer(socket, &[8]);
+        }
+        // The same, kept.
+        [b'K', mebibytes] => {
+            black_box(vec![1_u8; usize::from(mebibytes) << 20].leak());
+            answer(socket, &[9]);
         }
         // A system call by number, all arguments zero.
         [b'S', low, high] => {

@@ -72,13 +72,13 @@ pub fn attempt(attempt: Attempt, locks: &Locks) -> Outlived {
             }
         }
         Attempt::OutsideRun => {
-            locks.run();
+            locks.run(&[]);
             // SAFETY: an empty range at an address of no use: nothing is unmapped where the call is let through.
             unsafe { libc::munmap(std::ptr::without_provenance_mut(PAGE), 0) }
         }
         Attempt::ExecuteInRun => {
             let page = map(READ_WRITE);
-            locks.run();
+            locks.run(&[]);
             // SAFETY: the page that was just mapped.
             unsafe { libc::mprotect(page, PAGE, READ_EXECUTE) }
         }

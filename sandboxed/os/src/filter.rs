@@ -167,6 +167,7 @@ pub const LOAD: &[Rule] = &[
         &[is(0, CODE), is(2, libc::AT_EMPTY_PATH as u64)],
         "size of the code file",
     ),
+    rule("mseal", libc::SYS_mseal, &[is(2, 0)], "code never moves, changes or goes after this"),
     rule("sigaltstack", libc::SYS_sigaltstack, &[], "stack for trap signals"),
     rule("rt_sigreturn", libc::SYS_rt_sigreturn, &[], "return from trap signals"),
     rule(
@@ -220,6 +221,16 @@ impl Program {
     #[must_use]
     pub fn run() -> Self {
         Self::build(RUN, SeccompAction::KillProcess, SeccompAction::Allow)
+    }
+
+    /// All that are in force in RUN, in the order in which they were installed.
+    pub(crate) fn all() -> [Self; 3] {
+        [Self::setup(), Self::load(), Self::run()]
+    }
+
+    /// Its instructions.
+    pub(crate) fn instructions(&self) -> &[seccompiler::sock_filter] {
+        &self.0
     }
 
     fn build(rules: &[Rule], otherwise: SeccompAction, listed: SeccompAction) -> Self {

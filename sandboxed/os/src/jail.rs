@@ -102,25 +102,46 @@ pub(crate) enum Step {
     Descriptors,
     Filter,
     Exec,
+    Image,
 }
 
 impl Step {
-    pub(crate) fn describe(number: u8) -> &'static str {
-        const ALL: [(Step, &str); 12] = [
-            (Step::Clone, "clone (limit: processes or namespaces)"),
-            (Step::UserMap, "user namespace map"),
-            (Step::Parent, "parent-death signal"),
-            (Step::Groups, "control groups"),
-            (Step::Session, "session"),
-            (Step::Root, "empty root"),
-            (Step::Limits, "resource limits"),
-            (Step::Capabilities, "dropping capabilities"),
-            (Step::User, "user id"),
-            (Step::Descriptors, "descriptors"),
-            (Step::Filter, "SETUP filter"),
-            (Step::Exec, "exec of the worker image"),
-        ];
-        ALL.iter().find(|(step, _)| *step as u8 == number).map_or("unknown step", |(_, text)| text)
+    const ALL: [Self; 13] = [
+        Self::Clone,
+        Self::UserMap,
+        Self::Parent,
+        Self::Groups,
+        Self::Session,
+        Self::Root,
+        Self::Limits,
+        Self::Capabilities,
+        Self::User,
+        Self::Descriptors,
+        Self::Filter,
+        Self::Exec,
+        Self::Image,
+    ];
+
+    pub(crate) fn numbered(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|step| *step as u8 == number)
+    }
+
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::Clone => "clone (limit: processes or namespaces)",
+            Self::UserMap => "user namespace map",
+            Self::Parent => "parent-death signal",
+            Self::Groups => "control groups",
+            Self::Session => "session",
+            Self::Root => "empty root",
+            Self::Limits => "resource limits",
+            Self::Capabilities => "dropping capabilities",
+            Self::User => "user id",
+            Self::Descriptors => "descriptors",
+            Self::Filter => "SETUP filter",
+            Self::Exec => "exec of the worker image",
+            Self::Image => "copy of the image",
+        }
     }
 }
 
@@ -191,27 +212,12 @@ fn outcome(status: &OwnedFd) -> Result<Layers, Failed> {
     match report[..length] {
         [0, low, high] => Ok(Layers::from_bits(u16::from_le_bytes([low, high]))),
         [0, _, _, step, errno] | [step, errno] => Err(Failed::at(
-            ALL_STEPS.into_iter().find(|known| *known as u8 == step).unwrap_or(Step::Exec),
+            Step::numbered(step).unwrap_or(Step::Exec),
             Errno::from_raw_os_error(errno.into()),
         )),
         _ => Err(Failed::at(Step::Exec, Errno::CHILD)),
     }
 }
-
-const ALL_STEPS: [Step; 12] = [
-    Step::Clone,
-    Step::UserMap,
-    Step::Parent,
-    Step::Groups,
-    Step::Session,
-    Step::Root,
-    Step::Limits,
-    Step::Capabilities,
-    Step::User,
-    Step::Descriptors,
-    Step::Filter,
-    Step::Exec,
-];
 
 /// Whether the kernel lets us make this namespace: a child is made with it and ends at once.
 pub(crate) fn can_make(flags: libc::c_int, user: User) -> bool {
@@ -229,7 +235,7 @@ pub(crate) fn can_make(flags: libc::c_int, user: User) -> bool {
 }
 
 /// clone3(2) as fork: `None` in the child.
-fn clone(flags: libc::c_int) -> Result<Option<(i32, OwnedFd)>, Errno> {
+pub(crate) fn clone(flags: libc::c_int) -> Result<Option<(i32, OwnedFd)>, Errno> {
     let mut pidfd: libc::c_int = -1;
     // SAFETY: an all-zero clone_args is valid: no stack, no TLS, no set_tid.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -299,6 +305,8 @@ fn prepare(order: &Order<'_>, go: &OwnedFd, status: &OwnedFd) -> Result<(), Fail
     }
     if order.has(Layers::MOUNT) {
         empty_root()?;
+    } else if order.has(Layers::CHROOT) {
+        removed_root()?;
     }
     if order.has(Layers::LIMITS) {
         limits(order.program)?;
@@ -406,6 +414,22 @@ fn empty_root() -> Result<(), Failed> {
             ),
         )
     }
+}
+
+/// A root that has been removed: empty, and nothing can be made in it (rmdir(2)). Root in a container that may make no
+/// mount namespace usually may still call chroot(2).
+fn removed_root() -> Result<(), Failed> {
+    let errno = |errno| Failed::at(Step::Root, errno);
+    let name = format!("/tmp/bulkhead-root-{}", rustix::process::getpid());
+    let searchable = rustix::fs::Mode::from_raw_mode(0o555);
+    rustix::fs::mkdir(&name, searchable).map_err(errno)?;
+    let entered = rustix::process::chdir(&name).and_then(|()| {
+        // Against the umask.
+        rustix::fs::chmod(".", searchable)?;
+        rustix::fs::rmdir(&name)?;
+        rustix::process::chroot(".")
+    });
+    entered.map_err(errno)
 }
 
 fn limits(program: Program) -> Result<(), Failed> {

@@ -1,11 +1,12 @@
 //! The launcher: a small process, started before the node holds anything, that starts workers.
 //!
-//! The protocol has one request, of one byte: which of the launcher's programs to start. The images, the user ids and
-//! the layers are the launcher's own. The reply is a fixed record and two descriptors.
+//! A request is one byte and what it calls for: start one of the launcher's programs, make a successor, or look which
+//! filters a process has. The images, the user ids and the layers are the launcher's own. A reply is a fixed record and
+//! at most two descriptors.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -14,7 +15,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::Layers;
+use crate::cgroup::Group;
 use crate::ended::Ended;
+use crate::filter;
 use crate::jail::{self, NAMESPACES, Order, User};
 use crate::socket::{Socket, SocketError};
 
@@ -27,6 +30,13 @@ const USERS: u32 = 1 << 27;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// First byte of the packet that brings the images.
 const IMAGES: u8 = 0;
+/// Request for a launcher that takes this one's place when it dies. 1 and 2 are [`Program`]s.
+const SUCCEED: u8 = 3;
+/// Request to look whether a process has the filters of a worker in RUN; its id follows.
+const FILTERS: u8 = 4;
+/// Beside a program: from a copy of its image.
+const PRIVATE: u8 = 0x80;
+const REQUEST_BYTES_MAX: usize = 5;
 const REPLY_BYTES: usize = 12;
 /// Step that failed or 0, errno, layers in force; process id; user id.
 type Reply = [u8; REPLY_BYTES];
@@ -103,9 +113,17 @@ pub struct LaunchedWorker {
     pub layers: Vec<Layer>,
     pidfd: OwnedFd,
     ended: Option<Ended>,
+    // After the process is gone: a group that has one can't be removed.
+    group: Option<Group>,
 }
 
 impl LaunchedWorker {
+    /// Its control group, if it has one.
+    #[must_use]
+    pub fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
+    }
+
     /// Kills the process and waits for it, so that its id can't be reused while we hold it.
     /// Returns how it ended, which may have been before this call.
     pub fn kill(&mut self) -> Ended {
@@ -139,7 +157,8 @@ impl Drop for LaunchedWorker {
 #[derive(Debug)]
 pub struct Launcher {
     socket: Mutex<Socket>,
-    child: Child,
+    pid: u32,
+    pidfd: OwnedFd,
 }
 
 impl Launcher {
@@ -156,40 +175,58 @@ impl Launcher {
         let images = images.map_err(LaunchError::Launcher)?;
         let images: Vec<_> = images.iter().map(AsFd::as_fd).collect();
         let (ours, theirs) = Socket::pair().map_err(LaunchError::Gone)?;
-        let child = spawn_from_lasting_thread(launcher, theirs).map_err(LaunchError::Launcher)?;
+        let (pid, pidfd) = on_lasting_thread(move || spawn(&launcher, theirs))
+            .and_then(|spawned| spawned)
+            .map_err(LaunchError::Launcher)?;
         ours.send_with_files(&[IMAGES], &images).map_err(LaunchError::Gone)?;
-        Ok(Self { socket: Mutex::new(ours), child })
+        Ok(Self { socket: Mutex::new(ours), pid, pidfd })
     }
 
     /// The launcher's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
-    /// Starts one process of `program`.
+    /// Has the launcher make another one like itself. The node may have given up the rights that it started this one
+    /// with, so it keeps one in reserve.
     ///
     /// # Errors
-    /// [`LaunchError::Step`] with the step that failed, [`LaunchError::Gone`] when the launcher died.
-    pub fn launch(&self, program: Program) -> Result<LaunchedWorker, LaunchError> {
+    /// [`LaunchError::Step`], [`LaunchError::Gone`].
+    pub fn successor(&self) -> Result<Self, LaunchError> {
+        let reply = self.ask(&[SUCCEED], &[])?;
+        let (pid, [pidfd, end]) = (reply.word(4), reply.started()?);
+        Ok(Self { socket: Mutex::new(Socket::from(end)), pid, pidfd })
+    }
+
+    /// Whether the last three filters of process `pid` are, instruction by instruction, those of a worker in RUN.
+    ///
+    /// # Errors
+    /// The kernel's. It tells filters to root alone (CAP_SYS_ADMIN), and to nobody who is filtered itself.
+    pub fn has_filters_of_run(&self, pid: i32) -> Result<bool, LaunchError> {
+        let mut request = [FILTERS; REQUEST_BYTES_MAX];
+        request[1..].copy_from_slice(&pid.to_le_bytes());
+        Ok(self.ask(&request, &[])?.word(4) == 1)
+    }
+
+    fn ask(&self, request: &[u8], files: &[BorrowedFd<'_>]) -> Result<Answer, LaunchError> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        socket.send(&[program as u8], PATIENCE).map_err(LaunchError::Gone)?;
+        socket.send_with_files(request, files).map_err(LaunchError::Gone)?;
         socket.set_receive_patience(PATIENCE).map_err(LaunchError::Gone)?;
         let mut reply = [0u8; REPLY_BYTES];
         let received = socket.receive_with_files(&mut reply);
-        let word = |at: usize| u32::from_le_bytes([reply[at], reply[at + 1], reply[at + 2], reply[at + 3]]);
+        let answer = Answer { reply, files: Vec::new() };
         if let Err(SocketError::Os(Errno::MFILE)) = received {
-            // The worker that they belong to would be nobody's. It is our child: until it is reaped, its number
+            // The process that they belong to would be nobody's. It is our child: until it is reaped, its number
             // is not another's.
-            if let Some(pid) = Pid::from_raw(word(4) as i32) {
+            if let Some(pid) = Pid::from_raw(answer.word(4) as i32) {
                 let _ = rustix::process::kill_process(pid, Signal::KILL);
                 let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
             }
-            let step = "receiving a worker's descriptors (limit: RLIMIT_NOFILE)";
+            let step = "receiving a process's descriptors (limit: RLIMIT_NOFILE)";
             return Err(LaunchError::Step { step, source: Errno::MFILE.into() });
         }
         let (length, files) = received.map_err(LaunchError::Gone)?;
-        let malformed = || LaunchError::Gone(SocketError::TooLong(REPLY_BYTES));
         if length != REPLY_BYTES {
             return Err(malformed());
         }
@@ -202,26 +239,73 @@ impl Launcher {
                 return Err(LaunchError::NoSeparateUser);
             }
             let source = std::io::Error::from_raw_os_error(reply[1].into());
-            return Err(LaunchError::Step { step: jail::Step::describe(reply[0]), source });
+            let step = jail::Step::numbered(reply[0]).map_or("unknown step", jail::Step::describe);
+            return Err(LaunchError::Step { step, source });
         }
-        let Ok([pidfd, end]) = <[OwnedFd; 2]>::try_from(files) else { return Err(malformed()) };
+        Ok(Answer { files, ..answer })
+    }
+
+    /// Starts one process of `program`, in `group` if there is one. With a private image it shares no page of its code
+    /// with another process.
+    ///
+    /// # Errors
+    /// [`LaunchError::Step`] with the step that failed, [`LaunchError::Gone`] when the launcher died.
+    pub fn launch(
+        &self,
+        program: Program,
+        private_image: bool,
+        group: Option<Group>,
+    ) -> Result<LaunchedWorker, LaunchError> {
+        let step = jail::Step::Groups.describe();
+        let entries = group.as_ref().map_or(Ok(Vec::new()), Group::entries);
+        let entries = entries.map_err(|source| LaunchError::Step { step, source })?;
+        let entries: Vec<_> = entries.iter().map(AsFd::as_fd).collect();
+        let private = if private_image { PRIVATE } else { 0 };
+        let reply = self.ask(&[program as u8 | private], &entries)?;
+        let (pid, uid) = (reply.word(4), reply.word(8));
+        let in_force = Layers::from_bits(u16::from_le_bytes([reply.reply[2], reply.reply[3]]));
+        let [pidfd, end] = reply.started()?;
         let socket = Socket::from(end);
         socket.refuse_files();
-        let in_force = Layers::from_bits(u16::from_le_bytes([reply[2], reply[3]]));
         let layer = |name, layer| Layer { name, on: in_force.contains(layer) };
         let mut layers: Vec<Layer> =
             NAMESPACES.iter().map(|namespace| layer(namespace.name, namespace.layer)).collect();
+        if in_force.contains(Layers::CHROOT) {
+            layers.push(layer("empty root by chroot", Layers::CHROOT));
+        }
         layers.push(layer("landlock", Layers::LANDLOCK));
-        layers.push(Layer { name: "user id of its own", on: word(8) != rustix::process::geteuid().as_raw() });
-        Ok(LaunchedWorker { pid: word(4) as i32, uid: word(8), socket, layers, pidfd, ended: None })
+        layers.push(Layer { name: "control group", on: group.is_some() });
+        layers.push(Layer { name: "user id of its own", on: uid != rustix::process::geteuid().as_raw() });
+        Ok(LaunchedWorker { pid: pid as i32, uid, socket, layers, pidfd, ended: None, group })
     }
 }
 
 impl Drop for Launcher {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&self.pidfd);
     }
+}
+
+/// A reply, and what came with it.
+struct Answer {
+    reply: Reply,
+    files: Vec<OwnedFd>,
+}
+
+impl Answer {
+    fn word(&self, at: usize) -> u32 {
+        let [.., a, b, c, d] = self.reply[..at + 4] else { return 0 };
+        u32::from_le_bytes([a, b, c, d])
+    }
+
+    /// A process that was started: what it is killed by, and the node's end of its socket.
+    fn started(self) -> Result<[OwnedFd; 2], LaunchError> {
+        <[OwnedFd; 2]>::try_from(self.files).map_err(|_| malformed())
+    }
+}
+
+fn malformed() -> LaunchError {
+    LaunchError::Gone(SocketError::TooLong(REPLY_BYTES))
 }
 
 /// Takes back an ignored SIGCHLD, which exec hands on: with it the kernel reaps children by itself (wait(2)), and
@@ -238,52 +322,59 @@ fn reap_ourselves() {
     }
 }
 
-/// Spawns from a thread that lives as long as this process: the kernel sends the parent-death signal of the
-/// launcher and of its workers (siblings of it, by CLONE_PARENT) when the *thread* that is their parent ends.
-fn spawn_from_lasting_thread(program: OwnedFd, control: Socket) -> io::Result<Child> {
-    type Order = (OwnedFd, Socket, mpsc::SyncSender<io::Result<Child>>);
-    static ORDERS: OnceLock<Option<mpsc::Sender<Order>>> = OnceLock::new();
-    let orders = ORDERS.get_or_init(|| {
-        let (sender, orders) = mpsc::channel::<Order>();
+/// Runs something on the thread that all launchers and workers are children of, which lives as long as this process: the
+/// kernel sends their parent-death signal when the *thread* that is their parent ends.
+pub(crate) fn on_lasting_thread<T: Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    type Job = Box<dyn FnOnce() + Send>;
+    static JOBS: OnceLock<Option<mpsc::Sender<Job>>> = OnceLock::new();
+    let jobs = JOBS.get_or_init(|| {
+        let (sender, jobs) = mpsc::channel::<Job>();
         let parent = thread::Builder::new().name("workers-parent".into()).spawn(move || {
             // The sender is static, so this never ends.
-            for (program, control, made) in orders {
-                let _ = made.send(spawn(&program, control));
-            }
+            jobs.into_iter().for_each(|job| job());
         });
         parent.ok().map(|_| sender)
     });
     let gone = || io::Error::other("no thread could be started for it (limit: processes)");
-    let (made, child) = mpsc::sync_channel(1);
-    orders.as_ref().ok_or_else(gone)?.send((program, control, made)).map_err(|_| gone())?;
-    child.recv().map_err(|_| gone())?
+    let (done, result) = mpsc::sync_channel(1);
+    let job: Job = Box::new(move || {
+        let _nobody_waits = done.send(job());
+    });
+    jobs.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
+    result.recv().map_err(|_| gone())
 }
 
-fn spawn(program: &OwnedFd, control: Socket) -> io::Result<Child> {
-    Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+fn spawn(program: &OwnedFd, control: Socket) -> io::Result<(u32, OwnedFd)> {
+    let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(control)))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn()
+        .spawn()?;
+    // Nobody reaps it before its handle is there, so the number is its own.
+    let pid = child.id();
+    let number = Pid::from_raw(pid as i32).ok_or(Errno::SRCH)?;
+    Ok((pid, rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty())?))
 }
 
 const NO_SEPARATE_USER: u8 = 255;
 
-/// The launcher's life: take the images, then start a program for each request until the node closes. Each gets those of
+/// The launcher's life: take the images, then do what is asked until the node closes. Each process gets those of
 /// `layers` that this machine allows; the product's launcher asks for [`Layers::ALL`].
 ///
 /// # Errors
 /// When the socket on standard input isn't what [`Launcher::start`] gives.
 pub fn serve(layers: Layers) -> Result<(), SocketError> {
-    // SAFETY: prctl with constant arguments. The node's death must not leave a launcher behind.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
-    // Its own session: Ctrl-C in the node's terminal is the node's business.
-    let _ = rustix::process::setsid();
-    let node = Socket::from(std::io::stdin().as_fd().try_clone_to_owned().map_err(|_| SocketError::Closed)?);
-    let mut packet = [0u8; 1];
-    let (_, images) = node.receive_with_files(&mut packet)?;
+    end_with_the_node();
+    if layers.contains(Layers::CAPABILITIES) {
+        crate::privileges::keep_for_launching().map_err(SocketError::Os)?;
+    }
+    let mut node =
+        Socket::from(std::io::stdin().as_fd().try_clone_to_owned().map_err(|_| SocketError::Closed)?);
+    let (_, images) = node.receive_with_files(&mut [0])?;
     let root = rustix::process::geteuid().is_root();
     let user = |count: u32| match (layers.contains(Layers::USER), root) {
         (false, _) => User::Same,
@@ -291,33 +382,101 @@ pub fn serve(layers: Layers) -> Result<(), SocketError> {
         (true, false) => User::Namespaced,
     };
     let separate = jail::can_make(0, user(0));
-    let layers = NAMESPACES
+    let wanted = layers;
+    let mut layers = NAMESPACES
         .iter()
-        .filter(|namespace| layers.contains(namespace.layer) && !jail::can_make(namespace.flag, user(0)))
-        .fold(layers, |layers, impossible| layers.without(impossible.layer));
+        .filter(|namespace| wanted.contains(namespace.layer) && !jail::can_make(namespace.flag, user(0)))
+        .fold(wanted, |layers, impossible| layers.without(impossible.layer));
+    if wanted.contains(Layers::MOUNT) && !layers.contains(Layers::MOUNT) {
+        layers = layers | Layers::CHROOT;
+    }
     let mut count = random();
+    let mut packet = [0u8; REQUEST_BYTES_MAX];
     loop {
-        let length = match node.receive_blocking(&mut packet) {
-            Ok(length) => length,
+        let (length, files) = match node.receive_with_files(&mut packet) {
+            Ok(received) => received,
             Err(SocketError::Closed) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let Some(program) = Program::ALL.into_iter().find(|program| packet[..length] == [*program as u8])
-        else {
-            return Ok(());
+        let started = match packet[..length] {
+            [SUCCEED] => match succeed()? {
+                Succession::Successor(socket) => {
+                    // Another number to start from than its elder's.
+                    (node, count) = (socket, random());
+                    continue;
+                }
+                Succession::Elder(started) => started,
+            },
+            [FILTERS, ref pid @ ..] if pid.len() == 4 => {
+                let pid = i32::from_le_bytes([pid[0], pid[1], pid[2], pid[3]]);
+                let mut reply = record(0, 0);
+                match crate::inspect::last_filters_are(pid, &filter::Program::all()) {
+                    Ok(found) => reply[4] = found.into(),
+                    Err(errno) => reply = failed(jail::Step::Filter, errno),
+                }
+                node.send(&reply, PATIENCE)?;
+                continue;
+            }
+            [program] => {
+                let private = program & PRIVATE != 0;
+                let Some(program) = Program::ALL.into_iter().find(|known| *known as u8 == program & !PRIVATE)
+                else {
+                    return Ok(());
+                };
+                if !separate {
+                    node.send(&record(NO_SEPARATE_USER, 0), PATIENCE)?;
+                    continue;
+                }
+                count = count.wrapping_add(1);
+                let image = images.get(usize::from(program as u8 - 1));
+                match image.filter(|_| private).map(|image| crate::image::copy(image.as_fd())) {
+                    None => launch(program, image, user(count), layers, &files),
+                    Some(Ok(copy)) => launch(program, Some(&copy), user(count), layers, &files),
+                    Some(Err(errno)) => Err((failed(jail::Step::Image, errno), None)),
+                }
+            }
+            _ => return Ok(()),
         };
-        if !separate {
-            node.send(&record(NO_SEPARATE_USER, 0), PATIENCE)?;
-            continue;
-        }
-        let image = images.get(usize::from(program as u8 - 1));
-        match launch(program, image, user(count), layers) {
+        match started {
             Ok((reply, pidfd, end)) => node.send_with_files(&reply, &[pidfd.as_fd(), end.as_fd()])?,
             Err((reply, Some(child))) => node.send_with_files(&reply, &[child.as_fd()])?,
             Err((reply, None)) => node.send(&reply, PATIENCE)?,
         }
-        count = count.wrapping_add(1);
     }
+}
+
+/// A process that was started, or why none was, with the one that failed.
+type Launched = Result<(Reply, OwnedFd, Socket), (Reply, Option<OwnedFd>)>;
+
+enum Succession {
+    /// This process is the new launcher, and serves this socket.
+    Successor(Socket),
+    Elder(Launched),
+}
+
+/// Makes another launcher, as a sibling: the node is its parent too.
+fn succeed() -> Result<Succession, SocketError> {
+    let (node_end, launcher_end) = Socket::pair()?;
+    Ok(match jail::clone(libc::CLONE_PARENT) {
+        Ok(None) => {
+            drop(node_end);
+            end_with_the_node();
+            Succession::Successor(launcher_end)
+        }
+        Ok(Some((pid, pidfd))) => {
+            let mut reply = record(0, 0);
+            reply[4..8].copy_from_slice(&pid.to_le_bytes());
+            Succession::Elder(Ok((reply, pidfd, node_end)))
+        }
+        Err(errno) => Succession::Elder(Err((failed(jail::Step::Clone, errno), None))),
+    })
+}
+
+/// The node's death must not leave a launcher behind; and Ctrl-C in the node's terminal is the node's business.
+fn end_with_the_node() {
+    // SAFETY: prctl with constant arguments.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+    let _ = rustix::process::setsid();
 }
 
 /// A number to start from; zero if the kernel has none to give.
@@ -334,18 +493,22 @@ fn record(step: u8, errno: u8) -> Reply {
     record
 }
 
+fn failed(step: jail::Step, errno: Errno) -> Reply {
+    record(step as u8, errno.raw_os_error() as u8)
+}
+
 fn launch(
     program: Program,
     image: Option<&OwnedFd>,
     user: User,
     layers: Layers,
-) -> Result<(Reply, OwnedFd, Socket), (Reply, Option<OwnedFd>)> {
-    let image = image.ok_or((record(jail::Step::Exec as u8, libc::ENOENT as u8), None))?;
+    groups: &[OwnedFd],
+) -> Launched {
+    let image = image.ok_or((failed(jail::Step::Exec, Errno::NOENT), None))?;
     let (node_end, worker_end) =
-        Socket::pair().map_err(|_| (record(jail::Step::Descriptors as u8, libc::EMFILE as u8), None))?;
-    let order = Order { program, image: image.as_fd(), socket: &worker_end, user, layers, groups: &[] };
-    let started = jail::start(&order)
-        .map_err(|failed| (record(failed.step as u8, failed.errno.raw_os_error() as u8), failed.child))?;
+        Socket::pair().map_err(|_| (failed(jail::Step::Descriptors, Errno::MFILE), None))?;
+    let order = Order { program, image: image.as_fd(), socket: &worker_end, user, layers, groups };
+    let started = jail::start(&order).map_err(|cause| (failed(cause.step, cause.errno), cause.child))?;
     let uid = match user {
         User::Own(id) => id,
         User::Namespaced | User::Same => rustix::process::geteuid().as_raw(),

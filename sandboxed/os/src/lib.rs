@@ -8,17 +8,21 @@
 //! -> code and memory -> `lockdown` again (RUN filter) -> `verify` again -> messages.
 
 pub mod attempt;
+pub mod cgroup;
 mod ended;
 pub mod filter;
 pub mod image;
+mod inspect;
 mod jail;
 pub mod launch;
 mod layers;
 pub mod lockdown;
 pub mod machine;
 pub mod place;
+pub mod privileges;
 pub mod processor;
 pub mod pull;
+pub mod secret;
 pub mod socket;
 pub mod verify;
 

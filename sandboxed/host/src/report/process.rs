@@ -167,14 +167,6 @@ fn opportunistic(worker: &Process, status: &str, found: &mut Found<'_>) {
     let refused = passes_no_files();
     let text = format!("sending one: {}", if refused { "refused" } else { "dropped on receipt" });
     found("no descriptors to the node (SO_PASSRIGHTS)", need, refused, text, "Linux 6.16");
-    // `sl` among the flags of a mapping, e.g. `VmFlags: rd ex mr mw me sl`.
-    let maps = worker.file("smaps").unwrap_or_default();
-    let sealed = maps
-        .lines()
-        .filter(|line| line.starts_with("VmFlags:"))
-        .any(|line| line.split(' ').any(|f| f == "sl"));
-    let text = if sealed { "a mapping is sealed" } else { "no mapping is sealed in LOAD" };
-    found("immovable code (mseal)", need, sealed, text.into(), "Linux 6.10");
     let store = field(status, "Speculation_Store_Bypass").to_owned();
     let on = store == "not vulnerable" || store.contains("mitigated");
     found("speculative store bypass off (SSBD)", need, on, store, "current microcode");

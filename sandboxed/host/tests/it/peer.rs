@@ -219,6 +219,10 @@ impl WorkerProcess for PeerProcess {
         Ok(())
     }
 
+    fn limit_memory(&self, _: u64) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn place(&self, _core: usize) {}
 
     fn processor_time(&self) -> Option<Duration> {
