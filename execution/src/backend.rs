@@ -146,6 +146,19 @@ pub enum BackendError {
         /// What was asked for and what there was.
         detail: String,
     },
+    /// Workers of this canister kept ending, and none is started for a while: whoever asks is told at once, and may
+    /// ask again later.
+    #[error(
+        "{failures} sandbox workers of this canister ended in a row (the last: {last}); the next is started in {milliseconds} ms at the earliest"
+    )]
+    BackOff {
+        /// Workers in a row.
+        failures: u32,
+        /// How long none will be started.
+        milliseconds: u64,
+        /// What ended the last one.
+        last: String,
+    },
     /// The engine failed in a way that no guest can cause.
     #[error("engine failure: {0}")]
     Engine(String),

@@ -32,6 +32,8 @@ use crate::{
 const TRIES: u32 = 3;
 /// The same where a resource of the node is lacking: a backend gives back what it can spare after the first.
 const TRIES_LACKING: u32 = 2;
+/// The same where a worker has met its deadline: it has held the round up for long enough.
+const TRIES_LATE: u32 = 1;
 /// What a message counts in a round's budget besides its instructions; not charged.
 pub(crate) const MESSAGE_OVERHEAD: Instructions = 500_000;
 /// `DIDL`, no types, no values: the empty Candid reply.
@@ -162,11 +164,11 @@ pub(crate) fn retried<T>(
     backend: &dyn Backend,
     mut attempt: impl FnMut() -> Result<T, BackendError>,
 ) -> Result<T, BackendError> {
-    let mut tries = Tries(0);
+    let mut tries = Tries::default();
     loop {
         match attempt() {
-            Err(error) if tries.again(backend, &error) => {}
-            result => return result,
+            Err(error) => tries.again(backend, error)?,
+            Ok(done) => return Ok(done),
         }
     }
 }
@@ -189,19 +191,36 @@ impl Drop for InHand {
 }
 
 /// Attempts that have failed.
-struct Tries(u32);
+#[derive(Default)]
+struct Tries {
+    failed: u32,
+    last: Option<BackendError>,
+}
 
 impl Tries {
-    /// Whether there is another attempt after one that failed with `error`.
-    fn again(&mut self, backend: &dyn Backend, error: &BackendError) -> bool {
-        self.0 += 1;
-        let lacking = matches!(error, BackendError::Exhausted { .. });
-        if self.0 >= if lacking { TRIES_LACKING } else { TRIES } {
-            return false;
+    /// Allows another attempt after one that failed with `error`.
+    ///
+    /// # Errors
+    /// There is none: what the message failed with. Where no worker was to be had any more, that is what ended the
+    /// last one.
+    fn again(&mut self, backend: &dyn Backend, error: BackendError) -> Result<(), BackendError> {
+        if matches!(error, BackendError::BackOff { .. }) {
+            return Err(self.last.take().unwrap_or(error));
         }
-        let relieved = lacking && backend.relieve(error);
-        tracing::debug!(%error, tries = self.0, relieved, "backend failed, trying again");
-        true
+        self.failed += 1;
+        let lacking = matches!(error, BackendError::Exhausted { .. });
+        let tries = match error {
+            BackendError::Exhausted { .. } => TRIES_LACKING,
+            BackendError::Deadline { .. } => TRIES_LATE,
+            _ => TRIES,
+        };
+        if self.failed >= tries {
+            return Err(error);
+        }
+        let relieved = lacking && backend.relieve(&error);
+        tracing::debug!(%error, tries = self.failed, relieved, "backend failed, trying again");
+        self.last = Some(error);
+        Ok(())
     }
 }
 
@@ -238,13 +257,14 @@ impl Staged {
         snapshot: &Snapshot,
         invocation: &Invocation,
     ) -> Result<Checked, BackendError> {
-        let mut tries = Tries(0);
+        let mut tries = Tries::default();
         let before = self.slices;
         loop {
             match self.attempt(snapshot, invocation).await {
-                Err(error) if tries.again(&*self.env.backend, &error) => self.slices = before,
-                result => return result,
+                Err(error) => tries.again(&*self.env.backend, error)?,
+                Ok(checked) => return Ok(checked),
             }
+            self.slices = before;
         }
     }
 

@@ -47,13 +47,14 @@ impl Failing {
     }
 
     /// Counts a failure in `round`. One that lacked a resource of the node doesn't count towards quarantine: what waits
-    /// for it waits until there is enough, and is tried ever less often.
+    /// for it waits until there is enough, and is tried ever less often. One in which nothing was tried, because the
+    /// canister's workers had kept ending before, doesn't either: the next one that tries does.
     fn note(&mut self, error: &BackendError, round: u64) {
         if matches!(error, BackendError::Exhausted { .. }) {
             let wait = 1_u32.checked_shl(self.lacking).unwrap_or(u32::MAX).min(WAIT_ROUNDS_MAX);
             self.lacking = self.lacking.saturating_add(1);
             self.resumes = round.saturating_add(wait.into());
-        } else {
+        } else if !matches!(error, BackendError::BackOff { .. }) {
             self.rounds = self.rounds.saturating_add(1);
         }
     }

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::{demo, drun, policy, record, replay, version};
+use crate::{confinement, demo, drun, policy, record, replay, version};
 
 /// Runs Internet Computer canisters in the node's process or in a sandbox process each, with equal results.
 #[derive(Debug, Parser)]
@@ -34,8 +34,10 @@ Examples:
   bulkhead replay traffic.log --mode in-process --against sandboxed
   bulkhead config check prod.toml
   bulkhead explain --config prod.toml --subnet io67a --node cp7d4
+  bulkhead sandbox report
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 undecided (replay: the log or the node can't say).";
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 undecided (replay: the log or the node can't say) or
+reduced (sandbox report).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -112,6 +114,9 @@ Examples:
   bulkhead explain --config prod.toml --subnet io67a --node cp7d4
   bulkhead explain --config prod.toml --subnet io67a --node cp7d4 --json")]
     Explain(ExplainArgs),
+    /// Work with the sandbox
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
     /// Print the version of this program and of what it carries
     #[command(after_help = "Example:\n  bulkhead version --json")]
     Version {
@@ -125,9 +130,33 @@ impl Command {
     fn runs_canisters(&self) -> bool {
         match self {
             Self::Demo(_) | Self::Drun(_) | Self::Record(_) | Self::Replay(_) => true,
+            // It runs none, and looks at workers with the rights that a node has.
+            Self::Sandbox(_) => true,
             Self::Config(_) | Self::Explain(_) | Self::Version { .. } => false,
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+enum SandboxCommand {
+    /// Say what confines the sandbox's processes on this machine, and how that was seen
+    #[command(after_help = "\
+Launches workers as the node does, looks at one from outside, and has others do what they must not be
+able to do. Prints each layer of confinement: whether it is required, wanted or taken where there is
+one, whether it is on, and what showed that; then what of the machine matters beside them. The last
+line says what it comes to, and what to do. Run it as the user and in the place that the node runs in.
+
+Exit codes: 0 full (at most layers are off that are taken where there is one); 3 reduced: a layer is
+off that is wanted; 1 refused: one is off that is required, and nothing would run sandboxed.
+
+Examples:
+  bulkhead sandbox report
+  bulkhead sandbox report --json")]
+    Report {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -225,6 +254,9 @@ pub enum CommandError {
     /// Already said on standard output: only the exit code is left.
     #[error("failed")]
     Reported,
+    /// Already said on standard output: the sandbox is not all that it should be.
+    #[error("reduced")]
+    Reduced,
     /// Neither ok nor failed can be said. The text says why, on standard error.
     #[error("{0}")]
     Undecided(String),
@@ -276,6 +308,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let _ = writeln!(io::stderr(), "undecided: {why}");
             ExitCode::from(3)
         }
+        Err(CommandError::Reduced) => ExitCode::from(3),
         Err(CommandError::OutputClosed | CommandError::Reported) => ExitCode::FAILURE,
     }
 }
@@ -305,6 +338,7 @@ fn dispatch(command: Command) -> Result<(), CommandError> {
         Command::Explain(arguments) => {
             policy::explain(&arguments.config, &arguments.subnet, &arguments.node, arguments.json)
         }
+        Command::Sandbox(SandboxCommand::Report { json }) => confinement::report(json),
         Command::Version { json } => version::print(json),
     }
 }

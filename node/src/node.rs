@@ -20,7 +20,7 @@ use rollout::{
     ShadowOptions,
 };
 use rustix::process::{Pid, Signal};
-use sandbox_host::{Launchers, LiveWorker, SandboxStatus, Sandboxed, SandboxedCompiler};
+use sandbox_host::{Confinement, Launchers, LiveWorker, SandboxStatus, Sandboxed, SandboxedCompiler};
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
@@ -104,8 +104,8 @@ pub enum NodeError {
     /// The engine refused its profile.
     #[error("could not start the engine: {0}")]
     Engine(String),
-    /// The sandbox's launcher didn't start.
-    #[error("{0}")]
+    /// No worker can be started, or confined as is required.
+    #[error("nothing can run sandboxed here: {0}. `bulkhead sandbox report` says what is missing")]
     Sandbox(BackendError),
     /// The policy file is missing or bad.
     #[error("{0}")]
@@ -237,6 +237,19 @@ impl Node {
             }
         };
         let sandbox = launchers.clone().map(|launchers| start_sandbox(launchers, &bounds)).transpose()?;
+        if let Some(sandbox) = &sandbox {
+            match sandbox.probe() {
+                Ok(()) => {}
+                // A limit that is met now is waited for later.
+                Err(error @ BackendError::Spawn(_)) if live.load().mode() == Mode::Sandboxed => {
+                    return Err(NodeError::Sandbox(error));
+                }
+                Err(error) => tracing::warn!("nothing can run sandboxed here now: {error}"),
+            }
+            if let Some(reduced @ Confinement::Reduced(_)) = sandbox.status().confinement {
+                tracing::warn!("confinement of the sandbox's workers is {reduced}");
+            }
+        }
         let sandboxed = sandboxed.or_else(|| sandbox.clone().map(|sandbox| sandbox as Arc<dyn Backend>));
         let config = options.preset.config().signed_by(SecretSigner::development()?);
         // With a sandbox, no module is compiled in this process, whoever else would.
@@ -431,6 +444,12 @@ impl Node {
     pub fn layers_off(&self) -> Vec<&'static str> {
         let layers = self.sandbox().map(|status| status.layers).unwrap_or_default();
         layers.into_iter().filter(|(_, is_on)| !is_on).map(|(name, _)| name).collect()
+    }
+
+    /// What the layers that are on amount to; `None` without a worker.
+    #[must_use]
+    pub fn confinement(&self) -> Option<Confinement> {
+        self.sandbox()?.confinement
     }
 
     /// Kills a worker as the kernel or an operator might; nothing but a retry may come of it.

@@ -32,11 +32,9 @@ impl Canister {
         let segments = interface.data.iter().map(|segment| (segment.offset, segment.bytes.as_slice()));
         let heap =
             Memory::with_segments(&arena, interface.heap_pages_min, segments).map_err(|e| e.to_string())?;
-        let mut id = index.to_be_bytes().to_vec();
-        id.extend([1, 1]);
         Ok(Self {
             snapshot: Snapshot {
-                canister: Principal::from_slice(&id),
+                canister: Self::id(index),
                 globals: interface.globals.clone().into(),
                 module: Arc::clone(&module),
                 arena,
@@ -47,6 +45,13 @@ impl Canister {
             no_arg: Arc::from([]),
             next_id: 0,
         })
+    }
+
+    /// The id of the canister made with `index`.
+    pub(crate) fn id(index: u64) -> Principal {
+        let mut id = index.to_be_bytes().to_vec();
+        id.extend([1, 1]);
+        Principal::from_slice(&id)
     }
 
     /// As [`Canister::new`], from WebAssembly text.
@@ -80,6 +85,16 @@ impl Canister {
             None => return Err(format!("a benchmark message failed: {:?}", outcome.ending)),
         }
         Ok(outcome)
+    }
+
+    /// Runs a query on the state as it is.
+    pub(crate) fn query(&mut self, backend: &dyn Backend, entry: EntryPoint) -> Result<Outcome, String> {
+        let invocation = self.invocation(entry);
+        let outcome = backend.query(&self.snapshot, &invocation, None).map_err(|e| e.to_string())?;
+        match &outcome.effects {
+            Some(_) => Ok(outcome),
+            None => Err(format!("a benchmark query failed: {:?}", outcome.ending)),
+        }
     }
 
     fn commit(&mut self, effects: &Effects) {

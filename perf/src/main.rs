@@ -8,6 +8,7 @@
 
 mod benchmarks;
 mod canister;
+mod hostile;
 mod kernel;
 mod modules;
 mod peer;
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
     // Peers are this same program, started with one word.
     if std::env::args_os().nth(1).is_some_and(|word| word == peer::ROLE) {
         return peer::serve();
+    }
+    if std::env::args_os().nth(1).is_some_and(|word| word == hostile::ROLE) {
+        return hostile::serve();
     }
     let arguments = Arguments::parse();
     match report::run(arguments.only.as_deref(), arguments.json.as_deref()) {

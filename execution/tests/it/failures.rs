@@ -1,7 +1,7 @@
 //! What fails around the guest: nothing is committed, the message runs again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use execution::{
     BackendError, Compiler, IngressStatus, InvalidModule, Module, SchedulerOptions, Subnet, state_root,
@@ -66,6 +66,61 @@ fn a_message_waits_for_a_resource_of_the_node_however_long_that_takes() {
         bench.round();
     }
     assert_eq!(bench.subnet.status(&id), IngressStatus::Replied(Arc::from(*b"ok")));
+}
+
+#[test]
+fn a_message_whose_worker_met_its_deadline_is_tried_again_in_the_next_round_and_not_before() {
+    let mut bench = Bench::new();
+    let a = bench.canister("");
+    *bench.script.failing.lock().unwrap() = Some((1, a, || BackendError::Deadline { milliseconds: 9 }));
+    let program = bench.program([Op::Reply(b"ok".to_vec())]);
+    let id = bench.submit(a, "run", &program.to_be_bytes()).unwrap();
+    let report = bench.round();
+    assert_eq!((report.failures.len(), report.failures[0].rounds), (1, 1));
+    assert_eq!(bench.subnet.status(&id), IngressStatus::Received);
+    assert!(bench.round().failures.is_empty());
+    assert_eq!(bench.subnet.status(&id), IngressStatus::Replied(Arc::from(*b"ok")));
+}
+
+fn back_off() -> BackendError {
+    BackendError::BackOff { failures: 4, milliseconds: 9, last: "signal 9".into() }
+}
+
+#[test]
+fn a_round_that_tried_nothing_because_of_back_off_does_not_count_towards_quarantine() {
+    let mut bench = Bench::new();
+    let a = bench.canister("");
+    // One try in each round: it would be refused again.
+    *bench.script.failing.lock().unwrap() = Some((10, a, back_off));
+    let program = bench.program([Op::Reply(b"ok".to_vec())]);
+    let id = bench.submit(a, "run", &program.to_be_bytes()).unwrap();
+    for _ in 0..10 {
+        let report = bench.round();
+        assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
+        assert_eq!(report.failures[0].rounds, 0);
+        assert!(!bench.subnet.is_quarantined(&a));
+    }
+    bench.round();
+    assert_eq!(bench.subnet.status(&id), IngressStatus::Replied(Arc::from(*b"ok")));
+}
+
+#[test]
+fn a_round_whose_second_try_was_refused_counts_for_what_ended_the_first() {
+    fn killed_then_refused() -> BackendError {
+        static TRIES: AtomicU32 = AtomicU32::new(0);
+        if TRIES.fetch_add(1, Ordering::SeqCst) % 2 == 0 { killed() } else { back_off() }
+    }
+    let mut bench = Bench::new();
+    let a = bench.canister("");
+    *bench.script.failing.lock().unwrap() = Some((6, a, killed_then_refused));
+    let program = bench.program([Op::Reply(b"ok".to_vec())]);
+    bench.submit(a, "run", &program.to_be_bytes()).unwrap();
+    for rounds in 1..=3 {
+        let report = bench.round();
+        assert_eq!(report.failures[0].rounds, rounds);
+        assert_eq!(report.failures[0].error, "the sandbox worker died: signal 9");
+    }
+    assert!(bench.subnet.is_quarantined(&a));
 }
 
 #[test]

@@ -207,7 +207,7 @@ fn finish(
         write_hlog(path, &node.recorder().rotate())
             .map_err(|error| format!("could not write {}: {error}", path.display()))?;
     }
-    let layers_off = node.layers_off();
+    let (confinement, layers_off) = (node.confinement(), node.layers_off());
     let recorded = node.finish_recording().map_err(cannot_record)?.unwrap_or_default();
     let twin = node.twin(Mode::InProcess).map_err(|error| error.to_string())?;
     // Its sandbox ends before the comparison takes the cores.
@@ -228,6 +228,7 @@ fn finish(
         executions,
         shadow,
         records: switches.into_records(),
+        confinement,
         layers_off,
         worst_gap: load.worst_gap(),
         state_root,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rollout::ShadowCounts;
+use sandbox_host::Confinement;
 use serde_json::json;
 
 use super::switch::Records;
@@ -90,6 +91,7 @@ pub(super) struct Summary {
     pub(super) shadow: ShadowCounts,
     pub(super) records: Records,
     /// Layers of confinement that workers lack here.
+    pub(super) confinement: Option<Confinement>,
     pub(super) layers_off: Vec<&'static str>,
     pub(super) worst_gap: Duration,
     pub(super) state_root: [u8; 32],
@@ -186,8 +188,8 @@ impl Summary {
             answered as f64 / self.seconds.max(1e-9),
             self.recorded.rounds
         ));
-        let layers = if self.layers_off.is_empty() { "none".to_owned() } else { self.layers_off.join(", ") };
-        line(format_args!("sandbox layers off         {layers}"));
+        let confinement = self.confinement.as_ref().map_or("unknown".into(), ToString::to_string);
+        line(format_args!("sandbox confinement        {confinement}"));
         line(format_args!("state root                 {}", hex::encode(self.state_root)));
         match &self.never_switched {
             Some(NeverSwitched { state_root, difference }) => {
@@ -224,6 +226,7 @@ impl Summary {
             "answers_ns": self.answers.to_json(),
             "switches": switches,
             "workers_killed": self.records.killed.len(),
+            "sandbox_confinement": self.confinement.as_ref().map(ToString::to_string),
             "sandbox_layers_off": self.layers_off,
             "worst_gap_ms": self.worst_gap.as_secs_f64() * 1e3,
             "shadow": { "compared": self.shadow.equal + self.shadow.diverged, "diverged": self.shadow.diverged,

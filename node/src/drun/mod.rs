@@ -10,6 +10,7 @@ use std::path::Path;
 
 pub use driver::{Driver, DriverError, ROUNDS_PER_MESSAGE_MAX};
 pub use report::Report;
+use sandbox_host::Confinement;
 pub use script::{Call, Command, InstallMode, Line, SCRIPT_BYTES_MAX, Script, SyntaxError};
 
 use crate::cli::CommandError;
@@ -78,9 +79,8 @@ pub fn run(options: &DrunOptions<'_>) -> Result<(), CommandError> {
 
 /// What else there is to know: layers that are missing, and what running everything in both modes showed.
 fn write_notes(mut out: impl Write, node: &Node, mode: rollout::Mode) -> io::Result<()> {
-    let layers = node.layers_off();
-    if !layers.is_empty() {
-        writeln!(out, "sandbox: layers off here: {}", layers.join(", "))?;
+    if let Some(confinement @ Confinement::Reduced(_)) = node.confinement() {
+        writeln!(out, "warning: confinement of the sandbox is {confinement}")?;
     }
     if mode != rollout::Mode::Shadow {
         return Ok(());

@@ -3,6 +3,8 @@
 mod bulk;
 mod launch;
 mod messages;
+mod noise;
+mod pace;
 mod pull;
 mod scaling;
 mod starts;
@@ -41,6 +43,8 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark { id: "compile-cache", run: starts::compile_cache },
     Benchmark { id: "live-workers", run: workers::live },
     Benchmark { id: "idle-workers", run: workers::idle },
+    Benchmark { id: "noise", run: noise::noise },
+    Benchmark { id: "pace", run: pace::pace },
     Benchmark { id: "tracking-store", run: tracking::stores },
     Benchmark { id: "tracking-harvest", run: tracking::harvest },
     Benchmark { id: "tracking-pages", run: tracking::pages },

@@ -6,11 +6,17 @@
 use execution::check::{returns_memory, stable_pages_accessible};
 use execution::memory::{PAGE_BYTES, WASM_PAGE_BYTES};
 use execution::outcome::LogLine;
-use execution::{BackendError, Effects, Ending, Instructions, Invocation, Outcome, Snapshot};
+use execution::{Effects, Ending, Instructions, Invocation, Outcome, Snapshot};
 use sandbox_protocol::{Finished, Malformed, ToNode, heap_pages, stable_pages};
 
-use crate::worker::{unexpected, violation};
+use crate::fault::{Kind, Result, violation};
+use crate::pace::Work;
+use crate::worker::unexpected;
 
+/// What a written page costs of instructions at least (`canister-execution.md` section 3.3): one of the heap of a
+/// 32-bit and of a 64-bit memory, and one of stable memory.
+const PAGE_INSTRUCTIONS: [u64; 2] = [1_000, 4_000];
+const STABLE_PAGE_INSTRUCTIONS: u64 = 1_000;
 const PAGES_PER_WASM_PAGE: u64 = WASM_PAGE_BYTES / PAGE_BYTES as u64;
 
 /// What a run may claim at most.
@@ -31,6 +37,8 @@ pub(crate) struct Bounds {
     stable: (u64, u64),
     /// Stable pages of 4 KiB that the run may touch.
     stable_accessible: u64,
+    /// Instructions that a written heap page costs.
+    page_instructions: u64,
 }
 
 impl Bounds {
@@ -50,7 +58,43 @@ impl Bounds {
             heap: (heap, heap_max.max(heap)),
             stable: (stable, (limits.stable_bytes / WASM_PAGE_BYTES).max(stable)),
             stable_accessible: stable_pages_accessible(&invocation.entry, limits),
+            page_instructions: PAGE_INSTRUCTIONS[usize::from(interface.memory64)],
         }
+    }
+
+    /// What a slice may do at most, in which `synced` pages are brought up to date.
+    pub(crate) fn work(&self, synced: u64) -> Work {
+        // A slice may begin with what the one before took too much, which is less than another.
+        let instructions = self.slice.saturating_mul(2).min(self.instructions_max);
+        Work { instructions, pages: self.pages(self.heap.1, self.stable.1, synced), bytes: 0 }
+    }
+
+    /// What `answer` says was done in its slice; `self` are the bounds that were in force in it.
+    pub(crate) fn claimed(&self, answer: &Answered, synced: u64) -> Work {
+        let (total, heap, stable) = match answer {
+            Answered::Finished(claims) => {
+                (claims.outcome.instructions, claims.heap_pages, claims.stable_pages)
+            }
+            // How far its memory has grown isn't said.
+            Answered::Paused(total) => (*total, self.heap.1, self.stable.1),
+        };
+        let instructions = total.saturating_sub(self.used);
+        Work { instructions, pages: self.pages(heap, stable, synced), bytes: 0 }
+    }
+
+    /// Pages of memories of so many 64 KiB pages that a run may touch.
+    fn pages(&self, heap: u64, stable: u64, synced: u64) -> u64 {
+        let pages = |wasm_pages: u64| wasm_pages.saturating_mul(PAGES_PER_WASM_PAGE);
+        let stable = pages(stable).min(self.stable_accessible);
+        pages(heap).saturating_add(stable).saturating_add(synced)
+    }
+
+    /// Instructions that a run has used at least which wrote so many pages.
+    fn instructions_min(&self, heap_pages: u64, stable_pages: u64) -> Instructions {
+        let heap = heap_pages.saturating_mul(self.page_instructions);
+        let stable = stable_pages.saturating_mul(STABLE_PAGE_INSTRUCTIONS);
+        // A run that came to its limit is charged that and no more.
+        heap.saturating_add(stable).min(self.instructions_max)
     }
 
     /// For what follows a pause at `used` instructions.
@@ -89,17 +133,17 @@ pub(crate) struct Claims {
 }
 
 /// Takes the reply to `Execute` or `Resume`.
-pub(crate) fn answered(reply: ToNode<'_>, bounds: &Bounds) -> Result<Answered, BackendError> {
+pub(crate) fn answered(reply: ToNode<'_>, bounds: &Bounds) -> Result<Answered> {
     match reply {
         ToNode::Finished(finished) => match Claims::checked(*finished, bounds) {
             Ok(claims) => Ok(Answered::Finished(Box::new(claims))),
-            Err(Malformed(claim)) => Err(violation(claim)),
+            Err(Malformed(claim)) => Err(violation(Kind::Claim, claim)),
         },
         ToNode::Paused { instructions } => {
             // Where a run pauses follows from counts, so a worker can neither put it off nor pause for ever.
             let over = instructions.checked_sub(bounds.due).filter(|over| *over > 0);
             if over.is_none_or(|over| over >= bounds.slice) || instructions > bounds.instructions_max {
-                return Err(violation("paused where no slice ends"));
+                return Err(violation(Kind::Claim, "paused where no slice ends"));
             }
             Ok(Answered::Paused(instructions))
         }
@@ -108,7 +152,7 @@ pub(crate) fn answered(reply: ToNode<'_>, bounds: &Bounds) -> Result<Answered, B
 }
 
 impl Claims {
-    fn checked(finished: Finished<'_>, bounds: &Bounds) -> Result<Self, Malformed> {
+    fn checked(finished: Finished<'_>, bounds: &Bounds) -> std::result::Result<Self, Malformed> {
         let ending = Ending::from(finished.end);
         let effects = finished.effects.map(Effects::try_from).transpose()?;
         if (ending == Ending::Returned) != effects.is_some() {
@@ -129,7 +173,7 @@ impl Claims {
             return Err(Malformed("written pages of a run that keeps none"));
         }
         let end = |wasm_pages: u64| wasm_pages.saturating_mul(PAGES_PER_WASM_PAGE);
-        Ok(Self {
+        let claims = Self {
             heap: heap_pages(&finished.heap.0, end(finished.heap_pages), finished.heap_pages_dirty)?,
             stable: stable_pages(
                 &finished.stable.0,
@@ -147,6 +191,11 @@ impl Claims {
                 logs: finished.logs.0.iter().map(|line| LogLine { text: line.0.to_vec() }).collect(),
                 effects,
             },
-        })
+        };
+        let cost = bounds.instructions_min(finished.heap_pages_dirty, finished.stable_pages_dirty);
+        if finished.instructions < cost {
+            return Err(Malformed("fewer instructions than its written pages cost"));
+        }
+        Ok(claims)
     }
 }

@@ -10,21 +10,29 @@
 //! - `worker`: the token, its deadline, and the phases BEGIN, LOAD, RUN;
 //! - `resident`: a worker with a canister in it, and the diff that brings it up to date;
 //! - `claims`: what a reply says, checked against what it may say;
+//! - [`report`]: what confines a worker on this machine, and how that was seen;
 //! - `table`, `pool`: which workers there are, eviction, workers launched ahead;
+//! - `pace`: how slow an honest worker can be, and so how long one may take;
+//! - `back_off`: canisters whose workers keep ending;
+//! - `fault`: failures on their way out, and kinds of violations;
 //! - `housekeeping`: measures workers, and ends those that have to go;
 //! - [`Sandboxed`]: the backend;
 //! - [`SandboxedCompiler`]: modules compiled in processes of their own.
 
 #![forbid(unsafe_code)]
 
+mod back_off;
 mod claims;
 mod compiler;
 mod exchange;
+mod fault;
 mod housekeeping;
 mod launchers;
 mod options;
+mod pace;
 mod paused;
 mod pool;
+pub mod report;
 mod resident;
 mod sandboxed;
 pub mod source;
@@ -35,6 +43,7 @@ mod worker;
 pub use compiler::{CompilerOptions, SandboxedCompiler};
 pub use launchers::{Images, Launchers};
 pub use options::{Observer, Phases, SandboxOptions};
+pub use sandbox_os::Ended;
 pub use sandbox_os::machine::memory_bytes as machine_memory_bytes;
 pub use sandboxed::Sandboxed;
-pub use status::{Evictions, LiveWorker, Role, SandboxStatus};
+pub use status::{Confinement, Evictions, LiveWorker, Role, SandboxStatus, Violations};

@@ -24,13 +24,17 @@ impl PausedRun for Paused {
         let answer = resident.resume(run, slice);
         let step = answer
             .and_then(|(answer, resident, run)| {
-                resident.take(answer, run).inspect_err(|error| lease.make_room(error))
+                resident.take(answer, run).inspect_err(|fault| lease.make_room(&fault.error))
             })
             .and_then(|step| step.judged(&target, &invocation));
-        if matches!(step, Err(BackendError::Violation(_))) {
-            registry.violation();
+        lease.note(&step);
+        match step {
+            Ok(step) => Ok(end(step, &invocation, lease, &registry)),
+            Err(fault) => {
+                registry.failed(&fault);
+                Err(fault.error)
+            }
         }
-        Ok(end(step?, &invocation, lease, &registry))
     }
 
     fn abort(self: Box<Self>) {}

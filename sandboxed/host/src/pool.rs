@@ -8,6 +8,7 @@ use execution::BackendError;
 use execution::memory::limit;
 use sandbox_os::machine;
 
+use crate::fault::{self, Fault};
 use crate::source::WorkerSource;
 use crate::status::{Registry, lock};
 use crate::worker::Worker;
@@ -67,7 +68,7 @@ impl Pool {
     }
 
     /// A worker without a canister: one that is ready, or a new one.
-    pub(crate) fn take(&self) -> Result<Worker, BackendError> {
+    pub(crate) fn take(&self) -> fault::Result<Worker> {
         descriptors_left()?;
         if let Some(worker) = lock(&self.shared.state).ready.pop() {
             self.shared.changed.notify_one();
@@ -80,10 +81,17 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Puts a worker that was not used back.
+    pub(crate) fn put_back(&self, worker: Worker) {
+        lock(&self.shared.state).ready.push(worker);
+    }
+}
+
 impl Shared {
-    fn launch(&self) -> Result<Worker, BackendError> {
+    fn launch(&self) -> fault::Result<Worker> {
         let launched = Worker::launch(self.source.as_ref(), &self.registry, self.patience);
-        self.registry.launched(launched.as_ref().err().map(ToString::to_string));
+        self.registry.launched(launched.as_ref().err().map(|fault| fault.error.to_string()));
         launched
     }
 
@@ -97,7 +105,7 @@ impl Shared {
                 state = self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
             } else {
                 drop(state);
-                let launched = descriptors_left().and_then(|()| self.launch());
+                let launched = descriptors_left().map_err(Fault::from).and_then(|()| self.launch());
                 state = lock(&self.state);
                 match launched {
                     Ok(worker) => {

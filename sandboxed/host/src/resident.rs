@@ -17,8 +17,10 @@ use sandbox_protocol::{
 };
 
 use crate::claims::{Answered, Bounds, Claims, answered};
+use crate::fault::{Kind, Result, violation};
+use crate::pace::{Pace, Patience, Work};
 use crate::status::Role;
-use crate::worker::{Worker, unexpected, violation};
+use crate::worker::{Worker, unexpected};
 
 const _: () = assert!(PACKET_FILES_MAX > SEGMENTS_MAX, "code and all segments go in one packet");
 
@@ -58,7 +60,8 @@ pub(crate) struct Run {
     pub(crate) id: u64,
     pub(crate) target: Snapshot,
     pub(crate) bounds: Bounds,
-    pub(crate) patience: Duration,
+    pub(crate) pace: Pace,
+    pub(crate) patience: Patience,
 }
 
 /// How a run stands.
@@ -78,7 +81,7 @@ fn memory_bytes_max([heap, stable]: [u64; 2]) -> u64 {
 impl Step {
     /// Comes to the judgement that `commit` will come to, now that the worker can still be ended for it:
     /// the message is run again, and must not meet the same worker.
-    pub(crate) fn judged(self, target: &Snapshot, invocation: &Invocation) -> Result<Self, BackendError> {
+    pub(crate) fn judged(self, target: &Snapshot, invocation: &Invocation) -> Result<Self> {
         Ok(match self {
             Self::Finished(outcome, resident) => {
                 Self::Finished(check(invocation, target, outcome)?.into_outcome(), resident)
@@ -96,7 +99,7 @@ impl Resident {
         target: &Snapshot,
         limits: &Limits,
         patience: Duration,
-    ) -> Result<Self, BackendError> {
+    ) -> Result<Self> {
         let interface = &target.module.interface;
         let stable_pages_max = limits.stable_bytes / WASM_PAGE_BYTES;
         let load = Load {
@@ -151,9 +154,10 @@ impl Resident {
         mut self,
         target: &Snapshot,
         invocation: &Invocation,
-        patience: Duration,
-    ) -> Result<(Answered, Self, Run), BackendError> {
+        pace: Pace,
+    ) -> Result<(Answered, Self, Run)> {
         let sync = sync(target, self.heap.changes(&target.heap), self.stable.changes(&target.stable))?;
+        let synced = pages_of(&sync);
         let known = self
             .limits
             .as_ref()
@@ -162,6 +166,7 @@ impl Resident {
         let invocation_wire = sandbox_protocol::Invocation::new(invocation, limits);
         let request = ToWorker::Execute(Box::new(Execute { sync, invocation: invocation_wire }));
         let bounds = Bounds::new(target, invocation);
+        let patience = pace.run(bounds.work(synced));
         self.worker.place_here();
         let read = |reply: ToNode<'_>| answered(reply, &bounds);
         let (answer, worker) = self.worker.call(invocation.id, &request, &[], patience, read)?;
@@ -172,21 +177,45 @@ impl Resident {
             stable: Held::at(&target.stable),
             ..self
         };
-        Ok((answer, resident, Run { id: invocation.id, target: target.clone(), bounds, patience }))
+        let run = Run { id: invocation.id, target: target.clone(), bounds, pace, patience };
+        resident.in_time(&answer, &run, synced)?;
+        Ok((answer, resident, run))
     }
 
     /// Goes on with a paused run.
-    pub(crate) fn resume(mut self, run: Run, slice: u64) -> Result<(Answered, Self, Run), BackendError> {
+    pub(crate) fn resume(mut self, run: Run, slice: u64) -> Result<(Answered, Self, Run)> {
         let run = Run { bounds: run.bounds.resumed(slice), ..run };
         self.worker.place_here();
         let read = |reply: ToNode<'_>| answered(reply, &run.bounds);
         let request = ToWorker::Resume { slice };
         let (answer, worker) = self.worker.call(run.id, &request, &[], run.patience, read)?;
-        Ok((answer, Self { worker, ..self }, run))
+        let resident = Self { worker, ..self };
+        resident.in_time(&answer, &run, 0)?;
+        Ok((answer, resident, run))
+    }
+
+    /// Holds what an answer claims against the processor time that it took, if it took long.
+    fn in_time(&self, answer: &Answered, run: &Run, synced: u64) -> Result<()> {
+        let taken = self.worker.overtime();
+        if taken.is_zero() {
+            return Ok(());
+        }
+        let work = Work { bytes: self.worker.bytes(), ..run.bounds.claimed(answer, synced) };
+        let explained = run.pace.explained(work);
+        if taken <= explained {
+            return Ok(());
+        }
+        let text = format!(
+            "{} ms of processor time for {} instructions, which explain {} ms",
+            taken.as_millis(),
+            work.instructions,
+            explained.as_millis()
+        );
+        Err(violation(Kind::Time, text))
     }
 
     /// Takes an answer: copies the pages that the run wrote, and makes the outcome.
-    pub(crate) fn take(mut self, answer: Answered, run: Run) -> Result<Step, BackendError> {
+    pub(crate) fn take(mut self, answer: Answered, run: Run) -> Result<Step> {
         let claims = match answer {
             Answered::Paused(used) => {
                 let bounds = run.bounds.paused(used);
@@ -217,13 +246,13 @@ impl Resident {
 
     /// Copies the claimed pages into free slots of the arena: heap first, then stable memory. The slots go back
     /// if anything fails.
-    fn copy(mut self, claims: &Claims, run: &Run) -> Result<(StagedPages, Self), BackendError> {
+    fn copy(mut self, claims: &Claims, run: &Run) -> Result<(StagedPages, Self)> {
         let (heap, stable) = (claims.heap.len(), claims.stable.len());
         let mut staged = self.arena.stage(heap.saturating_add(stable))?;
         let bytes = |pages: u64| pages.saturating_mul(PAGE_BYTES as u64);
         let heap_end = claims.heap.last().map_or(0, |page| bytes(page.saturating_add(1)));
         if heap_end > self.verified[0] || bytes(stable as u64) > self.verified[1] {
-            return Err(violation("written pages beyond the memory that was seen"));
+            return Err(violation(Kind::Claim, "written pages beyond the memory that was seen"));
         }
         let mut from: Vec<Span> = claims
             .heap
@@ -241,11 +270,9 @@ impl Resident {
                 self = self.ask_for(false, 0..heap, &mut staged, run)?;
                 self = self.ask_for(true, heap..heap + stable, &mut staged, run)?;
             }
-            Err(error @ PullError::Unmapped) => return Err(violation(error.to_string())),
-            Err(PullError::Gone) => {
-                return Err(BackendError::WorkerDied { how: "gone before its pages were copied".into() });
-            }
-            Err(error @ PullError::Os(_)) => return Err(BackendError::Engine(error.to_string())),
+            Err(error @ PullError::Unmapped) => return Err(violation(Kind::Claim, error.to_string())),
+            Err(PullError::Gone) => return Err(self.worker.died()),
+            Err(error @ PullError::Os(_)) => return Err(BackendError::Engine(error.to_string()).into()),
         }
         Ok((staged, self))
     }
@@ -258,7 +285,7 @@ impl Resident {
         places: Range<usize>,
         staged: &mut StagedPages,
         run: &Run,
-    ) -> Result<Self, BackendError> {
+    ) -> Result<Self> {
         let mut first = 0_u32;
         let mut next = places.start;
         while next < places.end {
@@ -269,7 +296,7 @@ impl Resident {
                 ToNode::Pages(bytes) => {
                     let (pages, rest) = bytes.0.as_chunks::<PAGE_BYTES>();
                     if pages.len() != end - next || !rest.is_empty() {
-                        return Err(violation("another number of pages than were asked for"));
+                        return Err(violation(Kind::Claim, "another number of pages than were asked for"));
                     }
                     for (place, page) in (next..end).zip(pages) {
                         staged.page_mut(place).copy_from_slice(page);
@@ -288,7 +315,7 @@ impl Resident {
 }
 
 /// What brings a worker to `target`, for the wire.
-fn sync(target: &Snapshot, heap: Vec<PageUpdate>, stable: Vec<PageUpdate>) -> Result<Sync, BackendError> {
+fn sync(target: &Snapshot, heap: Vec<PageUpdate>, stable: Vec<PageUpdate>) -> Result<Sync> {
     Ok(Sync {
         heap_pages: target.heap.wasm_pages(),
         stable_pages: target.stable.wasm_pages(),
@@ -298,11 +325,17 @@ fn sync(target: &Snapshot, heap: Vec<PageUpdate>, stable: Vec<PageUpdate>) -> Re
     })
 }
 
+/// Pages that a worker has to bring up to date.
+fn pages_of(sync: &Sync) -> u64 {
+    let runs = sync.heap.0.iter().chain(&sync.stable.0).filter(|run| !run.known);
+    runs.fold(0, |pages, run| pages.saturating_add(run.count.into()))
+}
+
 /// Runs for the wire, unless the memory is too scattered for that: more than 4 million runs of pages.
-fn sendable(updates: Vec<PageUpdate>) -> Result<List<PageRun, PAGES_MAX>, BackendError> {
+fn sendable(updates: Vec<PageUpdate>) -> Result<List<PageRun, PAGES_MAX>> {
     if updates.len() > PAGES_MAX {
         let detail = format!("a memory in {} runs of pages, at most {PAGES_MAX} can be sent", updates.len());
-        return Err(BackendError::Engine(detail));
+        return Err(BackendError::Engine(detail).into());
     }
     Ok(page_runs(updates))
 }

@@ -6,16 +6,17 @@ use std::time::Instant;
 
 use execution::{Backend, BackendError, Execution, Invocation, Outcome, Snapshot};
 
+use crate::fault::{Kind, Result, violation};
 use crate::housekeeping::Housekeeping;
 use crate::launchers::Launchers;
 use crate::options::{Phases, SandboxOptions};
+use crate::pace::Pace;
 use crate::paused::Paused;
 use crate::pool::Pool;
 use crate::resident::{Resident, Step};
 use crate::source::{LauncherSource, WorkerSource};
 use crate::status::{Registry, Role, SandboxStatus};
 use crate::table::{Lease, Table};
-use crate::worker::violation;
 
 /// Runs each canister in a worker process of its own. Dropping it ends all workers.
 pub struct Sandboxed {
@@ -27,6 +28,7 @@ pub struct Sandboxed {
     registry: Arc<Registry>,
     source: Arc<dyn WorkerSource>,
     options: SandboxOptions,
+    pace: Pace,
 }
 
 impl Sandboxed {
@@ -34,7 +36,10 @@ impl Sandboxed {
     ///
     /// # Errors
     /// [`BackendError::Exhausted`] when no thread can be started.
-    pub fn start(launchers: Arc<Launchers>, options: SandboxOptions) -> Result<Self, BackendError> {
+    pub fn start(
+        launchers: Arc<Launchers>,
+        options: SandboxOptions,
+    ) -> std::result::Result<Self, BackendError> {
         let source = LauncherSource::new(launchers, options.group_bytes_max(), options.private_images);
         Self::with_source(Box::new(source), options)
     }
@@ -43,7 +48,10 @@ impl Sandboxed {
     ///
     /// # Errors
     /// [`BackendError::Exhausted`] when no thread can be started.
-    pub fn with_source(source: Box<dyn WorkerSource>, options: SandboxOptions) -> Result<Self, BackendError> {
+    pub fn with_source(
+        source: Box<dyn WorkerSource>,
+        options: SandboxOptions,
+    ) -> std::result::Result<Self, BackendError> {
         let bounds = options.bounds();
         let source: Arc<dyn WorkerSource> = source.into();
         let registry = Arc::new(Registry::new(bounds));
@@ -57,7 +65,18 @@ impl Sandboxed {
         )?;
         let pool =
             Pool::start(Arc::clone(&source), Arc::clone(&registry), options.pool, options.step_patience)?;
-        Ok(Self { _housekeeping: housekeeping, table, pool, registry, source, options })
+        let pace = Pace::new(&options);
+        Ok(Self { _housekeeping: housekeeping, table, pool, registry, source, options, pace })
+    }
+
+    /// Launches a worker, if none is ready: whether this machine and user can confine one as is required.
+    ///
+    /// # Errors
+    /// What stands against it.
+    pub fn probe(&self) -> std::result::Result<(), BackendError> {
+        let worker = self.counted(self.pool.take())?;
+        self.pool.put_back(worker);
+        Ok(())
     }
 
     /// Live workers, counts and layers.
@@ -73,23 +92,27 @@ impl Sandboxed {
         workers.iter().filter(|worker| worker.canister.is_some()).map(|worker| worker.pid).collect()
     }
 
-    fn run(&self, role: Role, target: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
+    fn run(&self, role: Role, target: &Snapshot, invocation: &Invocation) -> Result<Execution> {
         let start = Instant::now();
-        // A slice may begin with what the one before took too much, which is less than another.
-        let slices = invocation.slice.saturating_mul(2).min(invocation.instructions_max);
-        let patience = self.options.run_patience(slices);
-        let (lease, warm) = self.table.lease((target.canister, role), patience)?;
+        let (lease, warm) = self.table.lease((target.canister, role), self.options.step_patience)?;
         let warm = warm.filter(|resident| resident.can_follow(target, &invocation.limits));
         let cold = warm.is_none();
-        let resident = match warm {
-            Some(resident) => resident,
-            None => self.load(role, target, invocation)?,
+        if cold {
+            lease.may_start()?;
+        }
+        let began = |resident: Resident| {
+            let prepared = Instant::now();
+            let (answer, resident, run) = resident.execute(target, invocation, self.pace)?;
+            let answered = Instant::now();
+            let step = resident.take(answer, run).inspect_err(|fault| lease.make_room(&fault.error))?;
+            Ok((step.judged(target, invocation)?, prepared, answered))
         };
-        let prepared = Instant::now();
-        let (answer, resident, run) = resident.execute(target, invocation, patience)?;
-        let answered = Instant::now();
-        let step = resident.take(answer, run).inspect_err(|error| lease.make_room(error))?;
-        let step = step.judged(target, invocation)?;
+        let result = match warm {
+            Some(resident) => began(resident),
+            None => self.load(role, target, invocation).and_then(began),
+        };
+        lease.note(&result);
+        let (step, prepared, answered) = result?;
         let execution = end(step, invocation, lease, &self.registry);
         if let Some(observer) = &self.options.observer {
             observer(&Phases {
@@ -105,7 +128,7 @@ impl Sandboxed {
     }
 
     /// A worker with the canister in it.
-    fn load(&self, role: Role, target: &Snapshot, invocation: &Invocation) -> Result<Resident, BackendError> {
+    fn load(&self, role: Role, target: &Snapshot, invocation: &Invocation) -> Result<Resident> {
         self.table.make_room()?;
         let worker = self.pool.take()?;
         let (number, pid) = (worker.registered().number(), worker.process().pid());
@@ -115,11 +138,12 @@ impl Sandboxed {
         Ok(resident)
     }
 
-    fn counted<T>(&self, result: Result<T, BackendError>) -> Result<T, BackendError> {
-        if matches!(result, Err(BackendError::Violation(_))) {
-            self.registry.violation();
-        }
-        result
+    /// What the caller hears.
+    fn counted<T>(&self, result: Result<T>) -> std::result::Result<T, BackendError> {
+        result.map_err(|fault| {
+            self.registry.failed(&fault);
+            fault.error
+        })
     }
 }
 
@@ -146,7 +170,11 @@ pub(crate) fn end(step: Step, invocation: &Invocation, lease: Lease, registry: &
 }
 
 impl Backend for Sandboxed {
-    fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
+    fn execute(
+        &self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+    ) -> std::result::Result<Execution, BackendError> {
         self.counted(self.run(Role::Update, snapshot, invocation))
     }
 
@@ -155,11 +183,11 @@ impl Backend for Sandboxed {
         snapshot: &Snapshot,
         invocation: &Invocation,
         overlay: Option<&Snapshot>,
-    ) -> Result<Outcome, BackendError> {
+    ) -> std::result::Result<Outcome, BackendError> {
         let execution = self.run(Role::Query, overlay.unwrap_or(snapshot), invocation);
         self.counted(execution.and_then(|execution| match execution {
             Execution::Finished(outcome) => Ok(outcome),
-            Execution::Paused(_) => Err(violation("paused a query")),
+            Execution::Paused(_) => Err(violation(Kind::Claim, "paused a query")),
         }))
     }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use execution::BackendError;
 use execution::memory::limit;
@@ -15,7 +16,7 @@ use rustix::process::Pid;
 use sandbox_os::cgroup::{Group, Groups};
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{self, NotConfined, Phase};
-use sandbox_os::{LaunchError, LaunchedWorker, Program, Socket, SocketError, machine};
+use sandbox_os::{Ended, LaunchError, LaunchedWorker, Program, Socket, SocketError, machine, processor};
 use sandbox_protocol::COMPILER_MEMORY_BYTES_MAX;
 
 use crate::launchers::Launchers;
@@ -58,8 +59,13 @@ pub trait WorkerProcess: Send + fmt::Debug {
     fn pull(&self, from: &[Span], into: Vec<&mut [u8]>) -> Result<(), PullError>;
     /// Makes it run on a core. Where that isn't permitted it only runs slower.
     fn place(&self, core: usize);
+    /// Time that it has had on processors; `None` where that can't be told.
+    fn processor_time(&self) -> Option<Duration>;
+    /// Puts it behind others that want its core, or back among them. Whether that was done: what isn't permitted, or
+    /// not now, is left out.
+    fn stand_behind(&self, behind: bool) -> bool;
     /// Ends and reaps it; says how it ended, which may have been before.
-    fn kill(&mut self) -> String;
+    fn kill(&mut self) -> Ended;
 }
 
 /// Memory that a worker may take before it has a canister: its program, and what its start-up touches.
@@ -176,7 +182,15 @@ impl WorkerProcess for Confined {
         }
     }
 
-    fn kill(&mut self) -> String {
+    fn processor_time(&self) -> Option<Duration> {
+        processor::time(self.worker.pid).ok()
+    }
+
+    fn stand_behind(&self, behind: bool) -> bool {
+        processor::behind(self.worker.pid, behind).is_ok()
+    }
+
+    fn kill(&mut self) -> Ended {
         self.worker.kill()
     }
 }

@@ -1,11 +1,13 @@
 //! Which workers live and what they hold, for eviction and reports.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use execution::Principal;
+use execution::{BackendError, Principal};
 
+use crate::fault::{Fault, Kind};
 use crate::options::Bounds;
 use crate::source::WorkerSource;
 
@@ -46,6 +48,63 @@ pub struct Evictions {
     pub arena: u64,
 }
 
+/// Violations since the start, by what the worker did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Violations {
+    /// Ended by a fault of its own, by a system call outside its filter, or with a code that isn't its own.
+    pub deaths: u64,
+    /// Said something that is no answer to what it was asked.
+    pub protocol: u64,
+    /// Claimed what can't be.
+    pub claims: u64,
+    /// Took far more processor time than what it claims explains.
+    pub time: u64,
+    /// Was not confined as it must be.
+    pub confinement: u64,
+}
+
+impl Violations {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let Self { deaths, protocol, claims, time, confinement } = *self;
+        [deaths, protocol, claims, time, confinement].into_iter().fold(0, u64::saturating_add)
+    }
+}
+
+/// Whether workers have every layer of confinement that they should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Confinement {
+    /// All that are required or strongly wanted (`confinement.md` section 1).
+    Full,
+    /// These are missing.
+    Reduced(Vec<&'static str>),
+}
+
+impl Confinement {
+    /// Layers whose absence leaves a worker as confined as it should be: `confinement.md` counts them neither to the
+    /// required nor to the strongly wanted ones.
+    const OPPORTUNISTIC: [&'static str; 2] = ["uts namespace", "cgroup namespace"];
+
+    pub(crate) fn of(layers: &[(&'static str, bool)]) -> Self {
+        let missing: Vec<_> = layers
+            .iter()
+            .filter(|(name, on)| !on && !Self::OPPORTUNISTIC.contains(name))
+            .map(|(name, _)| *name)
+            .collect();
+        if missing.is_empty() { Self::Full } else { Self::Reduced(missing) }
+    }
+}
+
+impl fmt::Display for Confinement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("full"),
+            Self::Reduced(missing) => write!(f, "reduced: no {}", missing.join(", no ")),
+        }
+    }
+}
+
 /// Why idle workers have to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
@@ -72,14 +131,22 @@ pub struct SandboxStatus {
     pub launches: u64,
     /// Workers that are no more, whatever ended them.
     pub ended: u64,
+    /// Workers among them that were found dead when they were needed.
+    pub deaths: u64,
     /// Violations among the reasons.
     pub violations: u64,
+    /// The same by kind.
+    pub violations_by_kind: Violations,
+    /// Requests that found their canister in back-off, because its workers had kept ending.
+    pub back_offs: u64,
     /// Evictions among the reasons.
     pub evictions: Evictions,
     /// Why the last launch failed; `None`: it did not. It is tried again, at growing intervals.
     pub launch_error: Option<String>,
     /// Layers of confinement of the worker launched last: name, and whether it is in force.
     pub layers: Vec<(&'static str, bool)>,
+    /// What these layers amount to; `None`: no worker has been launched yet.
+    pub confinement: Option<Confinement>,
 }
 
 /// Keeps account of live workers.
@@ -92,7 +159,9 @@ pub(crate) struct Registry {
     evictions: Mutex<Evictions>,
     launches: AtomicU64,
     ended: AtomicU64,
-    violations: AtomicU64,
+    deaths: AtomicU64,
+    violations: Mutex<Violations>,
+    back_offs: AtomicU64,
 }
 
 impl Registry {
@@ -105,7 +174,9 @@ impl Registry {
             evictions: Mutex::default(),
             launches: AtomicU64::new(0),
             ended: AtomicU64::new(0),
-            violations: AtomicU64::new(0),
+            deaths: AtomicU64::new(0),
+            violations: Mutex::default(),
+            back_offs: AtomicU64::new(0),
         }
     }
 
@@ -116,8 +187,21 @@ impl Registry {
         Registered { registry: Arc::clone(self), number }
     }
 
-    pub(crate) fn violation(&self) {
-        self.violations.fetch_add(1, Ordering::Relaxed);
+    /// Counts what is on its way to the caller.
+    pub(crate) fn failed(&self, fault: &Fault) {
+        if matches!(fault.error, BackendError::BackOff { .. }) {
+            self.back_offs.fetch_add(1, Ordering::Relaxed);
+        }
+        let Some(kind) = fault.kind else { return };
+        let mut violations = lock(&self.violations);
+        let count = match kind {
+            Kind::Death => &mut violations.deaths,
+            Kind::Protocol => &mut violations.protocol,
+            Kind::Claim => &mut violations.claims,
+            Kind::Time => &mut violations.time,
+            Kind::Confinement => &mut violations.confinement,
+        };
+        *count = count.saturating_add(1);
     }
 
     /// Notes how the last launch went.
@@ -166,6 +250,8 @@ impl Registry {
 
     pub(crate) fn status(&self) -> SandboxStatus {
         let workers: Vec<LiveWorker> = lock(&self.live).values().cloned().collect();
+        let layers = lock(&self.layers).clone();
+        let violations_by_kind = *lock(&self.violations);
         SandboxStatus {
             memory_bytes: total(workers.iter()),
             workers,
@@ -173,10 +259,14 @@ impl Registry {
             memory_bytes_max: self.bounds.memory_bytes_max,
             launches: self.launches.load(Ordering::Relaxed),
             ended: self.ended.load(Ordering::Relaxed),
-            violations: self.violations.load(Ordering::Relaxed),
+            deaths: self.deaths.load(Ordering::Relaxed),
+            violations: violations_by_kind.total(),
+            violations_by_kind,
+            back_offs: self.back_offs.load(Ordering::Relaxed),
             evictions: *lock(&self.evictions),
             launch_error: lock(&self.launch_error).clone(),
-            layers: lock(&self.layers).clone(),
+            confinement: (!layers.is_empty()).then(|| Confinement::of(&layers)),
+            layers,
         }
     }
 }
@@ -196,6 +286,11 @@ impl Registered {
     /// The worker's number, never used twice.
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// It was found dead.
+    pub(crate) fn died(&self) {
+        self.registry.deaths.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn serves(&self, canister: Principal, role: Role) {

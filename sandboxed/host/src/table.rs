@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use execution::BackendError;
 use execution::memory::limit;
 
+use crate::back_off::BackOff;
+use crate::fault;
 use crate::options::Bounds;
 use crate::resident::{Key, Resident};
 use crate::source::{NAMESPACES, PROCESSES};
@@ -24,6 +26,7 @@ pub(crate) struct Table {
     returned: Condvar,
     bounds: Bounds,
     registry: Arc<Registry>,
+    back_off: BackOff,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +60,13 @@ pub(crate) struct Lease {
 
 impl Table {
     pub(crate) fn new(bounds: Bounds, registry: Arc<Registry>) -> Self {
-        Self { entries: Mutex::default(), returned: Condvar::new(), bounds, registry }
+        Self {
+            entries: Mutex::default(),
+            returned: Condvar::new(),
+            bounds,
+            registry,
+            back_off: BackOff::default(),
+        }
     }
 
     /// Waits for the right to one of the canister's workers, and takes an idle one if there is any.
@@ -203,6 +212,29 @@ impl Entries {
 }
 
 impl Lease {
+    /// Whether a worker may be started for it.
+    ///
+    /// # Errors
+    /// [`BackendError::BackOff`].
+    pub(crate) fn may_start(&self) -> Result<(), BackendError> {
+        self.table.back_off.may_start(&self.key)
+    }
+
+    /// Notes what came of a worker, for the next one.
+    pub(crate) fn note<T>(&self, result: &fault::Result<T>) {
+        match result.as_ref().map_err(|fault| &fault.error) {
+            Ok(_) => self.table.back_off.succeeded(&self.key),
+            Err(
+                error @ (BackendError::WorkerDied { .. }
+                | BackendError::Deadline { .. }
+                | BackendError::Engine(_)
+                | BackendError::Violation(_)),
+            ) => self.table.back_off.failed(self.key, error),
+            // None of the worker's doing.
+            Err(BackendError::Spawn(_) | BackendError::Exhausted { .. } | BackendError::BackOff { .. }) => {}
+        }
+    }
+
     /// Where a run failed because an arena was full: the message runs again, and old page versions that the mirrors of
     /// the canister's idle workers keep are not to be in its way then.
     pub(crate) fn make_room(&self, error: &BackendError) {

@@ -4,13 +4,16 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use execution::{BackendError, Violation};
+use execution::BackendError;
 use sandbox_os::verify::Phase;
-use sandbox_os::{SocketError, place};
+use sandbox_os::{Ended, SocketError, place};
 use sandbox_protocol::{
-    Assembly, Binding, FrameError, Load, Loaded, PACKET_BYTES, ToNode, ToWorker, decode, encode, packets,
+    Assembly, Attempt, Binding, FrameError, Load, Loaded, PACKET_BYTES, ToNode, ToWorker, decode, encode,
+    packets,
 };
 
+use crate::fault::{Fault, Kind, Result, violation};
+use crate::pace::Patience;
 use crate::source::{WorkerProcess, WorkerSource};
 use crate::status::{Registered, Registry};
 
@@ -18,6 +21,13 @@ const _: () = assert!(PACKET_BYTES <= sandbox_os::PACKET_BYTES_MAX);
 
 /// Longest text of a worker's that is passed on, in characters.
 const TEXT_CHARS_MAX: usize = 500;
+/// An answer that takes longer than this is waited for as one that takes long: nothing that has to do with that costs
+/// a shorter one anything.
+const SHORT: Duration = Duration::from_millis(5);
+/// How often a worker that runs for long is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// Processor time between two looks below which a worker is taken to sleep.
+const AWAKE: Duration = Duration::from_millis(1);
 
 /// A live worker that nobody is waiting for. Dropping it kills and reaps the process.
 #[derive(Debug)]
@@ -31,7 +41,31 @@ pub(crate) struct Worker {
     /// The core it was last put on.
     core: Option<usize>,
     /// How long the kernel was last told to wait.
-    patience: Option<Duration>,
+    waits: Option<Duration>,
+    /// Whether it stands behind others.
+    behind: bool,
+    /// Processor time of its last answer, as far as it was looked at: nothing of a short one.
+    overtime: Duration,
+    /// Bytes of the last request and its reply.
+    bytes: u64,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempted {
+    /// The worker ended by it.
+    Ended(Ended),
+    /// It lives: it did it, or was refused.
+    Outlived { done: bool },
+}
+
+/// A call that has turned out to take long.
+struct Long {
+    /// The worker's processor time when that was found; the kernel may not tell.
+    begun: Option<Duration>,
+    /// That at the last look at which it had got on, and when that was.
+    last: Duration,
+    since: Instant,
 }
 
 impl Worker {
@@ -40,7 +74,7 @@ impl Worker {
         source: &dyn WorkerSource,
         registry: &Arc<Registry>,
         patience: Duration,
-    ) -> Result<Self, BackendError> {
+    ) -> Result<Self> {
         let process = source.launch()?;
         let registered = registry.enter(process.pid(), process.layers());
         let worker = Self {
@@ -50,8 +84,12 @@ impl Worker {
             reply: Assembly::default(),
             packet: vec![0; PACKET_BYTES],
             core: None,
-            patience: None,
+            waits: None,
+            behind: false,
+            overtime: Duration::ZERO,
+            bytes: 0,
         };
+        let patience = Patience::step(patience);
         let ((), worker) = worker.call(0, &ToWorker::Begin, &[], patience, |reply| match reply {
             ToNode::Ready => Ok(()),
             other => Err(unexpected(&other, "ready")),
@@ -72,7 +110,8 @@ impl Worker {
         files: &[BorrowedFd<'_>],
         [heap_bytes, stable_bytes]: [u64; 2],
         patience: Duration,
-    ) -> Result<(Loaded, Self), BackendError> {
+    ) -> Result<(Loaded, Self)> {
+        let patience = Patience::step(patience);
         let request = ToWorker::Load(Box::new(load));
         let (loaded, worker) = self.call(0, &request, files, patience, |reply| match reply {
             ToNode::Loaded(loaded) => Ok(loaded),
@@ -81,10 +120,10 @@ impl Worker {
         let memory = [(loaded.heap, heap_bytes), (loaded.stable, stable_bytes)];
         let memory = memory.map(|(start, bytes)| start.checked_add(bytes).map(|end| start..end));
         let [Some(heap), Some(stable)] = memory else {
-            return Err(violation("memory at the end of all addresses"));
+            return Err(violation(Kind::Claim, "memory at the end of all addresses"));
         };
         if heap.start < stable.end && stable.start < heap.end {
-            return Err(violation("heap and stable memory in the same place"));
+            return Err(violation(Kind::Claim, "heap and stable memory in the same place"));
         }
         let ((), worker) = worker.call(0, &ToWorker::Lock, &[], patience, |reply| match reply {
             ToNode::Locked => Ok(()),
@@ -92,7 +131,7 @@ impl Worker {
         })?;
         // It has run code of the canister's, so a missing layer is its doing.
         let verified = worker.process.verify(Phase::Run, &[heap, stable]);
-        verified.map_err(|layer| violation(format!("not confined: {layer}")))?;
+        verified.map_err(|layer| violation(Kind::Confinement, format!("not confined: {layer}")))?;
         Ok((loaded, worker))
     }
 
@@ -115,27 +154,65 @@ impl Worker {
         }
     }
 
+    /// Processor time that its last answer took, as far as it was looked at; nothing, if the answer came soon.
+    pub(crate) fn overtime(&self) -> Duration {
+        self.overtime
+    }
+
+    /// Bytes of the last request and its reply.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Has it attempt what it must not be able to do. Only for a fresh one.
+    pub(crate) fn attempt(mut self, what: Attempt, patience: Duration) -> Result<Attempted> {
+        let binding = Binding { worker: self.registered.number(), execution: 0, nonce: rand::random() };
+        encode(binding, &ToWorker::Attempt(what), &mut self.request).map_err(too_long)?;
+        match self.exchange(&[], Patience::step(patience)) {
+            Err(ExchangeError::Socket(SocketError::Closed)) => Ok(Attempted::Ended(self.process.kill())),
+            Err(error) => Err(self.failed(error)),
+            Ok(()) => match decode(self.reply.body()) {
+                Ok(ToNode::Outlived { done }) => Ok(Attempted::Outlived { done }),
+                Ok(other) => Err(unexpected(&other, "outlived")),
+                Err(error) => Err(violation(Kind::Protocol, error.to_string())),
+            },
+        }
+    }
+
+    /// Ends it; says how.
+    pub(crate) fn end(mut self) -> Ended {
+        self.process.kill()
+    }
+
+    /// What became of a worker that is gone.
+    pub(crate) fn died(mut self) -> Fault {
+        let ended = self.process.kill();
+        self.registered.died();
+        death(ended)
+    }
+
     /// Sends a request, waits for its reply and hands that to `read`. The worker comes back only if the reply
-    /// came in time, was bound to this request, and `read` accepted it.
+    /// came in time, was bound to this request, and `read` accepted it. The reply is untrusted, and `read` is the only
+    /// one to see it.
     pub(crate) fn call<R>(
         mut self,
         execution: u64,
         request: &ToWorker<'_>,
         files: &[BorrowedFd<'_>],
-        patience: Duration,
-        read: impl FnOnce(ToNode<'_>) -> Result<R, BackendError>,
-    ) -> Result<(R, Self), BackendError> {
-        let start = Instant::now();
+        patience: Patience,
+        read: impl FnOnce(ToNode<'_>) -> Result<R>,
+    ) -> Result<(R, Self)> {
         let binding = Binding { worker: self.registered.number(), execution, nonce: rand::random() };
         encode(binding, request, &mut self.request).map_err(too_long)?;
-        if let Err(error) = self.exchange(files, start, patience) {
-            return Err(self.failed(error, patience));
+        if let Err(error) = self.exchange(files, patience) {
+            return Err(self.failed(error));
         }
         let (found, body) = (self.reply.binding(), self.reply.body());
         if found != Some(binding) {
-            return Err(violation("a reply to another request"));
+            return Err(violation(Kind::Protocol, "a reply to another request"));
         }
-        let reply = decode(body).map_err(|error| violation(error.to_string()))?;
+        self.bytes = (self.request.len() as u64).saturating_add(body.len() as u64);
+        let reply = decode(body).map_err(|error| violation(Kind::Protocol, error.to_string()))?;
         let result = read(reply)?;
         Ok((result, self))
     }
@@ -143,51 +220,140 @@ impl Worker {
     fn exchange(
         &mut self,
         files: &[BorrowedFd<'_>],
-        start: Instant,
-        patience: Duration,
-    ) -> Result<(), ExchangeError> {
+        patience: Patience,
+    ) -> std::result::Result<(), ExchangeError> {
+        let start = Instant::now();
+        self.overtime = Duration::ZERO;
+        if self.behind {
+            // The kernel refused to put it back after its last message.
+            self.stand(false);
+        }
         let socket = self.process.socket();
         let mut files = Some(files).filter(|files| !files.is_empty());
         for packet in packets(&self.request) {
             match files.take() {
                 Some(files) => socket.send_with_files(packet, files)?,
-                None => socket.send(packet, patience.saturating_sub(start.elapsed()))?,
+                // Room comes when the worker reads, which is all that it has to do now.
+                None => socket.send(packet, patience.idle.saturating_sub(start.elapsed()))?,
             }
-        }
-        if self.patience != Some(patience) {
-            socket.set_receive_patience(patience)?;
-            self.patience = Some(patience);
         }
         self.reply.restart();
+        let mut long = None;
+        let received = self.receive(start, patience, &mut long);
+        if let Some(long) = long {
+            self.overtime = self
+                .process
+                .processor_time()
+                .zip(long.begun)
+                .map_or(Duration::ZERO, |(now, begun)| now.saturating_sub(begun));
+            if self.behind {
+                self.stand(false);
+            }
+        }
+        received
+    }
+
+    /// Receives a reply, whole. `long` is made when it takes long.
+    fn receive(
+        &mut self,
+        start: Instant,
+        patience: Patience,
+        long: &mut Option<Long>,
+    ) -> std::result::Result<(), ExchangeError> {
         loop {
-            let bytes = socket.receive_blocking(&mut self.packet)?;
-            let packet = self.packet.get(..bytes).ok_or(SocketError::TooLong(PACKET_BYTES))?;
-            if self.reply.push(packet)?.is_some() {
-                return Ok(());
+            let wait = if long.is_none() { SHORT } else { LOOK };
+            self.wait_at_most(wait.min(patience.idle))?;
+            match self.process.socket().receive_blocking(&mut self.packet) {
+                Ok(bytes) => {
+                    let packet = self.packet.get(..bytes).ok_or(SocketError::TooLong(PACKET_BYTES))?;
+                    if self.reply.push(packet)?.is_some() {
+                        return Ok(());
+                    }
+                }
+                Err(SocketError::Deadline(_)) => self.look(long, patience)?,
+                Err(error) => return Err(error.into()),
             }
             // Packets that keep coming, each just in time, don't make the wait longer.
-            if start.elapsed() > patience {
-                return Err(SocketError::Deadline(patience).into());
+            if start.elapsed() > patience.wall {
+                return Err(SocketError::Deadline(patience.wall).into());
             }
         }
     }
 
-    /// What became of a worker whose socket failed. It is dead after this.
-    fn failed(mut self, error: ExchangeError, patience: Duration) -> BackendError {
-        match error {
-            ExchangeError::Socket(SocketError::Closed) => {
-                BackendError::WorkerDied { how: self.process.kill() }
+    /// Looks at a worker that has been silent for a while: it has to get on, and it has so much processor time.
+    fn look(
+        &mut self,
+        long: &mut Option<Long>,
+        patience: Patience,
+    ) -> std::result::Result<(), ExchangeError> {
+        let (now, time) = (Instant::now(), self.process.processor_time());
+        let Some(long) = long else {
+            *long = Some(Long { begun: time, last: time.unwrap_or_default(), since: now });
+            if patience.processor.is_some() {
+                self.stand(true);
             }
-            ExchangeError::Socket(SocketError::Deadline(_)) => BackendError::Deadline {
-                milliseconds: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
-            },
-            ExchangeError::Socket(error @ SocketError::TooLong(_)) => violation(error.to_string()),
-            ExchangeError::Socket(SocketError::Os(errno)) => {
-                BackendError::Engine(format!("the worker's socket failed: {errno}"))
+            return Ok(());
+        };
+        if patience.processor.is_some() && !self.behind {
+            self.stand(true);
+        }
+        if let Some((time, begun)) = time.zip(long.begun) {
+            let taken = time.saturating_sub(begun);
+            if let Some(processor) = patience.processor.filter(|processor| taken > *processor) {
+                return Err(SocketError::Deadline(processor).into());
             }
-            ExchangeError::Frame(error) => violation(error.to_string()),
+            if time.saturating_sub(long.last) > AWAKE {
+                (long.last, long.since) = (time, now);
+            }
+        }
+        if now.saturating_duration_since(long.since) > patience.idle.saturating_sub(SHORT) {
+            return Err(SocketError::Deadline(patience.idle).into());
+        }
+        Ok(())
+    }
+
+    /// Puts it behind others that want its core, or back among them, if the kernel does that now.
+    fn stand(&mut self, behind: bool) {
+        if self.process.stand_behind(behind) {
+            self.behind = behind;
         }
     }
+
+    /// Tells the kernel how long to wait for a packet.
+    fn wait_at_most(&mut self, wait: Duration) -> std::result::Result<(), SocketError> {
+        if self.waits != Some(wait) {
+            self.process.socket().set_receive_patience(wait)?;
+            self.waits = Some(wait);
+        }
+        Ok(())
+    }
+
+    /// What became of a worker whose socket failed. It is dead after this.
+    fn failed(self, error: ExchangeError) -> Fault {
+        match error {
+            ExchangeError::Socket(SocketError::Closed) => self.died(),
+            ExchangeError::Socket(SocketError::Deadline(patience)) => {
+                let milliseconds = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+                BackendError::Deadline { milliseconds }.into()
+            }
+            ExchangeError::Socket(error @ SocketError::TooLong(_)) => {
+                violation(Kind::Protocol, error.to_string())
+            }
+            ExchangeError::Socket(SocketError::Os(errno)) => {
+                BackendError::Engine(format!("the worker's socket failed: {errno}")).into()
+            }
+            ExchangeError::Frame(error) => violation(Kind::Protocol, error.to_string()),
+        }
+    }
+}
+
+/// What the end of a worker says. What it had said before counts for nothing: a call that has no answer has failed.
+fn death(ended: Ended) -> Fault {
+    if !ended.is_no_correct_workers() {
+        return BackendError::WorkerDied { how: ended.to_string() }.into();
+    }
+    let verb = if matches!(ended, Ended::Exited(_)) { "ended with" } else { "was" };
+    violation(Kind::Death, format!("the worker {verb} {ended}"))
 }
 
 enum ExchangeError {
@@ -207,22 +373,19 @@ impl From<FrameError> for ExchangeError {
     }
 }
 
-pub(crate) fn violation(claim: impl Into<String>) -> BackendError {
-    BackendError::Violation(Violation(claim.into()))
-}
-
 /// A reply of the wrong kind; a worker's own report of failure is none.
-pub(crate) fn unexpected(reply: &ToNode<'_>, expected: &str) -> BackendError {
+pub(crate) fn unexpected(reply: &ToNode<'_>, expected: &str) -> Fault {
     let found = match reply {
-        ToNode::Failed(text) => return BackendError::Engine(printable(text)),
+        ToNode::Failed(text) => return BackendError::Engine(printable(text)).into(),
         ToNode::Ready => "ready",
         ToNode::Loaded(_) => "loaded",
         ToNode::Locked => "locked",
         ToNode::Finished(_) => "finished",
         ToNode::Paused { .. } => "paused",
+        ToNode::Outlived { .. } => "outlived",
         ToNode::Pages(_) => "pages",
     };
-    violation(format!("answered `{found}` where `{expected}` was due"))
+    violation(Kind::Protocol, format!("answered `{found}` where `{expected}` was due"))
 }
 
 /// A worker's text made safe for a log: short, and without control characters.

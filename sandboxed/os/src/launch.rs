@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::Layers;
 use crate::cgroup::Group;
+use crate::ended::Ended;
 use crate::filter;
 use crate::jail::{self, NAMESPACES, Order, User};
 use crate::socket::{Socket, SocketError};
@@ -111,7 +112,7 @@ pub struct LaunchedWorker {
     /// Layers set up before exec.
     pub layers: Vec<Layer>,
     pidfd: OwnedFd,
-    ended: Option<String>,
+    ended: Option<Ended>,
     // After the process is gone: a group that has one can't be removed.
     group: Option<Group>,
 }
@@ -125,37 +126,25 @@ impl LaunchedWorker {
 
     /// Kills the process and waits for it, so that its id can't be reused while we hold it.
     /// Returns how it ended, which may have been before this call.
-    pub fn kill(&mut self) -> String {
-        if let Some(how) = &self.ended {
-            return how.clone();
-        }
-        let how = end(&self.pidfd);
-        self.ended = Some(how.clone());
-        how
+    pub fn kill(&mut self) -> Ended {
+        *self.ended.get_or_insert_with(|| end(&self.pidfd))
     }
 }
 
 /// Kills a child, reaps it, and tells how it ended.
-fn end(pidfd: &OwnedFd) -> String {
+fn end(pidfd: &OwnedFd) -> Ended {
     let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
     let status = loop {
         match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
             Err(Errno::INTR) => {}
-            other => break other,
+            other => break other.ok().flatten(),
         }
     };
-    match status {
-        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => format!("exit code {code}"),
-            (None, Some(libc::SIGSYS)) => "killed by SIGSYS: a system call outside its filter".into(),
-            (None, Some(libc::SIGKILL)) => "killed by SIGKILL".into(),
-            (None, Some(libc::SIGSEGV)) => "killed by SIGSEGV".into(),
-            (None, Some(signal)) => format!("killed by signal {signal}"),
-            (None, None) => "ended".into(),
-        },
-        Ok(None) => "ended".into(),
-        Err(errno) => format!("ended, status unknown: {errno}"),
-    }
+    let ended = |status: rustix::process::WaitIdStatus| {
+        let exited = status.exit_status().map(Ended::Exited);
+        exited.or_else(|| status.terminating_signal().map(Ended::Signal))
+    };
+    status.and_then(ended).unwrap_or(Ended::Unknown)
 }
 
 impl Drop for LaunchedWorker {

@@ -7,7 +7,9 @@
 //! image) -> `lockdown` (worker: one descriptor, no clock, LOAD filter) -> `verify` (node: from outside)
 //! -> code and memory -> `lockdown` again (RUN filter) -> `verify` again -> messages.
 
+pub mod attempt;
 pub mod cgroup;
+mod ended;
 pub mod filter;
 pub mod heap;
 pub mod image;
@@ -19,11 +21,13 @@ pub mod lockdown;
 pub mod machine;
 pub mod place;
 pub mod privileges;
+pub mod processor;
 pub mod pull;
 pub mod secret;
 pub mod socket;
 pub mod verify;
 
+pub use ended::Ended;
 pub use launch::{LaunchError, LaunchedWorker, Launcher, Layer, Program};
 pub use layers::Layers;
 pub use socket::{PACKET_BYTES_MAX, PACKET_FILES_MAX, Socket, SocketError};

@@ -1,5 +1,6 @@
 //! The worker's own side of confinement, after exec.
 
+use std::fmt;
 use std::ops::Range;
 use std::os::fd::{FromRawFd, OwnedFd};
 
@@ -26,6 +27,45 @@ pub enum Exit {
     Memory = 15,
     /// A bug of ours: the program panicked.
     Panicked = 16,
+    /// It did what it was asked to attempt, and lived.
+    Attempted = 17,
+}
+
+impl Exit {
+    /// All.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Done,
+        Self::NotConfined,
+        Self::NotLocked,
+        Self::Engine,
+        Self::Request,
+        Self::Load,
+        Self::Memory,
+        Self::Panicked,
+        Self::Attempted,
+    ];
+
+    /// The end that `code` stands for.
+    #[must_use]
+    pub fn from_code(code: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|exit| *exit as i32 == code)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => "the socket was closed",
+            Self::NotConfined => "it was not confined as it should be",
+            Self::NotLocked => "a lock could not be installed",
+            Self::Engine => "the engine could not be started, or failed",
+            Self::Request => "a request could not be understood",
+            Self::Load => "the code or the memory could not be loaded",
+            Self::Memory => "it needed more memory than it may have",
+            Self::Panicked => "it panicked",
+            Self::Attempted => "it did what it should not be able to do",
+        })
+    }
 }
 
 /// Descriptor numbers a worker can have: its RLIMIT_NOFILE.

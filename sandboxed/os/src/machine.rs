@@ -68,6 +68,28 @@ fn memory_groups(groups: &str) -> Vec<String> {
     files
 }
 
+/// The highest version of Landlock's interface that the kernel has; `None`: it has none, or it is off.
+#[must_use]
+pub fn landlock_abi() -> Option<u32> {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the call takes no attributes and makes nothing (landlock_create_ruleset(2)).
+    let abi = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0_usize, VERSION)
+    };
+    u32::try_from(abi).ok().filter(|abi| *abi > 0)
+}
+
+/// Whether the kernel can keep processes that don't trust each other off one core's threads at the same time.
+#[must_use]
+pub fn core_scheduling() -> bool {
+    const PR_SCHED_CORE: libc::c_int = 62;
+    const GET: libc::c_ulong = 0;
+    const THREAD: libc::c_ulong = 0;
+    let mut cookie: libc::c_ulong = 0;
+    // SAFETY: the kernel writes this thread's cookie to where the last argument points, and nothing else.
+    unsafe { libc::prctl(PR_SCHED_CORE, GET, 0_u64, THREAD, &raw mut cookie) == 0 }
+}
+
 /// Descriptors that this process may have open at once.
 #[must_use]
 pub fn open_files_max() -> u64 {

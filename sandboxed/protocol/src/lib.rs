@@ -35,7 +35,9 @@ pub use memory::{
     Global, PAGES_MAX, PageRun, PageSpan, Sync, globals, heap_pages, page_runs, page_spans, page_updates,
     stable_pages,
 };
-pub use message::{Execute, Finished, GLOBALS_MAX, Load, Loaded, PAGES_PER_REPLY, Pages, ToNode, ToWorker};
+pub use message::{
+    Attempt, Execute, Finished, GLOBALS_MAX, Load, Loaded, PAGES_PER_REPLY, Pages, ToNode, ToWorker,
+};
 pub use outcome::{Answer, Call, Effects, End};
 
 /// Version of the protocol; stands in every frame. Node and worker come out of one file, so another version is

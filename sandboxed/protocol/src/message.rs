@@ -19,6 +19,9 @@ pub enum ToWorker<'a> {
     /// The second, once: take code and memory. The code and the arena's segments come as descriptors, in this
     /// order, with the first packet. Answered by [`ToNode::Loaded`].
     Load(Box<Load>),
+    /// Instead of [`ToWorker::Load`], and the last: try what the locks are there to prevent. A worker that lives says
+    /// so by [`ToNode::Outlived`], and ends.
+    Attempt(Attempt),
     /// The third, once: enter the RUN lock. Answered by [`ToNode::Locked`]; the node then verifies the RUN lock
     /// from outside, and only after that sends anything of a message.
     Lock,
@@ -33,6 +36,27 @@ pub enum ToWorker<'a> {
     /// Where the node may not read a worker's memory: send pages that the last run wrote. Answered by
     /// [`ToNode::Pages`].
     Pages(Pages),
+}
+
+/// What a worker is asked to attempt, for the report on what confines it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Attempt {
+    /// To read the time-stamp counter.
+    TimeStampCounter,
+    /// To read the clock.
+    Clock,
+    /// To ask the processor who it is.
+    Cpuid,
+    /// To make a system call that LOAD doesn't list.
+    OutsideLoad,
+    /// To map memory that is writable and executable.
+    WriteAndExecute,
+    /// To make memory that was written executable, once the kernel was asked to refuse that.
+    WriteThenExecute,
+    /// To make a system call that LOAD lists and RUN doesn't, in RUN.
+    OutsideRun,
+    /// To make memory executable, in RUN.
+    ExecuteInRun,
 }
 
 /// What a worker is for, and what it needs to make its instance before it may not map any more.
@@ -103,6 +127,11 @@ pub enum ToNode<'a> {
     Paused {
         /// Instructions used so far.
         instructions: u64,
+    },
+    /// The attempt was outlived: it was done, or the kernel refused it.
+    Outlived {
+        /// Whether it was done.
+        done: bool,
     },
     /// The pages that were asked for, one after the other.
     Pages(#[serde(borrow)] Bytes<'a>),

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use execution::Limits;
 use execution::memory::{PAGE_BYTES, Window};
 use in_process::{Base, Code, Engine, EngineError, Instance, Paused, Shape, Step, Update};
+use sandbox_os::attempt::{self, Outlived};
 use sandbox_os::lockdown::{Exit, Locks};
 use sandbox_os::{Socket, SocketError};
 use sandbox_protocol::{
-    Assembly, Binding, Bytes, Effects, End, Execute, Finished, Load, Loaded, Malformed, PACKET_BYTES,
-    PAGES_PER_REPLY, Pages, Sync, ToNode, ToWorker, decode, encode, packets, page_spans, page_updates,
+    Assembly, Attempt, Binding, Bytes, Effects, End, Execute, Finished, Load, Loaded, Malformed,
+    PACKET_BYTES, PAGES_PER_REPLY, Pages, Sync, ToNode, ToWorker, decode, encode, packets, page_spans,
+    page_updates,
 };
 
 const _: () = assert!(PACKET_BYTES <= sandbox_os::PACKET_BYTES_MAX);
@@ -37,7 +39,11 @@ fn serve(socket: &Socket, engine: &Engine, locks: &Locks) -> Result<Infallible, 
     node.reply(binding, &ToNode::Ready)?;
 
     let (binding, files) = node.receive_with_files(&mut request)?;
-    let ToWorker::Load(load) = message(&request)? else { return Err(Exit::Request) };
+    let load = match message(&request)? {
+        ToWorker::Load(load) => load,
+        ToWorker::Attempt(what) => return node.attempt(binding, what, locks),
+        _ => return Err(Exit::Request),
+    };
     let (code, instance) = match load_instance(engine, *load, files)? {
         Ok(loaded) => loaded,
         Err(error) => return node.fail(binding, &error, Exit::Load),
@@ -240,6 +246,23 @@ impl Node<'_> {
             self.socket.send_blocking(packet).map_err(exit)?;
         }
         Ok(())
+    }
+
+    /// Does what no worker should be able to do, and ends.
+    fn attempt<T>(&mut self, binding: Binding, what: Attempt, locks: &Locks) -> Result<T, Exit> {
+        let what = match what {
+            Attempt::TimeStampCounter => attempt::Attempt::TimeStampCounter,
+            Attempt::Clock => attempt::Attempt::Clock,
+            Attempt::Cpuid => attempt::Attempt::Cpuid,
+            Attempt::OutsideLoad => attempt::Attempt::OutsideLoad,
+            Attempt::WriteAndExecute => attempt::Attempt::WriteAndExecute,
+            Attempt::WriteThenExecute => attempt::Attempt::WriteThenExecute,
+            Attempt::OutsideRun => attempt::Attempt::OutsideRun,
+            Attempt::ExecuteInRun => attempt::Attempt::ExecuteInRun,
+        };
+        let done = attempt::attempt(what, locks) == Outlived::Done;
+        self.reply(binding, &ToNode::Outlived { done })?;
+        Err(Exit::Attempted)
     }
 
     fn fail<T>(&mut self, binding: Binding, error: &EngineError, exit: Exit) -> Result<T, Exit> {

@@ -16,7 +16,7 @@ use sandbox_protocol::{
 };
 
 use crate::canister::{of_module, update};
-use crate::peer::{LOADED, Peer, Peers, finished, greetings, snapshot};
+use crate::peer::{INSTRUCTIONS, LOADED, Peer, Peers, finished, greetings, snapshot};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -67,7 +67,7 @@ fn a_correct_answer_is_an_outcome() {
     });
     let sandbox = peers.sandbox(PATIENCE);
     let execution = sandbox.execute(&snapshot(), &update(9, "m")).unwrap();
-    assert!(matches!(execution, Execution::Finished(outcome) if outcome.instructions == 5));
+    assert!(matches!(execution, Execution::Finished(outcome) if outcome.instructions == INSTRUCTIONS));
     assert_eq!(sandbox.pids(), [1]);
 }
 
@@ -275,6 +275,19 @@ fn sizes_that_the_run_cant_have_come_to_are_violations() {
 }
 
 #[test]
+fn instructions_below_what_the_written_pages_cost_are_a_violation() {
+    let text = claims(|claim| (claim.instructions, claim.heap_pages_dirty) = (2_999, 3));
+    assert_eq!(text, "fewer instructions than its written pages cost");
+    // Counted also for a run that was undone, and whose pages are of no interest.
+    let text = claims(|claim| {
+        claim.end = End::Trapped { code: 502, text: "trap" };
+        claim.effects = None;
+        (claim.instructions, claim.heap_pages_dirty) = (0, 1);
+    });
+    assert_eq!(text, "fewer instructions than its written pages cost");
+}
+
+#[test]
 fn effects_of_a_trap_are_a_violation() {
     let text = claims(|claim| claim.end = End::Trapped { code: 502, text: "trap" });
     assert_eq!(text, "effects go with a return, and with nothing else");
@@ -293,7 +306,11 @@ fn a_worker_that_dies_at_any_step_is_reported_with_how_it_ended() {
             peer.receive().map(drop)
         });
         let error = failure(peers, PATIENCE);
-        assert_eq!(error.to_string(), "the sandbox worker died: exit code 3", "after {steps} answers");
+        assert_eq!(
+            error.to_string(),
+            "the sandbox worker died: exit code 12: the engine could not be started, or failed",
+            "after {steps} answers"
+        );
     }
 }
 
@@ -306,6 +323,26 @@ fn a_worker_that_dies_inside_a_frame_is_reported_as_dead() {
         peer.raw(&frame[..PACKET_BYTES])
     });
     assert!(matches!(failure(peers, PATIENCE), BackendError::WorkerDied { .. }));
+}
+
+#[test]
+fn a_worker_that_floods_its_socket_is_a_violation_at_the_next_message_and_costs_the_node_nothing_before() {
+    let peers = Peers::new(|peer| {
+        let binding = peer.until_execute()?;
+        peer.reply(binding, &ToNode::Finished(Box::new(finished())))?;
+        // Until the kernel takes no more.
+        while peer.socket.send(&[0; PACKET_BYTES], Duration::ZERO).is_ok() {}
+        peer.receive().map(drop)?;
+        peer.receive().map(drop)
+    });
+    let (snapshot, killed) = (snapshot(), peers.killed.clone());
+    let sandbox = peers.sandbox(PATIENCE);
+    sandbox.execute(&snapshot, &update(9, "m")).unwrap();
+    assert_eq!(killed.load(Ordering::SeqCst), 0);
+    let error = sandbox.execute(&snapshot, &update(10, "m")).unwrap_err();
+    assert!(matches!(error, BackendError::Violation(_)), "{error}");
+    assert_eq!(killed.load(Ordering::SeqCst), 1);
+    assert_eq!(sandbox.status().violations_by_kind.protocol, 1);
 }
 
 #[test]

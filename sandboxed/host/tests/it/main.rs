@@ -1,6 +1,8 @@
 //! The trusted side against peers that lie, and against the real worker.
 
+mod back_off;
 mod canister;
+mod ends;
 mod hostile_compiler;
 mod hostile_peer;
 mod images;
@@ -10,3 +12,4 @@ mod mirror;
 mod pages;
 mod peer;
 mod real_worker;
+mod time;

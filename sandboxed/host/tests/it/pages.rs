@@ -2,15 +2,16 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use execution::memory::{Arena, Budget, PAGE_BYTES};
 use execution::{Backend, BackendError, Invocation, Snapshot};
 use in_process::{Engine, InProcess, InProcessOptions};
 use sandbox_host::source::{LauncherSource, WorkerProcess, WorkerSource};
 use sandbox_host::{SandboxOptions, Sandboxed};
-use sandbox_os::Socket;
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{NotConfined, Phase};
+use sandbox_os::{Ended, Socket};
 
 use crate::canister::{compile, of_module, principal, update};
 use crate::images::launchers;
@@ -95,7 +96,15 @@ impl WorkerProcess for Refusing {
         self.0.place(core);
     }
 
-    fn kill(&mut self) -> String {
+    fn processor_time(&self) -> Option<Duration> {
+        self.0.processor_time()
+    }
+
+    fn stand_behind(&self, behind: bool) -> bool {
+        self.0.stand_behind(behind)
+    }
+
+    fn kill(&mut self) -> Ended {
         self.0.kill()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use execution::memory::{Blob, PAGE_BYTES};
@@ -14,7 +14,7 @@ use sandbox_host::source::{WorkerProcess, WorkerSource};
 use sandbox_host::{SandboxOptions, Sandboxed};
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{NotConfined, Phase};
-use sandbox_os::{Socket, SocketError};
+use sandbox_os::{Ended, Socket, SocketError};
 use sandbox_protocol::{
     Assembly, Binding, Effects, End, Finished, List, Loaded, PACKET_BYTES, ToCompiler, ToNode, ToWorker,
     decode, encode, globals, packets,
@@ -52,7 +52,48 @@ pub(crate) struct Peers {
     pub(crate) private: Arc<Mutex<HashMap<i32, u64>>>,
     /// With how many live ones the next launch meets which limit.
     pub(crate) short: Arc<Mutex<Option<(usize, &'static str)>>>,
-    launched: AtomicUsize,
+    /// How they turn out to have ended.
+    pub(crate) ended: Ended,
+    /// What the kernel tells of their processor time.
+    pub(crate) looks: Arc<Looks>,
+    /// Where they were told to stand among others: whether behind.
+    pub(crate) stands: Arc<Mutex<Vec<bool>>>,
+    launched: Arc<AtomicUsize>,
+}
+
+/// A process's time on processors, look by look.
+#[derive(Default)]
+pub(crate) struct Looks {
+    times: Vec<Duration>,
+    taken: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Looks {
+    /// One look after another; the last time stays. Without any, no time passes.
+    pub(crate) fn at(times: &[Duration]) -> Arc<Self> {
+        Arc::new(Self { times: times.to_vec(), ..Self::default() })
+    }
+
+    /// Waits until the node has looked so often.
+    pub(crate) fn wait_for(&self, looks: usize) {
+        let taken = self.taken.lock().unwrap();
+        let (taken, waited) =
+            self.changed.wait_timeout_while(taken, PATIENCE, |taken| *taken < looks).unwrap();
+        assert!(!waited.timed_out(), "the node looked {taken} times, {looks} were due");
+    }
+
+    pub(crate) fn taken(&self) -> usize {
+        *self.taken.lock().unwrap()
+    }
+
+    fn next(&self) -> Duration {
+        let mut taken = self.taken.lock().unwrap();
+        let time = self.times.get(*taken).or(self.times.last()).copied().unwrap_or_default();
+        *taken += 1;
+        self.changed.notify_all();
+        time
+    }
 }
 
 impl Peers {
@@ -65,8 +106,16 @@ impl Peers {
             killed: Arc::default(),
             private: Arc::default(),
             short: Arc::default(),
-            launched: AtomicUsize::new(0),
+            ended: Ended::Exited(12),
+            looks: Arc::default(),
+            stands: Arc::default(),
+            launched: Arc::default(),
         }
+    }
+
+    /// Counts how many have been launched.
+    pub(crate) fn launched(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.launched)
     }
 
     /// Peers that answer every message at once.
@@ -108,6 +157,9 @@ impl WorkerSource for Peers {
             missing: self.missing,
             readable: self.readable,
             killed: Arc::clone(&self.killed),
+            ended: self.ended,
+            looks: Arc::clone(&self.looks),
+            stands: Arc::clone(&self.stands),
         }))
     }
 
@@ -124,6 +176,9 @@ struct PeerProcess {
     missing: Option<Phase>,
     readable: bool,
     killed: Arc<AtomicUsize>,
+    ended: Ended,
+    looks: Arc<Looks>,
+    stands: Arc<Mutex<Vec<bool>>>,
 }
 
 impl fmt::Debug for PeerProcess {
@@ -171,8 +226,17 @@ impl WorkerProcess for PeerProcess {
 
     fn place(&self, _core: usize) {}
 
-    fn kill(&mut self) -> String {
-        "exit code 3".into()
+    fn processor_time(&self) -> Option<Duration> {
+        Some(self.looks.next())
+    }
+
+    fn stand_behind(&self, behind: bool) -> bool {
+        self.stands.lock().unwrap().push(behind);
+        true
+    }
+
+    fn kill(&mut self) -> Ended {
+        self.ended
     }
 }
 
@@ -231,11 +295,14 @@ impl Peer {
     }
 }
 
+/// Instructions of a run that returned: enough for the pages that tests have it write.
+pub(crate) const INSTRUCTIONS: u64 = 100_000;
+
 /// A run that returned and wrote nothing.
 pub(crate) fn finished() -> Finished<'static> {
     Finished {
         end: End::Returned,
-        instructions: 5,
+        instructions: INSTRUCTIONS,
         heap_pages_dirty: 0,
         stable_pages_dirty: 0,
         logs: List(vec![]),

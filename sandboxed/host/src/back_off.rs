@@ -1,0 +1,138 @@
+//! Canisters whose workers keep ending get no new one for a while. Nobody sleeps for it: who asks is told.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use execution::BackendError;
+
+use crate::resident::Key;
+use crate::status::lock;
+
+/// Workers in a row that may end before the first pause: as many as a message is tried on in a round.
+const FREE: u32 = 3;
+/// The first pause; doubled by each further failure, up to the longest.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Longest text that is kept of a failure, in characters.
+const WHY_CHARS_MAX: usize = 200;
+
+/// Who is in back-off. Node-local, and in no result.
+#[derive(Debug, Default)]
+pub(crate) struct BackOff {
+    failing: Mutex<HashMap<Key, Failing>>,
+    /// How many there are, so that a success, which is what nearly always happens, asks for no lock.
+    count: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Failing {
+    /// Workers in a row.
+    failures: u32,
+    since: Instant,
+    pause: Duration,
+    /// What ended the last one.
+    why: String,
+}
+
+impl BackOff {
+    /// Whether a worker may be started for `key`.
+    ///
+    /// # Errors
+    /// [`BackendError::BackOff`].
+    pub(crate) fn may_start(&self, key: &Key) -> Result<(), BackendError> {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        let failing = lock(&self.failing);
+        let Some(entry) = failing.get(key) else { return Ok(()) };
+        let left = entry.pause.saturating_sub(entry.since.elapsed());
+        if left.is_zero() {
+            return Ok(());
+        }
+        Err(BackendError::BackOff {
+            failures: entry.failures,
+            milliseconds: u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1),
+            last: entry.why.clone(),
+        })
+    }
+
+    /// A worker of `key` has answered as it should.
+    pub(crate) fn succeeded(&self, key: &Key) {
+        if self.count.load(Ordering::Relaxed) > 0 {
+            let mut failing = lock(&self.failing);
+            failing.remove(key);
+            self.count.store(failing.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// A worker of `key` is no more for what it did or for what became of it.
+    pub(crate) fn failed(&self, key: Key, error: &BackendError) {
+        let mut failing = lock(&self.failing);
+        // Whoever has been left alone for twice the longest pause begins anew, and is forgotten.
+        failing.retain(|_, entry| entry.since.elapsed() < 2 * PAUSE_MAX);
+        let failures = failing.get(&key).map_or(0, |entry| entry.failures).saturating_add(1);
+        let doublings = failures.saturating_sub(FREE);
+        let pause = match 1_u32.checked_shl(doublings.saturating_sub(1)) {
+            _ if doublings == 0 => Duration::ZERO,
+            Some(times) => PAUSE.saturating_mul(times).min(PAUSE_MAX),
+            None => PAUSE_MAX,
+        };
+        let why = error.to_string().chars().take(WHY_CHARS_MAX).collect();
+        failing.insert(key, Failing { failures, since: Instant::now(), pause, why });
+        self.count.store(failing.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use execution::Principal;
+
+    use super::*;
+    use crate::status::Role;
+
+    fn keys() -> [Key; 2] {
+        [Role::Update, Role::Query].map(|role| (Principal::anonymous(), role))
+    }
+
+    fn died() -> BackendError {
+        BackendError::WorkerDied { how: "x".repeat(10_000) }
+    }
+
+    /// The pause after each of `failures` failures.
+    fn pauses(failures: usize) -> Vec<u128> {
+        let (back_off, [key, _]) = (BackOff::default(), keys());
+        let pause = |_| {
+            back_off.failed(key, &died());
+            lock(&back_off.failing)[&key].pause.as_millis()
+        };
+        (0..failures).map(pause).collect()
+    }
+
+    #[test]
+    fn pauses_begin_after_a_rounds_tries_double_and_are_bounded() {
+        let expected = [0, 0, 0, 100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000];
+        assert_eq!(pauses(12), expected);
+        assert_eq!(pauses(50)[49], 10_000);
+    }
+
+    #[test]
+    fn who_is_in_back_off_is_told_why_and_nobody_else_is() {
+        let (back_off, [key, other]) = (BackOff::default(), keys());
+        for _ in 0..FREE {
+            back_off.failed(key, &died());
+            back_off.may_start(&key).unwrap();
+        }
+        back_off.failed(key, &died());
+        let refused = back_off.may_start(&key).unwrap_err().to_string();
+        assert!(refused.starts_with("4 sandbox workers of this canister ended in a row"), "{refused}");
+        assert!(refused.len() < 2 * WHY_CHARS_MAX, "{refused}");
+        back_off.may_start(&other).unwrap();
+        back_off.succeeded(&other);
+        assert!(back_off.may_start(&key).is_err());
+        back_off.succeeded(&key);
+        back_off.may_start(&key).unwrap();
+        assert_eq!(back_off.count.load(Ordering::Relaxed), 0);
+    }
+}
