@@ -11,7 +11,7 @@ use seccompiler::{
 use crate::socket::PACKET_FILES_MAX;
 
 /// One allowed (or, in SETUP, denied) call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rule {
     /// Name as in syscalls(2).
     pub name: &'static str,
@@ -24,7 +24,7 @@ pub struct Rule {
 }
 
 /// A condition on one argument, on all 64 bits.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Argument {
     /// 0 to 5.
     pub index: u8,
@@ -33,7 +33,7 @@ pub struct Argument {
 }
 
 /// Conditions that the lists use.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Test {
     /// Equal.
     Is(u64),
@@ -213,13 +213,19 @@ impl Program {
     /// LOAD: the listed calls pass, all others kill.
     #[must_use]
     pub fn load() -> Self {
-        Self::build(LOAD, SeccompAction::KillProcess, SeccompAction::Allow)
+        Self::only(LOAD)
     }
 
     /// RUN: the listed calls pass, all others kill.
     #[must_use]
     pub fn run() -> Self {
-        Self::build(RUN, SeccompAction::KillProcess, SeccompAction::Allow)
+        Self::only(RUN)
+    }
+
+    /// The listed calls pass, all others kill.
+    #[must_use]
+    pub fn only(rules: &[Rule]) -> Self {
+        Self::build(rules, SeccompAction::KillProcess, SeccompAction::Allow)
     }
 
     /// All that are in force in RUN, in the order in which they were installed.
