@@ -240,13 +240,15 @@ impl Program {
 
     fn build(rules: &[Rule], otherwise: SeccompAction, listed: SeccompAction) -> Self {
         let mut by_number = std::collections::BTreeMap::<i64, Vec<SeccompRule>>::new();
-        for rule in rules {
+        for rule in rules.iter().filter(|rule| !rule.arguments.is_empty()) {
+            let conditions = rule.arguments.iter().map(condition).collect();
             let chain = by_number.entry(rule.number).or_default();
-            if !rule.arguments.is_empty() {
-                let conditions = rule.arguments.iter().map(condition).collect();
-                chain.push(SeccompRule::new(conditions).expect("every rule has a condition here"));
-            }
+            chain.push(SeccompRule::new(conditions).expect("every rule has a condition here"));
         }
+        // No chain at all means any arguments, whatever other rules of the call say.
+        by_number.extend(
+            rules.iter().filter(|rule| rule.arguments.is_empty()).map(|rule| (rule.number, Vec::new())),
+        );
         // A foreign architecture (int 0x80) is refused by seccompiler's own check, with KILL_PROCESS.
         let filter = SeccompFilter::new(by_number, otherwise, listed, TargetArch::x86_64)
             .expect("the two actions differ and the list is short");

@@ -40,6 +40,8 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<bool, String> {
     let mut all = attacks::all();
+    // One that nobody performs is not contained.
+    let missing = if options.only.is_none() { attacks::missing(&all) } else { Vec::new() };
     if let Some(only) = &options.only {
         let ids: Vec<&str> = all.iter().map(|attack| attack.id).collect();
         if !ids.iter().any(|id| id.eq_ignore_ascii_case(only)) {
@@ -61,6 +63,9 @@ fn run(options: &Options) -> Result<bool, String> {
         println!("\nnot as this user:");
         table.reductions.iter().for_each(|line| println!("  {line}"));
     }
+    if !missing.is_empty() {
+        println!("\nNOT PERFORMED: {}", missing.join(", "));
+    }
     let count = |outcome| table.attacks.iter().filter(|row| row.result == outcome).count();
     println!(
         "\n{} attacks, {} rows: {} contained, {} escaped, {} controls failed; {} s",
@@ -75,5 +80,5 @@ fn run(options: &Options) -> Result<bool, String> {
         let text = serde_json::to_vec_pretty(&table).map_err(|error| error.to_string())?;
         std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
     }
-    Ok(table.passed())
+    Ok(table.passed() && missing.is_empty())
 }

@@ -11,7 +11,7 @@ use super::Attack;
 use crate::stage::{GROUP_BYTES, Hostile, Inheriting, Said, Setting, Stage};
 use crate::table::{Control, Phase, Rows};
 use crate::trial::{Alone, Scene, Stop, Trial, Way, stopped, works};
-use crate::witness::{Victim, found, secret};
+use crate::witness::{Victim, found, secret, status};
 
 const PHASES: [(Phase, Setting); 2] = [(Phase::Load, Setting::LOAD), (Phase::Run, Setting::RUN)];
 
@@ -32,6 +32,7 @@ pub(super) fn attacks() -> Vec<Attack> {
         fills(),
         Attack::once("A49", "reads its own memory by speculation", move |stage, rows| {
             looks(stage, rows, "no secret is there (A4's search)");
+            speculates(stage, rows);
         }),
         shares(),
         merges(),
@@ -101,6 +102,32 @@ fn looks(stage: &Stage, rows: &mut Rows, stopped_by: &str) {
     let control = inherited();
     for (phase, setting) in PHASES {
         rows.add(phase, stopped_by, &control, finds_none(stage, setting));
+    }
+}
+
+/// What the processor guesses for a worker is told apart from what it guesses for others, where the kernel can have that.
+fn speculates(stage: &Stage, rows: &mut Rows) {
+    let (own, worker) = (std::process::id() as i32, stage.worker(Setting::RUN));
+    for (stopped_by, line, off) in [
+        ("store bypass off (SSBD)", "Speculation_Store_Bypass", "mitigated"),
+        ("indirect branches off (IB)", "SpeculationIndirectBranch", "force disabled"),
+    ] {
+        // In force in the worker and not in this process, or refused by the machine to both.
+        let control = Ok(match status(own, line) {
+            ours if worker.as_ref().is_ok_and(|worker| status(worker.pid(), line) == ours) => {
+                Control::NotPossibleHere
+            }
+            _ => Control::Fired,
+        });
+        let contained =
+            worker.as_ref().map_err(String::clone).and_then(|worker| match status(worker.pid(), line) {
+                theirs if control == Ok(Control::Fired) && !theirs.contains(off) => {
+                    Err(format!("{line}: {theirs}"))
+                }
+                theirs if theirs.is_empty() => Err(format!("{line} isn't told")),
+                _ => Ok(()),
+            });
+        rows.add(Phase::Run, stopped_by, &control, contained);
     }
 }
 

@@ -11,6 +11,7 @@ mod privileges;
 mod processes;
 
 pub use life::{STAND_IN, stand_in};
+pub use processes::program;
 
 use crate::stage::Stage;
 use crate::table::Rows;
@@ -51,6 +52,16 @@ impl Attack {
     }
 }
 
+/// Numbers in the catalogue: A1 to A62.
+pub const CATALOGUE: u32 = 62;
+
+/// The attacks of the catalogue that nobody performs.
+#[must_use]
+pub fn missing(all: &[Attack]) -> Vec<String> {
+    let ids = (1..=CATALOGUE).map(|number| format!("A{number}"));
+    ids.filter(|id| all.iter().all(|attack| attack.id != id)).collect()
+}
+
 /// All, in the order of their numbers.
 #[must_use]
 pub fn all() -> Vec<Attack> {
@@ -69,4 +80,17 @@ pub fn all() -> Vec<Attack> {
     .collect();
     all.sort_by_key(|attack| attack.id.trim_start_matches('A').parse::<u32>().unwrap_or(0));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_attack_has_a_number_of_the_catalogue_and_no_two_have_the_same() {
+        let all = all();
+        let known: Vec<String> = (1..=CATALOGUE).map(|number| format!("A{number}")).collect();
+        assert!(all.iter().all(|attack| known.iter().any(|id| id == attack.id)));
+        assert_eq!(missing(&all).len() + all.len(), known.len());
+    }
 }

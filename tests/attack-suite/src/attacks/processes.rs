@@ -70,7 +70,8 @@ fn threads() -> Attack {
 }
 
 /// A static program of one segment: sends "executed" over descriptor 3 and waits for its end.
-pub(crate) fn program() -> Vec<u8> {
+#[must_use]
+pub fn program() -> Vec<u8> {
     const AT: u64 = 0x40_0000;
     const HEADERS: u64 = 64 + 56;
     let code: &[u8] = &[
