@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hostile::{Change, Order, Own, Plan, Report};
 use sandbox_os::cgroup::Groups;
+use sandbox_os::verify::{self, Phase};
 use sandbox_os::{LaunchedWorker, Launcher, Layers, PACKET_BYTES_MAX, Program, Socket, SocketError};
 
 use crate::images;
@@ -156,6 +157,12 @@ impl Stage {
                 Said::Done { .. } => {}
                 other => return Err(format!("the worker doesn't get as far as the RUN lock: {other:?}")),
             }
+        }
+        if setting.start == Start::Real {
+            // A node gives nothing to a worker that doesn't pass this.
+            let phase = if setting.plan.own.has(Own::RUN) { Phase::Run } else { Phase::Load };
+            verify::launched(&worker.launched, phase, &[])
+                .map_err(|why| format!("the node refuses it: {why}"))?;
         }
         Ok(worker)
     }

@@ -53,12 +53,15 @@ impl Scene {
     }
 }
 
+/// Sets a scene for a worker that is there already.
+pub type Setter = Box<dyn Fn(&Stage, &Hostile) -> Scene>;
+
 /// One way to make an attack.
 pub struct Way {
     /// Its name, shown when something isn't as it should be, and used by [`Alone::only`].
     pub name: &'static str,
     /// Sets the scene.
-    pub scene: Box<dyn Fn(&Stage, &Hostile) -> Scene>,
+    pub scene: Setter,
     /// Where the control is made.
     pub control: Setting,
     /// Why only root can make it.

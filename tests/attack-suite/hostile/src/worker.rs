@@ -80,6 +80,9 @@ impl Lockable {
     /// What happens before the first byte is read.
     fn first(&self) {
         let own = self.plan.own;
+        if !own.has(Own::LOAD) {
+            attacks::map_code();
+        }
         if own.has(Own::UNDUMPABLE) {
             // SAFETY: prctl with constant arguments.
             unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
@@ -101,6 +104,9 @@ impl Lockable {
     fn run(&mut self) {
         let own = self.plan.own;
         self.running = own.has(Own::RUN);
+        if own.has(Own::LOAD) {
+            attacks::map_code();
+        }
         match (self.running, self.plan.change) {
             (false, _) => {}
             (true, hostile::Change::None) if own.has(Own::LOAD) => self.real.run(),

@@ -23,8 +23,10 @@ pub struct Attack {
     pub id: &'static str,
     /// What it tries.
     pub title: &'static str,
-    perform: Box<dyn Fn(&Stage, &mut Rows)>,
+    perform: Perform,
 }
+
+type Perform = Box<dyn Fn(&Stage, &mut Rows)>;
 
 impl Attack {
     /// An attack of a worker on the kernel or the machine.

@@ -17,19 +17,26 @@ const fn code(value: u8) -> [u8; 6] {
     [0xB8, value, 0, 0, 0, 0xC3]
 }
 
-/// Code that was there before the locks, as a canister's would be; it gives 1.
+/// Code that was there before RUN, as a canister's would be; it gives 1.
 static CODE: AtomicU64 = AtomicU64::new(0);
 /// A page that can be read and written.
 static DATA: AtomicU64 = AtomicU64::new(0);
 
-/// Two pages before the locks: a canister's code and its memory.
-pub(crate) fn prepare() {
-    let page = || map(RW, ANONYMOUS, NO_FILE).unwrap_or(0);
-    let (code_at, data_at) = (page(), page());
-    write(code_at, &code(1));
-    let _ = system_call(libc::SYS_mprotect as u64, [code_at, PAGE as u64, RX, 0, 0, 0]);
-    CODE.store(code_at, Ordering::Relaxed);
-    DATA.store(data_at, Ordering::Relaxed);
+/// A page that is a canister's memory.
+pub(super) fn prepare() {
+    DATA.store(page(), Ordering::Relaxed);
+}
+
+/// A page that is its code.
+pub(super) fn map_code() {
+    let at = page();
+    write(at, &code(1));
+    let _ = system_call(libc::SYS_mprotect as u64, [at, PAGE as u64, RX, 0, 0, 0]);
+    CODE.store(at, Ordering::Relaxed);
+}
+
+fn page() -> u64 {
+    map(RW, ANONYMOUS, NO_FILE).unwrap_or(0)
 }
 
 fn map(protection: u64, flags: u64, file: u64) -> Result<u64, i32> {

@@ -46,6 +46,11 @@ pub(crate) fn prepare() {
     memory::prepare();
 }
 
+/// Maps a canister's code, as the real worker does: under LOAD, after the node has looked at it for the first time.
+pub(crate) fn map_code() {
+    memory::map_code();
+}
+
 /// A system call as the kernel sees it, without libc.
 pub(crate) fn system_call(number: u64, [a, b, c, d, e, f]: [u64; 6]) -> Result<u64, i32> {
     let value: i64;
