@@ -167,6 +167,16 @@ impl Stage {
         Ok(worker)
     }
 
+    /// Whether the last filters of a worker are those of RUN, as its launcher reads them back from the kernel.
+    ///
+    /// # Errors
+    /// The kernel tells it to root alone.
+    pub fn has_filters_of_run(&self, setting: Setting, worker: &Hostile) -> Result<bool, String> {
+        let launchers = self.launchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let launcher = launchers.get(&self.possible(setting)).ok_or("there is no such launcher")?;
+        launcher.has_filters_of_run(worker.pid()).map_err(|error| error.to_string())
+    }
+
     fn launch(&self, setting: Setting) -> Result<LaunchedWorker, String> {
         let mut launchers = self.launchers.lock().unwrap_or_else(PoisonError::into_inner);
         let launcher = match launchers.entry(setting) {

@@ -136,7 +136,7 @@ impl Table {
     #[must_use]
     pub fn head() -> String {
         format!(
-            "{:<4} {:<4}  {:<38} {:<17} {:<14}  {}\n",
+            "{:<4} {:<4}  {:<46} {:<17} {:<14}  {}\n",
             "id", "when", "stopped by", "control", "result", "attack"
         )
     }
@@ -164,7 +164,7 @@ impl Table {
             let (id, stopped_by, attack) = (row.id, &row.stopped_by, &row.attack);
             // Writing to a string doesn't fail.
             let _ =
-                writeln!(text, "{id:<4} {phase:<4}  {stopped_by:<38} {control:<17} {result:<14}  {attack}");
+                writeln!(text, "{id:<4} {phase:<4}  {stopped_by:<46} {control:<17} {result:<14}  {attack}");
             if let Some(seen) = &row.seen {
                 let _ = writeln!(text, "      seen: {seen}");
             }

@@ -253,9 +253,14 @@ impl Trial {
                 rows.reduced(alone.layer, "the ways that it stops are root's");
                 continue;
             }
-            let mut stops = stops.iter();
-            let contained = stops.try_for_each(|way| stopped(stage, way, alone.setting, alone.stop));
-            rows.add(alone.phase, alone.layer, &control, contained);
+            // A layer that stops some ways is not said to stop all.
+            let stopped_by = match (stops.as_slice(), self.ways.len()) {
+                (some, all) if some.len() == all => alone.layer.to_owned(),
+                ([one], _) => format!("{} ({})", alone.layer, one.name),
+                (some, all) => format!("{} ({} of {all} ways)", alone.layer, some.len()),
+            };
+            let contained = stops.iter().try_for_each(|way| stopped(stage, way, alone.setting, alone.stop));
+            rows.add(alone.phase, stopped_by, &control, contained);
         }
     }
 }

@@ -101,7 +101,12 @@ impl Victim {
         Self::of(stage, Setting::RUN)
     }
 
-    fn of(stage: &Stage, setting: Setting) -> Self {
+    /// A worker started as `setting` says.
+    ///
+    /// # Panics
+    /// If it doesn't start.
+    #[must_use]
+    pub fn of(stage: &Stage, setting: Setting) -> Self {
         let mut worker = stage.worker(setting).expect("a victim starts");
         let secret = secret();
         let mut numbers = words(&secret);
@@ -122,6 +127,12 @@ impl Victim {
     #[must_use]
     pub fn was_read(&self, said: &Said) -> bool {
         read(said, &self.secret)
+    }
+
+    /// The same of a worker that says what it read as numbers.
+    #[must_use]
+    pub fn was_copied(&self, said: &Said) -> bool {
+        matches!(said, Said::Done { results, .. } if words(&self.secret).eq(results.iter().copied()))
     }
 
     /// Whether it is dead, or what it holds is no longer its secret.

@@ -99,13 +99,19 @@ fn ends(process: &OwnedFd, seconds: i64) -> bool {
 }
 
 fn outlives() -> Attack {
-    /// The node is killed; what it had started is looked at.
+    /// The node is killed; whether anything is left of what it had started: the worker, and with it the launcher.
     fn left(role: &str, seconds: i64) -> Result<bool, String> {
         let stand_in = StandIn::start(role)?;
-        let worker = handle(stand_in.started)?;
+        let children = children_of(stand_in.pid());
+        if !children.contains(&stand_in.started) {
+            return Err(format!("the worker isn't among the node's children {children:?}"));
+        }
+        let children: Vec<OwnedFd> = children.into_iter().map(handle).collect::<Result<_, _>>()?;
         drop(stand_in);
-        let left = !ends(&worker, seconds);
-        let _gone = rustix::process::pidfd_send_signal(&worker, Signal::KILL);
+        let left = children.iter().any(|child| !ends(child, seconds));
+        for child in &children {
+            let _gone = rustix::process::pidfd_send_signal(child, Signal::KILL);
+        }
         Ok(left)
     }
     Attack::once("A57", "goes on after the node was killed", |_, rows| {
@@ -190,13 +196,20 @@ fn is_taken_for_another() -> Attack {
     })
 }
 
+/// Children of all threads of a process.
+fn children_of(pid: i32) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
 /// What launches use up: descriptors, children, mounts, control groups.
 fn used(stage: &Stage) -> [usize; 4] {
     let count = |path: &str| std::fs::read_dir(path).map_or(0, Iterator::count);
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
-    let children = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
-    let children = children.map(|text| text.split_whitespace().count()).sum();
+    let children = children_of(std::process::id() as i32).len();
     [count("/proc/self/fd"), children, mounts.lines().count(), stage.groups()]
 }
 
@@ -286,6 +299,22 @@ fn dumps() -> Attack {
     })
 }
 
+/// Random requests of up to 16 bytes, the same in every run; none is one byte long, as proper ones are.
+fn noise() -> impl Iterator<Item = Vec<u8>> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = move || {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    (0..64).map(move |_| {
+        let length = 2 + next() as usize % 15;
+        (0..length).map(|_| next() as u8 % 8).collect()
+    })
+}
+
 fn deputy() -> Attack {
     /// A launcher, spoken to without the node's code. What it starts are this process's children.
     fn start() -> Result<(Socket, Child), String> {
@@ -352,6 +381,12 @@ fn deputy() -> Attack {
         let contained = requests.iter().try_for_each(|request| match starts(request, &[])? {
             true => Err(format!("{:x?} starts a process", &request[..request.len().min(16)])),
             false => Ok(()),
+        });
+        let contained = contained.and_then(|()| {
+            noise().try_for_each(|request| match starts(&request, &[])? {
+                true => Err(format!("{request:x?} starts a process")),
+                false => Ok(()),
+            })
         });
         // Another image, after the first: the launcher has its own by then.
         let contained = contained.and_then(|()| {

@@ -160,6 +160,7 @@ fn fills() -> Attack {
         let limit = Setting::of(Layers::LIMITS, Own::NOTHING);
         let size = contained(&[file()], limit, Stop::Death("killed by signal 25"));
         rows.add(Phase::None, "file size limit alone (memory files)", &control, size);
+        rows.add(Phase::Run, "first to be ended for memory", &control, goes_first(stage));
         if stage.has_groups() {
             let group = contained(&[pages(), tables()], Setting::LOAD, Stop::OutOfMemory);
             rows.add(Phase::Load, "control group", &control, group);
@@ -170,6 +171,20 @@ fn fills() -> Attack {
             rows.reduced("control group, under LOAD and alone", why);
         }
     })
+}
+
+/// Where memory runs out all the same, the kernel ends a worker before the node.
+fn goes_first(stage: &Stage) -> Result<(), String> {
+    let worker = stage.worker(Setting::RUN)?;
+    let score = |pid: i32| {
+        let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"));
+        score.ok().and_then(|score| score.trim().parse::<i32>().ok())
+    };
+    let (node, worker) = (score(std::process::id() as i32), score(worker.pid()));
+    match worker {
+        Some(1000) if worker > node => Ok(()),
+        _ => Err(format!("the worker's score is {worker:?}, the node's {node:?}")),
+    }
 }
 
 /// Files of which a process has mapped a part: device and inode.

@@ -112,7 +112,7 @@ fn connects() -> Attack {
         Alone::layer("network namespace alone", Layers::NET, Stop::Errno(&[ENETUNREACH, ECONNREFUSED]))
             .only(&["TCP", "UDP", "abstract name"]),
     )
-    .alone(Alone::layer("network namespace alone (netlink)", Layers::NET, Stop::NoEffect).only(&["netlink"]))
+    .alone(Alone::layer("network namespace alone", Layers::NET, Stop::NoEffect).only(&["netlink"]))
     .alone(
         Alone::layer("Landlock alone", Layers::LANDLOCK, Stop::Errno(&[EACCES, EPERM]))
             .only(&["TCP", "abstract name"]),

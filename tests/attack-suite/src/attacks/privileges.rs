@@ -1,11 +1,12 @@
 //! Users, capabilities, namespaces, mounts.
 
-use hostile::{Own, call, result, text};
+use hostile::{Order, Own, call, result, text};
 use libc::{EPERM, ESRCH};
-use sandbox_os::Layers;
+use sandbox_os::{Layers, verify};
 
 use super::Attack;
-use crate::stage::{Hostile, Setting, Stage};
+use crate::stage::{Hostile, Said, Setting, Stage};
+use crate::table::{Control, Phase, Rows};
 use crate::trial::{Alone, Scene, Stop, Trial, Way};
 use crate::witness::{found, namespace, status};
 
@@ -69,7 +70,44 @@ fn becomes_another() -> Attack {
             .needs_root(ROOTS),
     )
     .alone(Alone::layer("SETUP filter alone", Layers::SETUP, Stop::Sigsys).only(&["key"]));
-    Attack::worker("A13", "becomes another user, takes capabilities, keys, a known layout", trial)
+    let title = "becomes another user, takes capabilities, keys, a known layout, a filter of its own";
+    Attack::once("A13", title, move |stage, rows| {
+        trial.perform(stage, rows);
+        own_filter(stage, rows);
+    })
+}
+
+/// LOAD lets a worker install one more filter, which is RUN's. Another one passes wherever filters are only counted.
+fn own_filter(stage: &Stage, rows: &mut Rows) {
+    if !stage.root {
+        let why = "the kernel tells filters to root alone: such a worker stays under LOAD's list";
+        return rows.reduced("filters read back", why);
+    }
+    let counted = || -> Result<Hostile, String> {
+        let mut worker = stage.worker(Setting::LOAD)?;
+        match worker.ask(&Order::routine("filter-of-its-own", [0; 4]), &[]) {
+            Said::Done { .. } => {}
+            other => return Err(format!("a filter of its own: {other:?}")),
+        }
+        verify::launched(worker.launched(), verify::Phase::Run, &[]).map_err(|why| why.to_string())?;
+        Ok(worker)
+    };
+    let worker = counted();
+    // Counting finds nothing: that is the control.
+    let control = worker.as_ref().map(|_| Control::Fired).map_err(String::clone);
+    let contained = worker.and_then(|worker| match stage.has_filters_of_run(Setting::LOAD, &worker)? {
+        true => Err("its filter was taken for RUN's".to_owned()),
+        false => Ok(()),
+    });
+    // And the real one is known.
+    let contained = contained.and_then(|()| {
+        let real = stage.worker(Setting::RUN)?;
+        match stage.has_filters_of_run(Setting::RUN, &real)? {
+            true => Ok(()),
+            false => Err("RUN's own filter isn't known".to_owned()),
+        }
+    });
+    rows.add(Phase::Load, "filters read back by the launcher", &control, contained);
 }
 
 fn namespaces() -> Attack {

@@ -1,5 +1,6 @@
 //! Processes, threads, and what one process can do to another.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 
 use hostile::{Order, Own, call, result, text};
@@ -8,7 +9,8 @@ use sandbox_os::Layers;
 
 use super::Attack;
 use crate::stage::{Hostile, Said, Setting, Stage};
-use crate::trial::{Alone, Scene, Stop, Trial, Way};
+use crate::table::{Control, Phase, Rows};
+use crate::trial::{Alone, Scene, Stop, Trial, Way, stopped, works};
 use crate::witness::{Victim, c_path, children, found, read, status};
 
 /// Processes made by a bomb that nothing stops. Enough to tell one from a limit, few enough for this machine.
@@ -149,7 +151,7 @@ fn others() -> Attack {
     };
     let reads = |victim: &Victim| Order::routine("read-another", [victim.pid(), victim.address, 0, 0]);
     let writes = |victim: &Victim| Order::routine("write-another", [victim.pid(), victim.address, 0, 0]);
-    let was_read = |said: &Said, victim: &mut Victim| matches!(said, Said::Done { results, .. } if hostile::words(&victim.secret).eq(results.iter().copied()));
+    let was_read = |said: &Said, victim: &mut Victim| victim.was_copied(said);
     let was_written = |_: &Said, victim: &mut Victim| victim.harmed();
     let traces = |victim: &Victim| Order::Calls {
         calls: vec![
@@ -197,7 +199,51 @@ fn others() -> Attack {
         Alone::layer("no capabilities alone", Layers::CAPABILITIES, Stop::Errno(&[EPERM]))
             .needs_root("an ordinary user's node has none either"),
     );
-    Attack::worker("A10", "reads, writes or takes over the node or another worker", trial)
+    Attack::once("A10", "reads, writes or takes over the node or another worker", move |stage, rows| {
+        trial.perform(stage, rows);
+        of_one_user(stage, rows);
+        users(stage, rows);
+    })
+}
+
+/// Two workers of one user and without rights: only that the victim is undumpable is between them.
+fn of_one_user(stage: &Stage, rows: &mut Rows) {
+    // An ordinary user has none to drop.
+    let layers = if stage.root { Layers::CAPABILITIES } else { Layers::NONE };
+    let without_rights = move |own| Setting::of(layers, own);
+    let way = |victim: Setting| {
+        Way::new("process_vm_readv", move |stage: &Stage, _: &Hostile| {
+            let victim = Victim::of(stage, victim);
+            let numbers = [victim.pid(), victim.address, 0, 0];
+            Scene::routine("read-another", numbers, move |said, _| victim.was_copied(said))
+        })
+        .control(without_rights(Own::NOTHING))
+    };
+    let control = works(stage, &way(without_rights(Own::NOTHING))).map(|()| Control::Fired);
+    let undumpable = way(without_rights(Own::UNDUMPABLE));
+    let contained = stopped(stage, &undumpable, without_rights(Own::NOTHING), Stop::Errno(&[EPERM]));
+    rows.add(Phase::None, "victim undumpable alone", &control, contained);
+}
+
+/// No two workers have the same user.
+fn users(stage: &Stage, rows: &mut Rows) {
+    const WORKERS: usize = 16;
+    if !stage.root {
+        return rows.reduced("a user for each worker", "only root can give user ids");
+    }
+    let of = |setting| -> Result<BTreeSet<u32>, String> {
+        let workers: Result<Vec<Hostile>, String> = (0..WORKERS).map(|_| stage.worker(setting)).collect();
+        Ok(workers?.iter().map(Hostile::uid).collect())
+    };
+    let control = of(Setting::OPEN).and_then(|users| match users.len() {
+        1 => Ok(Control::Fired),
+        more => Err(format!("without the layer there are {more} users")),
+    });
+    let contained = of(Setting::RUN).and_then(|users| match users.len() {
+        WORKERS => Ok(()),
+        fewer => Err(format!("{WORKERS} workers have {fewer} users")),
+    });
+    rows.add(Phase::Run, "a user for each worker", &control, contained);
 }
 
 fn signals() -> Attack {
@@ -223,9 +269,15 @@ fn signals() -> Attack {
     })
     // In a namespace of its own: there is nobody else that it could hit.
     .control(Setting::of(Layers::PID, Own::NOTHING));
-    const ONE: &[&str] = &["kill", "tkill", "tgkill", "rt_sigqueueinfo", "pidfd_send_signal"];
+    const ONE: &[&str] =
+        &["kill", "kill, sibling", "tkill", "tgkill", "rt_sigqueueinfo", "pidfd_send_signal"];
     let trial = Trial::of_calls(vec![
         way("kill", |victim| calls(&[call(libc::SYS_kill, &[victim.pid(), SIGTERM])], &[])),
+        Way::new("kill, sibling", |stage, _| {
+            let mut victim = Victim::sibling(stage);
+            let order = calls(&[call(libc::SYS_kill, &[victim.pid(), libc::SIGKILL as u64])], &[]);
+            Scene { order, files: Vec::new(), obtained: Box::new(move |_, _| victim.harmed()) }
+        }),
         way("tkill", |victim| calls(&[call(libc::SYS_tkill, &[victim.pid(), SIGTERM])], &[])),
         way("tgkill", |victim| calls(&[call(libc::SYS_tgkill, &[victim.pid(), victim.pid(), SIGTERM])], &[])),
         way("rt_sigqueueinfo", |victim| {
@@ -237,7 +289,7 @@ fn signals() -> Attack {
         }),
         everybody,
     ])
-    .alone(Alone::layer("SETUP filter alone", Layers::SETUP, Stop::Sigsys).only(&["kill"]))
+    .alone(Alone::layer("SETUP filter alone", Layers::SETUP, Stop::Sigsys).only(&["kill", "kill, sibling"]))
     .alone(Alone::layer("pid namespace alone", Layers::PID, Stop::Errno(&[ESRCH])).only(ONE))
     .alone(
         Alone::layer("user of its own alone", Layers::USER, Stop::Errno(&[EPERM]))

@@ -19,6 +19,7 @@ pub(crate) const ROUTINES: &[(&str, Routine)] = &[
     ("vsyscall-clock", clocks::vsyscall_clock),
     ("cpuid", clocks::cpuid),
     ("32-bit-entry", entries::int80),
+    ("filter-of-its-own", entries::filter_of_its_own),
     ("children", processes::children),
     ("thread", processes::thread),
     ("thread-of-libc", processes::thread_of_libc),
