@@ -213,6 +213,14 @@ impl Code {
     }
 }
 
+impl Code {
+    /// The native code as it is mapped.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        self.pre.module().text()
+    }
+}
+
 impl std::fmt::Debug for Code {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Code")

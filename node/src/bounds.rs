@@ -34,6 +34,7 @@ pub fn sandbox(bounds: &Bounds) -> SandboxOptions {
         instructions_per_second_min: bounds
             .instructions_per_second_min
             .unwrap_or(built_in.instructions_per_second_min),
+        private_images: bounds.private_images.map_or(built_in.private_images, |flag| flag != 0),
         ..built_in
     }
 }
@@ -72,7 +73,7 @@ mod tests {
 
     #[test]
     fn every_key_of_the_file_reaches_its_option() {
-        let text = "schema = 1\n[memory]\ntotal = \"9GiB\"\ncanister = \"1GiB\"\n[sandbox]\nworkers_max = 11\nworker_memory = \"64MiB\"\npool = 12\nquery_workers = 13\nidle = \"14s\"\nstep_patience = \"15s\"\ninstructions_per_second_min = 16_000_000\n[in_process]\ninstances_max = 17\ncode_max = 18\n";
+        let text = "schema = 1\n[memory]\ntotal = \"9GiB\"\ncanister = \"1GiB\"\n[sandbox]\nworkers_max = 11\nworker_memory = \"64MiB\"\npool = 12\nquery_workers = 13\nidle = \"14s\"\nstep_patience = \"15s\"\ninstructions_per_second_min = 16_000_000\nprivate_images = true\n[in_process]\ninstances_max = 17\ncode_max = 18\n";
         let bounds = rollout::Policy::parse("p.toml", text).unwrap().bounds();
         let memory = memory(&bounds);
         assert_eq!(memory.arena_bytes, 1 << 30);
@@ -85,6 +86,7 @@ mod tests {
             (Duration::from_secs(14), Duration::from_secs(15))
         );
         assert_eq!(sandbox.instructions_per_second_min, 16_000_000);
+        assert!(sandbox.private_images);
         assert_eq!(in_process(&bounds), InProcessOptions { instances_max: 17, code_max: 18 });
     }
 

@@ -1,6 +1,7 @@
 //! The benchmarks. Each function measures one thing and gives its findings.
 
 mod bulk;
+mod launch;
 mod messages;
 mod pull;
 mod scaling;
@@ -33,6 +34,8 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark { id: "scaling", run: scaling::scaling },
     Benchmark { id: "pull", run: pull::pull },
     Benchmark { id: "bulk", run: bulk::bulk },
+    Benchmark { id: "lockdown", run: launch::lockdown },
+    Benchmark { id: "hand-over", run: launch::hand_over },
     Benchmark { id: "cold-start", run: starts::cold_start },
     Benchmark { id: "attach", run: starts::attach },
     Benchmark { id: "compile-cache", run: starts::compile_cache },

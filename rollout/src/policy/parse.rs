@@ -7,7 +7,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::bounds::{Bounds, KEYS, Key as BoundKey, TABLES};
+use super::bounds::{Bounds, KEYS, Key as BoundKey, Kind, TABLES};
 use super::{ENTRIES_MAX, FILE_BYTES_MAX, Policy, Said, Table, floors};
 use crate::diagnostic::{Source, nearest, quoted};
 use crate::{Diagnostic, Floor, Mode};
@@ -268,23 +268,23 @@ impl Reader<'_> {
     /// A whole number, or a quantity with its unit, within the range of its key.
     fn bound(&mut self, key: &BoundKey, value: &Spanned<DeValue<'_>>) -> Option<u64> {
         let within = format!("from {} to {}", key.write(key.least), key.write(key.most));
-        let expected = key.units.map_or_else(
-            || format!("expected a whole number {within}"),
-            |units| {
-                format!(
-                    "expected {} such as \"{}\", {within} ({})",
-                    units.name,
-                    units.example,
-                    listed(&units.names())
-                )
-            },
-        );
-        let (shown, read) = match (value.get_ref(), key.units) {
-            (DeValue::Integer(number), None) => {
+        let expected = match key.kind {
+            Kind::Number => format!("expected a whole number {within}"),
+            Kind::Quantity(units) => format!(
+                "expected {} such as \"{}\", {within} ({})",
+                units.name,
+                units.example,
+                listed(&units.names())
+            ),
+            Kind::Flag => "expected true or false".to_owned(),
+        };
+        let (shown, read) = match (value.get_ref(), key.kind) {
+            (DeValue::Boolean(flag), Kind::Flag) => return Some(u64::from(*flag)),
+            (DeValue::Integer(number), Kind::Number) => {
                 let read = u64::from_str_radix(number.as_str(), number.radix()).map_err(|_| None);
                 (quoted(number.as_str()), read)
             }
-            (DeValue::String(text), Some(units)) => (quoted(text), units.read(text)),
+            (DeValue::String(text), Kind::Quantity(units)) => (quoted(text), units.read(text)),
             (other, _) => (a_type(other).to_owned(), Err(None)),
         };
         let suggestion = match read {

@@ -281,6 +281,19 @@ error: `step_patience` is an integer
 }
 
 #[test]
+fn a_flag_is_true_or_false_and_nothing_like_it() {
+    assert_eq!(
+        refused("schema = 1\n[sandbox]\nprivate_images = \"yes\"\n"),
+        "error: `private_images` is a string
+ --> p.toml:3:18
+3 | private_images = \"yes\"
+  |                  ^^^^^ expected true or false"
+    );
+    let bounds = Policy::parse("p.toml", "schema = 1\n[sandbox]\nprivate_images = false\n").unwrap().bounds();
+    assert_eq!(bounds.private_images, Some(0));
+}
+
+#[test]
 fn a_bound_outside_of_its_range_is_refused() {
     assert_eq!(
         refused(

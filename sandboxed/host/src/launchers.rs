@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use execution::BackendError;
-use sandbox_os::cgroup::Group;
+use sandbox_os::cgroup::{Group, Groups};
 use sandbox_os::{LaunchError, LaunchedWorker, Launcher, Program};
 
 use crate::source::refused;
@@ -29,6 +29,8 @@ impl Images {
 pub struct Launchers {
     images: Images,
     pair: Mutex<Pair>,
+    /// Where this process may make any.
+    groups: Option<Groups>,
 }
 
 struct Pair {
@@ -43,19 +45,26 @@ impl Launchers {
     /// [`BackendError::Spawn`] or [`BackendError::Exhausted`].
     pub fn start(images: Images) -> Result<Arc<Self>, BackendError> {
         let pair = Pair::start(&images)?;
-        Ok(Arc::new(Self { images, pair: Mutex::new(pair) }))
+        // Without groups the layers say so.
+        Ok(Arc::new(Self { images, pair: Mutex::new(pair), groups: Groups::of_this_process().ok() }))
     }
 
-    /// Starts a process of `program`, in a group that `group` makes, if it does.
+    /// Control groups that take at most so much memory together, where there are any.
+    pub(crate) fn groups(&self, memory_bytes_max: u64) -> Option<Groups> {
+        self.groups.as_ref().and_then(|groups| groups.sharing(memory_bytes_max).ok())
+    }
+
+    /// Starts a process of `program`, from a copy of its image or from the shared one, in a group that `group` makes, if it does.
     pub(crate) fn launch(
         &self,
         program: Program,
+        private_image: bool,
         group: impl Fn() -> Result<Option<Group>, BackendError>,
     ) -> Result<LaunchedWorker, BackendError> {
         let launcher = self.active();
-        match launcher.launch(program, group()?) {
+        match launcher.launch(program, private_image, group()?) {
             Err(LaunchError::Gone(_)) => {
-                self.instead_of(&launcher)?.launch(program, group()?).map_err(refused)
+                self.instead_of(&launcher)?.launch(program, private_image, group()?).map_err(refused)
             }
             launched => launched.map_err(refused),
         }

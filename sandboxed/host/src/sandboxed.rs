@@ -35,7 +35,7 @@ impl Sandboxed {
     /// # Errors
     /// [`BackendError::Exhausted`] when no thread can be started.
     pub fn start(launchers: Arc<Launchers>, options: SandboxOptions) -> Result<Self, BackendError> {
-        let source = LauncherSource::new(launchers, options.group_bytes_max());
+        let source = LauncherSource::new(launchers, options.group_bytes_max(), options.private_images);
         Self::with_source(Box::new(source), options)
     }
 

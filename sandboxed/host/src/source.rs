@@ -70,14 +70,16 @@ pub struct LauncherSource {
     launchers: Arc<Launchers>,
     /// Where this process may make any.
     groups: Option<Groups>,
+    private_images: bool,
 }
 
 impl LauncherSource {
-    /// Workers that together take at most `memory_bytes_max`, where there are control groups.
+    /// Workers that together take at most `memory_bytes_max`, where there are control groups; each with a copy of its
+    /// program, or all with the same pages of it.
     #[must_use]
-    pub fn new(launchers: Arc<Launchers>, memory_bytes_max: u64) -> Self {
-        // Without groups the layers say so.
-        Self { launchers, groups: Groups::make(memory_bytes_max).ok() }
+    pub fn new(launchers: Arc<Launchers>, memory_bytes_max: u64, private_images: bool) -> Self {
+        let groups = launchers.groups(memory_bytes_max);
+        Self { launchers, groups, private_images }
     }
 
     fn group(&self) -> Result<Option<Group>, BackendError> {
@@ -88,7 +90,7 @@ impl LauncherSource {
 
 impl WorkerSource for LauncherSource {
     fn launch(&self) -> Result<Box<dyn WorkerProcess>, BackendError> {
-        let worker = self.launchers.launch(Program::Worker, || self.group())?;
+        let worker = self.launchers.launch(Program::Worker, self.private_images, || self.group())?;
         Ok(Box::new(Confined { worker, launchers: Arc::clone(&self.launchers) }))
     }
 

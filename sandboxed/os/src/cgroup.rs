@@ -49,11 +49,11 @@ const V2: Version = Version {
     swap_limit: |_| 0,
 };
 
-/// The groups of one node's workers.
+/// Directories that groups are made in: a process's, and in it those of its sandboxes.
 #[derive(Debug)]
 pub struct Groups {
     version: &'static Version,
-    /// The node's directory in each hierarchy.
+    /// One in each hierarchy.
     directories: Vec<Directory>,
     made: AtomicU64,
 }
@@ -65,12 +65,12 @@ struct Directory {
 }
 
 impl Groups {
-    /// Makes the node's directories, with a limit on all workers' memory together. Those of nodes that are gone are
-    /// removed.
+    /// Makes this process's directories below its own groups. Those of processes that are gone are removed.
     ///
     /// # Errors
-    /// The kernel's; `NotFound` when the machine has no such controllers.
-    pub fn make(memory_bytes_max: u64) -> io::Result<Self> {
+    /// The kernel's; `NotFound` when the machine has no such controllers. Under a hierarchy's root it takes
+    /// CAP_DAC_OVERRIDE, which nothing else here does.
+    pub fn of_this_process() -> io::Result<Self> {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let own = fs::read_to_string("/proc/self/cgroup")?;
@@ -78,28 +78,40 @@ impl Groups {
             .into_iter()
             .find_map(|version| Some((version, parents(version, &mounts, &own)?)))
             .ok_or(io::ErrorKind::NotFound)?;
+        parents.iter().for_each(|parent| sweep(&parent.path));
         let name = format!("{PREFIX}{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-        let mut groups = Self { version, directories: Vec::new(), made: AtomicU64::new(0) };
-        for Directory { path: parent, controllers } in parents {
-            sweep(&parent);
-            let path = parent.join(&name);
-            fs::create_dir(&path)?;
-            groups.directories.push(Directory { path, controllers });
-        }
-        for directory in &groups.directories {
-            if version.file_system == V2.file_system {
-                let controllers =
-                    directory.controllers.iter().map(|name| format!("+{name} ")).collect::<String>();
-                fs::write(directory.path.join("cgroup.subtree_control"), controllers)?;
-            }
-            if directory.controllers.contains(&MEMORY) {
-                limit(version, &directory.path, memory_bytes_max)?;
-            }
+        Self::below(version, &parents, &name)
+    }
+
+    /// Makes directories for groups that take at most so much memory together.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn sharing(&self, memory_bytes_max: u64) -> io::Result<Self> {
+        let name = format!("s{}", self.made.fetch_add(1, Ordering::Relaxed));
+        let groups = Self::below(self.version, &self.directories, &name)?;
+        for directory in having(&groups.directories, MEMORY) {
+            limit(self.version, directory, memory_bytes_max)?;
         }
         Ok(groups)
     }
 
-    /// The node's directories.
+    fn below(version: &'static Version, parents: &[Directory], name: &str) -> io::Result<Self> {
+        let mut groups = Self { version, directories: Vec::new(), made: AtomicU64::new(0) };
+        for Directory { path: parent, controllers } in parents {
+            let path = parent.join(name);
+            // All of it: an empty directory may have been swept by a node of another pid namespace.
+            fs::create_dir_all(&path)?;
+            if version.file_system == V2.file_system {
+                let controllers = controllers.iter().map(|name| format!("+{name} ")).collect::<String>();
+                fs::write(path.join("cgroup.subtree_control"), controllers)?;
+            }
+            groups.directories.push(Directory { path, controllers });
+        }
+        Ok(groups)
+    }
+
+    /// Its directories.
     pub fn directories(&self) -> impl Iterator<Item = &Path> {
         self.directories.iter().map(|directory| directory.path.as_path())
     }
@@ -113,11 +125,10 @@ impl Groups {
         let mut group = Group { version: self.version, directories: Vec::new() };
         for Directory { path: parent, controllers } in &self.directories {
             let path = parent.join(&name);
-            // All of it: an empty directory may have been swept by a node of another pid namespace.
             fs::create_dir_all(&path)?;
             group.directories.push(Directory { path, controllers });
         }
-        for directory in group.having(PROCESSES) {
+        for directory in having(&group.directories, PROCESSES) {
             fs::write(directory.join("pids.max"), PROCESSES_MAX)?;
         }
         group.limit_memory(memory_bytes_max)?;
@@ -155,7 +166,7 @@ impl Group {
     /// # Errors
     /// The kernel's; above all, that it has more already.
     pub fn limit_memory(&self, bytes: u64) -> io::Result<()> {
-        self.having(MEMORY).try_for_each(|directory| limit(self.version, directory, bytes))
+        having(&self.directories, MEMORY).try_for_each(|directory| limit(self.version, directory, bytes))
     }
 
     /// Whether a process is in it, by its `/proc/PID/cgroup`.
@@ -164,17 +175,16 @@ impl Group {
         let paths: Vec<&Path> =
             groups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).map(Path::new).collect();
         let Some(Directory { path, .. }) = self.directories.first() else { return false };
-        // Its last two names, which no other group of the machine has.
-        let Some(name) = path.parent().and_then(|node| path.strip_prefix(node.parent()?).ok()) else {
-            return false;
-        };
-        paths.iter().filter(|path| path.ends_with(name)).count() == self.directories.len()
+        // From the process's directory on, which no other group of the machine has in its path.
+        let below = |name: &OsStr| name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        let name: PathBuf = path.iter().skip_while(|name| !below(name)).collect();
+        paths.iter().filter(|path| path.ends_with(&name)).count() == self.directories.len()
     }
+}
 
-    fn having(&self, controller: &'static str) -> impl Iterator<Item = &Path> {
-        let with = move |directory: &&Directory| directory.controllers.contains(&controller);
-        self.directories.iter().filter(with).map(|directory| directory.path.as_path())
-    }
+fn having<'a>(directories: &'a [Directory], controller: &'static str) -> impl Iterator<Item = &'a Path> {
+    let with = move |directory: &&Directory| directory.controllers.contains(&controller);
+    directories.iter().filter(with).map(|directory| directory.path.as_path())
 }
 
 impl Drop for Group {
@@ -205,12 +215,17 @@ fn limit(version: &Version, group: &Path, bytes: u64) -> io::Result<()> {
 fn sweep(parent: &Path) {
     let Ok(nodes) = fs::read_dir(parent) else { return };
     for node in nodes.flatten().filter(|node| is_left_over(&node.file_name())) {
-        for group in fs::read_dir(node.path()).into_iter().flatten().flatten() {
-            // Its files can't be removed, nor its groups with processes.
-            let _kept = fs::remove_dir(group.path());
-        }
-        let _kept = fs::remove_dir(node.path());
+        remove_all(&node.path(), 2);
     }
+}
+
+/// Removes a directory and those in it. Files can't be removed, nor groups with processes.
+fn remove_all(directory: &Path, levels: u8) {
+    let inside = fs::read_dir(directory).into_iter().flatten().flatten().filter(|_| levels > 0);
+    for group in inside.filter(|group| group.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_all(&group.path(), levels - 1);
+    }
+    let _kept = fs::remove_dir(directory);
 }
 
 /// Whether it is the name of a node's directory, and there is no such process.

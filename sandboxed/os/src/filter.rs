@@ -167,6 +167,7 @@ pub const LOAD: &[Rule] = &[
         &[is(0, CODE), is(2, libc::AT_EMPTY_PATH as u64)],
         "size of the code file",
     ),
+    rule("mseal", libc::SYS_mseal, &[is(2, 0)], "code never moves, changes or goes after this"),
     rule("sigaltstack", libc::SYS_sigaltstack, &[], "stack for trap signals"),
     rule("rt_sigreturn", libc::SYS_rt_sigreturn, &[], "return from trap signals"),
     rule(

@@ -1,9 +1,10 @@
 //! The worker's program in a sealed memory file: exec needs no file system, and nobody can change it.
 
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
 
 /// Copies an executable into a sealed memory file.
 ///
@@ -22,4 +23,18 @@ pub fn sealed(program: &[u8]) -> std::io::Result<OwnedFd> {
         SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL,
     )?;
     Ok(file.into())
+}
+
+/// Another sealed memory file with the same content, on pages of its own.
+pub(crate) fn copy(image: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let bytes = rustix::fs::fstat(image)?.st_size;
+    let mut program = vec![0; usize::try_from(bytes).map_err(|_| Errno::FBIG)?];
+    let mut read = 0;
+    while read < program.len() {
+        match rustix::io::pread(image, &mut program[read..], read as u64)? {
+            0 => return Err(Errno::IO),
+            count => read += count,
+        }
+    }
+    sealed(&program).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }

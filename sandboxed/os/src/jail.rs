@@ -102,10 +102,11 @@ pub(crate) enum Step {
     Descriptors,
     Filter,
     Exec,
+    Image,
 }
 
 impl Step {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Clone,
         Self::UserMap,
         Self::Parent,
@@ -118,6 +119,7 @@ impl Step {
         Self::Descriptors,
         Self::Filter,
         Self::Exec,
+        Self::Image,
     ];
 
     pub(crate) fn numbered(number: u8) -> Option<Self> {
@@ -138,6 +140,7 @@ impl Step {
             Self::Descriptors => "descriptors",
             Self::Filter => "SETUP filter",
             Self::Exec => "exec of the worker image",
+            Self::Image => "copy of the image",
         }
     }
 }
@@ -302,6 +305,8 @@ fn prepare(order: &Order<'_>, go: &OwnedFd, status: &OwnedFd) -> Result<(), Fail
     }
     if order.has(Layers::MOUNT) {
         empty_root()?;
+    } else if order.has(Layers::CHROOT) {
+        removed_root()?;
     }
     if order.has(Layers::LIMITS) {
         limits(order.program)?;
@@ -409,6 +414,22 @@ fn empty_root() -> Result<(), Failed> {
             ),
         )
     }
+}
+
+/// A root that has been removed: empty, and nothing can be made in it (rmdir(2)). Root in a container that may make no
+/// mount namespace usually may still call chroot(2).
+fn removed_root() -> Result<(), Failed> {
+    let errno = |errno| Failed::at(Step::Root, errno);
+    let name = format!("/tmp/bulkhead-root-{}", rustix::process::getpid());
+    let searchable = rustix::fs::Mode::from_raw_mode(0o555);
+    rustix::fs::mkdir(&name, searchable).map_err(errno)?;
+    let entered = rustix::process::chdir(&name).and_then(|()| {
+        // Against the umask.
+        rustix::fs::chmod(".", searchable)?;
+        rustix::fs::rmdir(&name)?;
+        rustix::process::chroot(".")
+    });
+    entered.map_err(errno)
 }
 
 fn limits(program: Program) -> Result<(), Failed> {

@@ -33,6 +33,8 @@ const IMAGES: u8 = 0;
 const SUCCEED: u8 = 3;
 /// Request to look whether a process has the filters of a worker in RUN; its id follows.
 const FILTERS: u8 = 4;
+/// Beside a program: from a copy of its image.
+const PRIVATE: u8 = 0x80;
 const REQUEST_BYTES_MAX: usize = 5;
 const REPLY_BYTES: usize = 12;
 /// Step that failed or 0, errno, layers in force; process id; user id.
@@ -254,16 +256,23 @@ impl Launcher {
         Ok(Answer { files, ..answer })
     }
 
-    /// Starts one process of `program`, in `group` if there is one.
+    /// Starts one process of `program`, in `group` if there is one. With a private image it shares no page of its code
+    /// with another process.
     ///
     /// # Errors
     /// [`LaunchError::Step`] with the step that failed, [`LaunchError::Gone`] when the launcher died.
-    pub fn launch(&self, program: Program, group: Option<Group>) -> Result<LaunchedWorker, LaunchError> {
+    pub fn launch(
+        &self,
+        program: Program,
+        private_image: bool,
+        group: Option<Group>,
+    ) -> Result<LaunchedWorker, LaunchError> {
         let step = jail::Step::Groups.describe();
         let entries = group.as_ref().map_or(Ok(Vec::new()), Group::entries);
         let entries = entries.map_err(|source| LaunchError::Step { step, source })?;
         let entries: Vec<_> = entries.iter().map(AsFd::as_fd).collect();
-        let reply = self.ask(&[program as u8], &entries)?;
+        let private = if private_image { PRIVATE } else { 0 };
+        let reply = self.ask(&[program as u8 | private], &entries)?;
         let (pid, uid) = (reply.word(4), reply.word(8));
         let in_force = Layers::from_bits(u16::from_le_bytes([reply.reply[2], reply.reply[3]]));
         let [pidfd, end] = reply.started()?;
@@ -272,6 +281,9 @@ impl Launcher {
         let layer = |name, layer| Layer { name, on: in_force.contains(layer) };
         let mut layers: Vec<Layer> =
             NAMESPACES.iter().map(|namespace| layer(namespace.name, namespace.layer)).collect();
+        if in_force.contains(Layers::CHROOT) {
+            layers.push(layer("empty root by chroot", Layers::CHROOT));
+        }
         layers.push(layer("landlock", Layers::LANDLOCK));
         layers.push(Layer { name: "control group", on: group.is_some() });
         layers.push(Layer { name: "user id of its own", on: uid != rustix::process::geteuid().as_raw() });
@@ -381,10 +393,14 @@ pub fn serve(layers: Layers) -> Result<(), SocketError> {
         (true, false) => User::Namespaced,
     };
     let separate = jail::can_make(0, user(0));
-    let layers = NAMESPACES
+    let wanted = layers;
+    let mut layers = NAMESPACES
         .iter()
-        .filter(|namespace| layers.contains(namespace.layer) && !jail::can_make(namespace.flag, user(0)))
-        .fold(layers, |layers, impossible| layers.without(impossible.layer));
+        .filter(|namespace| wanted.contains(namespace.layer) && !jail::can_make(namespace.flag, user(0)))
+        .fold(wanted, |layers, impossible| layers.without(impossible.layer));
+    if wanted.contains(Layers::MOUNT) && !layers.contains(Layers::MOUNT) {
+        layers = layers | Layers::CHROOT;
+    }
     let mut count = random();
     let mut packet = [0u8; REQUEST_BYTES_MAX];
     loop {
@@ -413,7 +429,9 @@ pub fn serve(layers: Layers) -> Result<(), SocketError> {
                 continue;
             }
             [program] => {
-                let Some(program) = Program::ALL.into_iter().find(|known| *known as u8 == program) else {
+                let private = program & PRIVATE != 0;
+                let Some(program) = Program::ALL.into_iter().find(|known| *known as u8 == program & !PRIVATE)
+                else {
                     return Ok(());
                 };
                 if !separate {
@@ -421,7 +439,12 @@ pub fn serve(layers: Layers) -> Result<(), SocketError> {
                     continue;
                 }
                 count = count.wrapping_add(1);
-                launch(program, images.get(usize::from(program as u8 - 1)), user(count), layers, &files)
+                let image = images.get(usize::from(program as u8 - 1));
+                match image.filter(|_| private).map(|image| crate::image::copy(image.as_fd())) {
+                    None => launch(program, image, user(count), layers, &files),
+                    Some(Ok(copy)) => launch(program, Some(&copy), user(count), layers, &files),
+                    Some(Err(errno)) => Err((failed(jail::Step::Image, errno), None)),
+                }
             }
             _ => return Ok(()),
         };

@@ -37,7 +37,9 @@ impl Layers {
     pub const SETUP: Self = Self(1 << 11);
     /// A control group of its own, with limits of memory and processes.
     pub const CGROUP: Self = Self(1 << 12);
-    /// All of them.
+    /// An empty root by chroot(2), where there is no [`Layers::MOUNT`].
+    pub const CHROOT: Self = Self(1 << 13);
+    /// All that a launch asks for; [`Layers::CHROOT`] only ever takes another's place.
     pub const ALL: Self = Self((1 << 13) - 1);
 
     /// Whether all of `other` are in it.
@@ -61,7 +63,7 @@ impl Layers {
     /// From [`Layers::bits`]; bits that stand for nothing are left out.
     #[must_use]
     pub const fn from_bits(bits: u16) -> Self {
-        Self(bits & Self::ALL.0)
+        Self(bits & (Self::ALL.0 | Self::CHROOT.0))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
 use crate::filter::SOCKET;
@@ -83,6 +84,8 @@ pub fn launched(launched: &LaunchedWorker, phase: Phase, memory: &[Range<u64>]) 
     if found != expected {
         return Err(wrong("descriptors", format!("{found:?}"), format!("{expected:?}")));
     }
+    limits(&proc_file(launched.pid, "limits")?)?;
+    undumpable(launched)?;
     if let Some(group) = launched.group() {
         let groups = proc_file(launched.pid, "cgroup")?;
         if !group.holds(&groups) {
@@ -149,6 +152,38 @@ fn status(text: &str, uid: u32, phase: Phase) -> Result<(), NotConfined> {
     let expected = uid.to_string();
     if uids.len() != 4 || uids.iter().any(|uid| *uid != expected) {
         return Err(wrong("user id", uids.join(" "), expected));
+    }
+    Ok(())
+}
+
+/// Limits that a worker has, soft and hard, as `/proc/PID/limits` calls them.
+const LIMITS: [(&str, &str); 5] = [
+    ("Max core file size", "0"),
+    ("Max file size", "0"),
+    ("Max processes", "0"),
+    ("Max locked memory", "0"),
+    ("Max msgqueue size", "0"),
+];
+
+fn limits(text: &str) -> Result<(), NotConfined> {
+    for (name, expected) in LIMITS {
+        let values = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        if !values.split_whitespace().take(2).eq([expected; 2]) {
+            return Err(wrong("resource limits", format!("{name}: {}", values.trim()), expected));
+        }
+    }
+    Ok(())
+}
+
+/// A process that can't be dumped has files of root's in `/proc`, whoever runs it (proc(5)). One with the node's own
+/// user, in a user namespace, has the node's in either case: there its filters have to do, which it passed only behind
+/// its own check.
+fn undumpable(launched: &LaunchedWorker) -> Result<(), NotConfined> {
+    let path = format!("/proc/{}/maps", launched.pid);
+    let owner = fs::metadata(&path).map(|file| file.uid());
+    let owner = owner.map_err(|error| wrong("proc", format!("{path}: {error}"), "an owner"))?;
+    if owner == launched.uid && launched.uid != rustix::process::geteuid().as_raw() {
+        return Err(wrong("not dumpable", format!("{path} of user {owner}"), "of root"));
     }
     Ok(())
 }
@@ -226,6 +261,19 @@ mod tests {
         let own = std::process::id() as i32;
         let refused = worker(own, rustix::process::getuid().as_raw(), Phase::Load).unwrap_err();
         assert_eq!(refused.layer, "seccomp filter mode");
+    }
+
+    #[test]
+    fn a_limit_that_is_not_the_workers_is_refused_by_its_name() {
+        let line = |name: &str, value: &str| format!("{name:<26}{value:<21}{value:<21}units\n");
+        let all: String = LIMITS.iter().map(|(name, value)| line(name, value)).collect();
+        limits(&all).unwrap();
+        for (name, value) in LIMITS {
+            let other = all.replace(&line(name, value), &line(name, "unlimited"));
+            let refused = limits(&other).unwrap_err();
+            assert_eq!((refused.layer, refused.found.contains(name)), ("resource limits", true), "{name}");
+            limits(&all.replace(name, "Something else")).unwrap_err();
+        }
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn turn() -> MutexGuard<'static, ()> {
 
 /// A worker that waits in the LOAD lock.
 fn in_load(launcher: &Launcher) -> LaunchedWorker {
-    let mut worker = launcher.launch(Program::Worker, None).expect("a worker starts");
+    let mut worker = launcher.launch(Program::Worker, false, None).expect("a worker starts");
     let said = receive(&worker);
     assert_eq!(said, Some(vec![0]), "the worker says that LOAD is on, or {}", worker.kill());
     worker
@@ -220,6 +220,37 @@ fn calls_that_are_listed_with_arguments_kill_with_other_arguments() {
     dies_of_sigsys(in_run(&launcher), &[b'M', read_write, private]);
 }
 
+/// The file that a worker's code is mapped from: its inode.
+fn image_of(worker: &LaunchedWorker) -> String {
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", worker.pid)).expect("readable by the node");
+    let code = maps.lines().find(|line| line.contains("r-xp") && line.contains("memfd:bulkhead"));
+    code.and_then(|line| line.split_whitespace().nth(4)).expect("code of the image").to_owned()
+}
+
+#[test]
+fn workers_with_private_images_share_no_page_of_code() {
+    let _turn = turn();
+    let launcher = launcher();
+    let launch = |private| {
+        let worker = launcher.launch(Program::Worker, private, None).expect("a worker starts");
+        assert_eq!(receive(&worker), Some(vec![0]));
+        worker
+    };
+    let workers = [false, false, true, true].map(launch);
+    let [first, second, third, fourth] = workers.each_ref().map(image_of);
+    assert_eq!(first, second, "the control: one file for all");
+    assert!(third != first && fourth != first && third != fourth, "{third} {fourth}");
+}
+
+#[test]
+fn code_is_sealed_under_run() {
+    let _turn = turn();
+    let launcher = launcher();
+    let [read, execute] = [libc::PROT_READ as u8, (libc::PROT_READ | libc::PROT_EXEC) as u8];
+    assert_eq!(ask(&in_load(&launcher), &[b'X', execute]), Some(vec![0]), "the control: LOAD lets it");
+    assert_eq!(ask(&in_run(&launcher), &[b'X', read]), Some(vec![libc::EPERM as u8]), "RUN's filter lets it");
+}
+
 #[test]
 fn the_32_bit_entry_kills() {
     let _turn = turn();
@@ -295,7 +326,7 @@ fn more_ranges_than_one_call_takes_are_copied_in_order() {
 /// A worker in LOAD with a group of its own.
 fn in_group(launcher: &Launcher, groups: &Groups, bytes: u64) -> LaunchedWorker {
     let group = groups.group(bytes).expect("root makes groups");
-    let worker = launcher.launch(Program::Worker, Some(group)).expect("a worker starts");
+    let worker = launcher.launch(Program::Worker, false, Some(group)).expect("a worker starts");
     assert_eq!(receive(&worker), Some(vec![0]), "the worker says that LOAD is on");
     verify::launched(&worker, Phase::Load, &[]).expect("it is in its group");
     worker
@@ -305,12 +336,13 @@ fn in_group(launcher: &Launcher, groups: &Groups, bytes: u64) -> LaunchedWorker 
 fn a_worker_that_takes_more_memory_than_its_group_may_dies_alone() {
     let _turn = turn();
     if !rustix::process::geteuid().is_root() {
-        assert!(Groups::make(1 << 30).is_err(), "an ordinary user has no groups: the report names that");
+        assert!(Groups::of_this_process().is_err(), "an ordinary user has no groups: the report names that");
         return;
     }
     const MIB: u64 = 1 << 20;
     let launcher = launcher();
-    let groups = Groups::make(1 << 30).expect("root makes groups");
+    let process = Groups::of_this_process().expect("root makes groups");
+    let groups = process.sharing(1 << 30).expect("in its own");
     let mut greedy = in_group(&launcher, &groups, 64 * MIB);
     let sibling = in_group(&launcher, &groups, 64 * MIB);
     assert_eq!(ask(&greedy, &[b'F', 200]), None, "200 MiB are more than 64");
@@ -331,7 +363,8 @@ fn all_workers_together_take_no_more_memory_than_theirs() {
     }
     const MIB: u64 = 1 << 20;
     let launcher = launcher();
-    let groups = Groups::make(300 * MIB).expect("root makes groups");
+    let process = Groups::of_this_process().expect("root makes groups");
+    let groups = process.sharing(300 * MIB).expect("in its own");
     let mut workers = [(); 2].map(|()| in_group(&launcher, &groups, 1024 * MIB));
     assert_eq!(ask(&workers[0], &[b'K', 100]), Some(vec![9]), "100 of 300 MiB, kept");
     assert_eq!(ask(&workers[1], &[b'K', 250]), None, "the larger one goes");
@@ -347,8 +380,10 @@ fn groups_go_with_their_workers_and_their_node() {
         return;
     }
     let launcher = launcher();
-    let groups = Groups::make(1 << 30).expect("root makes groups");
-    let all = groups.directories().map(Path::to_path_buf).collect::<Vec<_>>();
+    let process = Groups::of_this_process().expect("root makes groups");
+    let groups = process.sharing(1 << 30).expect("in its own");
+    let paths = |groups: &Groups| groups.directories().map(Path::to_path_buf).collect::<Vec<_>>();
+    let (all, outer) = (paths(&groups), paths(&process));
     let inside = |at: &Path| {
         std::fs::read_dir(at).expect("there").flatten().filter(|entry| entry.path().is_dir()).count()
     };
@@ -356,8 +391,8 @@ fn groups_go_with_their_workers_and_their_node() {
     assert!(!all.is_empty() && all.iter().all(|at| inside(at) == 3));
     drop(workers);
     assert!(all.iter().all(|at| inside(at) == 0), "groups of workers are left");
-    drop(groups);
-    assert!(all.iter().all(|at| !at.exists()), "groups of the node are left");
+    drop((groups, process));
+    assert!(all.iter().chain(&outer).all(|at| !at.exists()), "groups of the node are left");
 }
 
 #[test]
@@ -448,7 +483,7 @@ fn a_dead_launcher_is_an_error_that_says_so() {
         rustix::process::Signal::KILL,
     )
     .expect("it is ours");
-    let refused = launcher.launch(Program::Worker, None).expect_err("nobody answers");
+    let refused = launcher.launch(Program::Worker, false, None).expect_err("nobody answers");
     assert!(refused.to_string().contains("launcher"), "{refused}");
 }
 
@@ -469,7 +504,7 @@ fn workers_outlive_the_thread_that_started_the_launcher() {
 fn an_image_that_is_no_program_is_an_error_and_leaves_no_zombie() {
     let _turn = turn();
     let launcher = Launcher::start(&images().launcher, &[b"not a program"]).expect("the launcher starts");
-    let refused = launcher.launch(Program::Worker, None).expect_err("the kernel can't execute it");
+    let refused = launcher.launch(Program::Worker, false, None).expect_err("the kernel can't execute it");
     assert!(refused.to_string().starts_with("exec of the worker image"), "{refused}");
     let launcher = launcher.pid().to_string();
     assert_eq!(
@@ -491,7 +526,7 @@ fn a_launch_without_room_for_its_descriptors_names_the_limit_and_leaves_no_proce
         let free = std::os::fd::AsRawFd::as_raw_fd(&next) as u64;
         drop(next);
         set_limit_of_descriptors(free + room, hard);
-        let refused = launcher.launch(Program::Worker, None);
+        let refused = launcher.launch(Program::Worker, false, None);
         set_limit_of_descriptors(soft, hard);
         let refused = refused.expect_err("nowhere to put the descriptors");
         assert!(refused.to_string().contains("RLIMIT_NOFILE"), "{refused}");
@@ -523,6 +558,47 @@ fn set_limit_of_descriptors(soft: u64, hard: u64) {
     let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
     // SAFETY: a valid rlimit structure.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+}
+
+/// As root in most containers: without CAP_SYS_ADMIN there are no namespaces and no mounts.
+#[test]
+fn root_without_namespaces_gets_workers_in_a_root_that_was_removed() {
+    let _turn = turn();
+    if !rustix::process::geteuid().is_root() {
+        println!("an ordinary user has namespaces of its own, or no workers");
+        return;
+    }
+    const WITHOUT: &str = "BULKHEAD_TEST_WITHOUT_SYS_ADMIN";
+    const SYS_ADMIN: libc::c_ulong = 21;
+    if std::env::var_os(WITHOUT).is_none() {
+        images();
+        let mut again = Command::new("/proc/self/exe");
+        again
+            .args(["--exact", "root_without_namespaces_gets_workers_in_a_root_that_was_removed"])
+            .env(WITHOUT, "1");
+        // SAFETY: prctl with constant arguments, between fork and exec: what is exec'ed doesn't get it.
+        unsafe {
+            again.pre_exec(|| match libc::prctl(libc::PR_CAPBSET_DROP, SYS_ADMIN, 0, 0, 0) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        let output = again.output().expect("this program starts again");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    let launcher = launcher();
+    let worker = in_load(&launcher);
+    verify::launched(&worker, Phase::Load, &[]).expect("LOAD holds");
+    assert_eq!(ask(&worker, b"R"), Some(vec![1]), "and RUN");
+    verify::launched(&worker, Phase::Run, &[]).expect("RUN holds");
+    let on = |name: &str| worker.layers.iter().any(|layer| layer.name == name && layer.on);
+    assert!(on("empty root by chroot") && on("user id of its own"), "{:?}", worker.layers);
+    assert!(!on("mount namespace, empty root") && !on("pid namespace"), "the missing layers are named");
+    let root = format!("/proc/{}/root", worker.pid);
+    assert!(std::fs::read_link(&root).expect("readable by root").to_string_lossy().ends_with("(deleted)"));
+    assert_eq!(std::fs::read_dir(root + "/").expect("a directory").count(), 0, "and empty");
 }
 
 /// The two tests that matter most once more, by this program again, as user 65534.

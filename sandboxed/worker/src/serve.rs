@@ -38,8 +38,8 @@ fn serve(socket: &Socket, engine: &Engine, locks: &Locks) -> Result<Infallible, 
 
     let (binding, files) = node.receive_with_files(&mut request)?;
     let ToWorker::Load(load) = message(&request)? else { return Err(Exit::Request) };
-    let instance = match load_instance(engine, *load, files)? {
-        Ok(instance) => instance,
+    let (code, instance) = match load_instance(engine, *load, files)? {
+        Ok(loaded) => loaded,
         Err(error) => return node.fail(binding, &error, Exit::Load),
     };
     let loaded = Loaded { heap: address(instance.heap_start()), stable: address(instance.stable_start()) };
@@ -47,7 +47,7 @@ fn serve(socket: &Socket, engine: &Engine, locks: &Locks) -> Result<Infallible, 
 
     let binding = node.receive(&mut request)?;
     let ToWorker::Lock = message(&request)? else { return Err(Exit::Request) };
-    locks.run();
+    locks.run(code.text());
     node.reply(binding, &ToNode::Locked)?;
 
     let mut limits = None;
@@ -80,7 +80,7 @@ fn load_instance(
     engine: &Engine,
     load: Load,
     files: Vec<OwnedFd>,
-) -> Result<Result<Instance, EngineError>, Exit> {
+) -> Result<Result<(Code, Instance), EngineError>, Exit> {
     let mut files = files.into_iter();
     let code = files.next().ok_or(Exit::Request)?;
     let arena: Vec<OwnedFd> = files.collect();
@@ -96,7 +96,10 @@ fn load_instance(
         drops_data: load.drops_data,
     };
     let start = update(load.start).map_err(|_| Exit::Request)?;
-    Ok(Code::load(engine, code).and_then(|code| Instance::new(&code, shape, base, &start)))
+    Ok(Code::load(engine, code).and_then(|code| {
+        let instance = Instance::new(&code, shape, base, &start)?;
+        Ok((code, instance))
+    }))
 }
 
 /// The one canister that this process serves.

@@ -96,6 +96,8 @@ pub struct Stage {
     pub root: bool,
     launchers: Mutex<HashMap<Setting, Launcher>>,
     groups: Option<Groups>,
+    // After those that lie in them.
+    _own_groups: Option<Groups>,
 }
 
 impl Default for Stage {
@@ -108,10 +110,12 @@ impl Stage {
     /// No launcher is running yet.
     #[must_use]
     pub fn new() -> Self {
+        let own_groups = Groups::of_this_process().ok();
         Self {
             root: rustix::process::geteuid().is_root(),
             launchers: Mutex::default(),
-            groups: Groups::make(ALL_GROUPS_BYTES).ok(),
+            groups: own_groups.as_ref().and_then(|groups| groups.sharing(ALL_GROUPS_BYTES).ok()),
+            _own_groups: own_groups,
         }
     }
 
@@ -145,8 +149,16 @@ impl Stage {
     /// # Errors
     /// What went wrong before it was.
     pub fn worker(&self, setting: Setting) -> Result<Hostile, String> {
+        self.worker_from(setting, false)
+    }
+
+    /// The same, with a private copy of its image if that is asked for.
+    ///
+    /// # Errors
+    /// As [`Stage::worker`].
+    pub fn worker_from(&self, setting: Setting, private_image: bool) -> Result<Hostile, String> {
         let setting = self.possible(setting);
-        let launched = self.launch(setting)?;
+        let launched = self.launch(setting, private_image)?;
         let mut worker = Hostile { launched };
         match worker.answer() {
             Said::Done { .. } => {}
@@ -177,7 +189,7 @@ impl Stage {
         launcher.has_filters_of_run(worker.pid()).map_err(|error| error.to_string())
     }
 
-    fn launch(&self, setting: Setting) -> Result<LaunchedWorker, String> {
+    fn launch(&self, setting: Setting, private_image: bool) -> Result<LaunchedWorker, String> {
         let mut launchers = self.launchers.lock().unwrap_or_else(PoisonError::into_inner);
         let launcher = match launchers.entry(setting) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -198,7 +210,7 @@ impl Stage {
         };
         let group = self.groups.as_ref().filter(|_| grouped).map(|groups| groups.group(GROUP_BYTES));
         let group = group.transpose().map_err(|error| format!("a control group: {error}"))?;
-        launcher.launch(Program::Worker, group).map_err(|error| error.to_string())
+        launcher.launch(Program::Worker, private_image, group).map_err(|error| error.to_string())
     }
 }
 

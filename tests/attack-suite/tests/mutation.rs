@@ -190,6 +190,7 @@ fn designated() -> Vec<Designated> {
     vec![
         of(Layers::USER, "USER", Layers::MOUNT | Layers::LANDLOCK, true, opens()),
         of(Layers::MOUNT, "MOUNT", Layers::USER | Layers::LANDLOCK, false, opens()),
+        of(Layers::CHROOT, "CHROOT", Layers::MOUNT | Layers::USER | Layers::LANDLOCK, true, opens()),
         of(Layers::LANDLOCK, "LANDLOCK", Layers::USER | Layers::MOUNT, false, opens()),
         of(Layers::PID, "PID", Layers::USER | Layers::LANDLOCK, false, signals),
         of(Layers::NET, "NET", Layers::SETUP, false, sends),
@@ -216,13 +217,15 @@ fn every_layer_that_is_missing_is_noticed() {
     let stage = Stage::new();
     let designated = designated();
     let named = designated.iter().fold(Layers::NONE, |named, one| named | one.layer);
-    assert_eq!(named, Layers::ALL, "every layer has its attack");
+    assert_eq!(named, Layers::ALL | Layers::CHROOT, "every layer has its attack");
     for Designated { layer, name, also, root, way } in designated {
         if root && !stage.root {
             println!("{name}: not for an ordinary user: {}", way.name);
             continue;
         }
-        let with = Layers::ALL.without(also);
+        // Changing the root is there for where there are no mount namespaces.
+        let all = if layer == Layers::CHROOT { Layers::ALL | Layers::CHROOT } else { Layers::ALL };
+        let with = all.without(also);
         let (obtained, said) = attempt(&stage, &way, Setting::of(with, Own::NOTHING)).expect("a worker");
         assert!(!obtained, "{name} alone stops that it {}: {said:?}", way.name);
         let without = Setting::of(with.without(layer), Own::NOTHING);
@@ -237,17 +240,16 @@ fn a_worker_that_leaves_its_own_defences_out_is_noticed() {
     let reads = |name, routine| {
         Way::new(name, move |_, _| Scene::routine(routine, [0; 4], |said, _| found(said).is_some()))
     };
-    let code = || {
-        Way::new("makes code of data", |_, _| {
-            Scene::routine("written-becomes-code", [0; 4], |said, _| found(said) == Some(42))
-        })
+    let code = |name, routine| {
+        Way::new(name, move |_, _| Scene::routine(routine, [0; 4], |said, _| found(said) == Some(42)))
     };
     let of = |own| Setting::of(Layers::NONE, own);
     for (own, way) in [
         (Own::CLOCKS, reads("reads the time-stamp counter", "time-stamp-counter")),
         (Own::CLOCKS, reads("reads the clock of the vDSO", "vdso-clock")),
         (Own::CLOCKS, reads("asks for the processor", "cpuid")),
-        (Own::NO_EXEC_GAIN, code()),
+        (Own::NO_EXEC_GAIN, code("makes code of data", "written-becomes-code")),
+        (Own::SEALED, code("moves its code", "code-is-moved")),
         (Own::LOAD, reads("reads the page of the kernel's clock", "vsyscall-clock")),
         (Own::RUN, reads("reads the page of the kernel's clock", "vsyscall-clock")),
     ] {

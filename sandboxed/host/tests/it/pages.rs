@@ -101,7 +101,7 @@ impl WorkerProcess for Refusing {
 }
 
 fn source() -> LauncherSource {
-    LauncherSource::new(launchers(), u64::MAX)
+    LauncherSource::new(launchers(), u64::MAX, false)
 }
 
 fn sandbox(source: impl WorkerSource + 'static) -> Sandboxed {

@@ -33,6 +33,8 @@ impl Own {
     pub const NO_EXEC_GAIN: Self = Self(16);
     /// Undumpable (a part of `lockdown::enter`, alone).
     pub const UNDUMPABLE: Self = Self(32);
+    /// Its code sealed in place (a part of `Locks::run`, alone).
+    pub const SEALED: Self = Self(64);
     /// The real worker up to its LOAD lock.
     pub const REAL_LOAD: Self = Self(1 | 2 | 4);
     /// The real worker under its RUN lock.

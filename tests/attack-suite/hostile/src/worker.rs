@@ -81,7 +81,11 @@ impl Lockable {
     fn first(&self) {
         let own = self.plan.own;
         if !own.has(Own::LOAD) {
-            attacks::map_code();
+            let code = attacks::map_code().as_ptr_range();
+            if own.has(Own::SEALED) {
+                let (at, length) = (code.start.addr(), code.end.addr() - code.start.addr());
+                let _ = attacks::system_call(libc::SYS_mseal as u64, [at as u64, length as u64, 0, 0, 0, 0]);
+            }
         }
         if own.has(Own::UNDUMPABLE) {
             // SAFETY: prctl with constant arguments.
@@ -104,12 +108,10 @@ impl Lockable {
     fn run(&mut self) {
         let own = self.plan.own;
         self.running = own.has(Own::RUN);
-        if own.has(Own::LOAD) {
-            attacks::map_code();
-        }
+        let code = if own.has(Own::LOAD) { attacks::map_code() } else { &[] };
         match (self.running, self.plan.change) {
             (false, _) => {}
-            (true, hostile::Change::None) if own.has(Own::LOAD) => self.real.run(),
+            (true, hostile::Change::None) if own.has(Own::LOAD) => self.real.run(code),
             (true, _) => install(&self.run),
         }
     }

@@ -47,6 +47,10 @@ fn opens() -> Attack {
         Way::new("openat2", reads_file(call(libc::SYS_openat2, &[HERE, text(24), text(0), 24]))),
     ])
     .alone(Alone::layer("empty root alone", Layers::MOUNT, Stop::Errno(&[ENOENT])))
+    .alone(
+        Alone::layer("empty root by chroot alone", Layers::CHROOT, Stop::Errno(&[ENOENT]))
+            .needs_root("changing the root is root's"),
+    )
     .alone(Alone::layer("Landlock alone", Layers::LANDLOCK, Stop::Errno(&[EACCES])))
     .alone(Alone::layer("user of its own alone", Layers::USER, Stop::Errno(&[EACCES])).needs_root(SAME_USER));
     Attack::worker("A1", "opens a file of the node", trial)

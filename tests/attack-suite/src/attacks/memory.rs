@@ -219,6 +219,19 @@ fn shares() -> Attack {
             });
             rows.add(phase, "static program in a memory file of its own", &control, contained);
         }
+        // Between workers it takes an option.
+        let two = |private| -> Result<bool, String> {
+            let workers =
+                [stage.worker_from(Setting::RUN, private)?, stage.worker_from(Setting::RUN, private)?];
+            let [one, other] = workers.each_ref().map(|worker| mapped(worker.pid()));
+            if one.is_empty() { Err("it has no mapping".to_owned()) } else { Ok(!one.is_disjoint(&other)) }
+        };
+        let control = two(false).and_then(|shared| {
+            if shared { Ok(Control::Fired) } else { Err("workers share nothing".to_owned()) }
+        });
+        let contained =
+            two(true).and_then(|shared| if shared { Err("they share it".to_owned()) } else { Ok(()) });
+        rows.add(Phase::Run, "private images (other workers, an option)", &control, contained);
     })
 }
 
@@ -277,6 +290,7 @@ fn replaces_code() -> Attack {
         .alone(
             Alone::own("no exec gain (MDWE) alone", Own::NO_EXEC_GAIN, Stop::Errno(&[EACCES, EPERM]))
                 .only(&["replaced"]),
-        );
+        )
+        .alone(Alone::own("sealed code (mseal) alone", Own::SEALED, Stop::Errno(&[EPERM])));
     Attack::worker("A53", "replaces or moves the code that the node has seen", trial)
 }

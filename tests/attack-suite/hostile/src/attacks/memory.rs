@@ -28,11 +28,14 @@ pub(super) fn prepare() {
 }
 
 /// A page that is its code.
-pub(super) fn map_code() {
+pub(super) fn map_code() -> &'static [u8] {
     let at = page();
     write(at, &code(1));
     let _ = system_call(libc::SYS_mprotect as u64, [at, PAGE as u64, RX, 0, 0, 0]);
     CODE.store(at, Ordering::Relaxed);
+    // SAFETY: the page was just mapped, is readable and stays as long as the process; where an attack takes it away,
+    // nobody reads this any more.
+    unsafe { std::slice::from_raw_parts(with_exposed(at), PAGE) }
 }
 
 fn page() -> u64 {

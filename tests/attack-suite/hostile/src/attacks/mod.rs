@@ -48,8 +48,8 @@ pub(crate) fn prepare() {
 }
 
 /// Maps a canister's code, as the real worker does: under LOAD, after the node has looked at it for the first time.
-pub(crate) fn map_code() {
-    memory::map_code();
+pub(crate) fn map_code() -> &'static [u8] {
+    memory::map_code()
 }
 
 /// A system call as the kernel sees it, without libc.
