@@ -146,6 +146,13 @@ impl Alone {
         }
     }
 
+    /// Everything that the launcher does except its filter, and nothing that the worker does: what holds if every filter
+    /// falls.
+    #[must_use]
+    pub fn without_filters(stop: Stop) -> Self {
+        Self::layer("all but the filters", Layers::ALL.without(Layers::SETUP), stop)
+    }
+
     /// Something that the worker does to itself.
     #[must_use]
     pub fn own(layer: &'static str, own: Own, stop: Stop) -> Self {

@@ -52,7 +52,8 @@ fn opens() -> Attack {
             .needs_root("changing the root is root's"),
     )
     .alone(Alone::layer("Landlock alone", Layers::LANDLOCK, Stop::Errno(&[EACCES])))
-    .alone(Alone::layer("user of its own alone", Layers::USER, Stop::Errno(&[EACCES])).needs_root(SAME_USER));
+    .alone(Alone::layer("user of its own alone", Layers::USER, Stop::Errno(&[EACCES])).needs_root(SAME_USER))
+    .alone(Alone::without_filters(Stop::Errno(&[ENOENT])));
     Attack::worker("A1", "opens a file of the node", trial)
 }
 
@@ -92,7 +93,8 @@ fn handles() -> Attack {
         Alone::layer("no capabilities alone", Layers::CAPABILITIES, Stop::Errno(&[EPERM]))
             .only(&["file handle"])
             .needs_root("this way is root's"),
-    );
+    )
+    .alone(Alone::without_filters(Stop::Errno(&[ENOENT])));
     Attack::worker("A2", "opens a file by a handle or a path descriptor", trial)
 }
 
@@ -150,7 +152,8 @@ fn proc() -> Attack {
     .alone(
         Alone::layer("user of its own alone", Layers::USER, Stop::Errno(&[EACCES, EPERM]))
             .only(&["node's memory", "node's environment"]),
-    );
+    )
+    .alone(Alone::without_filters(Stop::Errno(&[ENOENT])));
     Attack::worker("A3", "reads /proc: its own files and the node's", trial)
 }
 
@@ -194,6 +197,7 @@ fn reopens() -> Attack {
     Attack::once("A20", "makes a read-only descriptor writable by opening it again", move |stage, rows| {
         Trial::of_calls(vec![plain()])
             .alone(Alone::layer("empty root alone", Layers::MOUNT, Stop::Errno(&[ENOENT])))
+            .alone(Alone::without_filters(Stop::Errno(&[ENOENT])))
             .perform(stage, rows);
         let control = works(stage, &plain()).map(|()| Control::Fired);
         let contained = stopped(stage, &sealed(), Setting::OPEN, Stop::Errno(&[EPERM, EACCES]));

@@ -117,6 +117,13 @@ fn connects() -> Attack {
         Alone::layer("Landlock alone", Layers::LANDLOCK, Stop::Errno(&[EACCES, EPERM]))
             .only(&["TCP", "abstract name"]),
     )
-    .alone(Alone::layer("empty root alone", Layers::MOUNT, Stop::Errno(&[ENOENT])).only(&["path"]));
+    .alone(Alone::layer("empty root alone", Layers::MOUNT, Stop::Errno(&[ENOENT])).only(&["path"]))
+    .alone(Alone::without_filters(Stop::Errno(&[EACCES, EPERM, ENETUNREACH, ECONNREFUSED, ENOENT])).only(&[
+        "TCP",
+        "UDP",
+        "abstract name",
+        "path",
+    ]))
+    .alone(Alone::without_filters(Stop::NoEffect).only(&["netlink"]));
     Attack::worker("A8", "connects to the node or the network", trial)
 }

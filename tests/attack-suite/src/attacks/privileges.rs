@@ -69,7 +69,12 @@ fn becomes_another() -> Attack {
             .only(&["user id", "group id", "capabilities"])
             .needs_root(ROOTS),
     )
-    .alone(Alone::layer("SETUP filter alone", Layers::SETUP, Stop::Sigsys).only(&["key"]));
+    .alone(Alone::layer("SETUP filter alone", Layers::SETUP, Stop::Sigsys).only(&["key"]))
+    .alone(
+        Alone::without_filters(Stop::Errno(&[EPERM]))
+            .only(&["user id", "group id", "capabilities"])
+            .needs_root(ROOTS),
+    );
     let title = "becomes another user, takes capabilities, keys, a known layout, a filter of its own";
     Attack::once("A13", title, move |stage, rows| {
         trial.perform(stage, rows);
@@ -165,6 +170,7 @@ fn namespaces() -> Attack {
                 .beside(Layers::NET)
                 .only(&["setns"])
                 .needs_root("this way is root's"),
-        );
+        )
+        .alone(Alone::without_filters(Stop::Errno(&[EPERM, ESRCH])).only(&["mount", "setns"]));
     Attack::worker("A14", "leaves its namespaces, or makes new ones to get rights", trial)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 
 use hostile::{Order, Own, call, result, text};
-use libc::{EACCES, EAGAIN, ENOENT, EPERM, ESRCH};
+use libc::{EACCES, EAGAIN, EFBIG, ENOENT, EPERM, ESRCH};
 use sandbox_os::Layers;
 
 use super::Attack;
@@ -45,7 +45,8 @@ fn bomb() -> Attack {
     .alone(
         Alone::layer("control group alone", Layers::CGROUP, Stop::Errno(&[EAGAIN]))
             .needs_root("an ordinary user has no control groups here"),
-    );
+    )
+    .alone(Alone::without_filters(Stop::Errno(&[EAGAIN])));
     Attack::worker("A5", "makes processes without end", trial)
 }
 
@@ -67,7 +68,8 @@ fn threads() -> Attack {
         .alone(
             Alone::layer("control group alone", Layers::CGROUP, Stop::Errno(&[EAGAIN]))
                 .needs_root("an ordinary user has no control groups here"),
-        );
+        )
+        .alone(Alone::without_filters(Stop::Errno(&[EAGAIN])));
     Attack::worker("A6", "counts in a thread, to have a clock", trial)
 }
 
@@ -134,7 +136,10 @@ fn programs() -> Attack {
         .alone(
             Alone::layer("file size limit alone", Layers::LIMITS, Stop::Death("killed by signal 25"))
                 .only(&["in memory"]),
-        );
+        )
+        .alone(Alone::without_filters(Stop::Errno(&[ENOENT])).only(&["on disk"]))
+        // The first process of a pid namespace gets the error without the signal.
+        .alone(Alone::without_filters(Stop::Errno(&[EFBIG])).only(&["in memory"]));
     Attack::worker("A7", "executes another program", trial)
 }
 
@@ -198,7 +203,8 @@ fn others() -> Attack {
     .alone(
         Alone::layer("no capabilities alone", Layers::CAPABILITIES, Stop::Errno(&[EPERM]))
             .needs_root("an ordinary user's node has none either"),
-    );
+    )
+    .alone(Alone::without_filters(Stop::Errno(&[ESRCH])));
     Attack::once("A10", "reads, writes or takes over the node or another worker", move |stage, rows| {
         trial.perform(stage, rows);
         of_one_user(stage, rows);
@@ -296,7 +302,8 @@ fn signals() -> Attack {
             .only(ONE)
             .needs_root(SAME_USER),
     )
-    .alone(Alone::layer("Landlock alone", Layers::LANDLOCK, Stop::Errno(&[EPERM])).only(ONE));
+    .alone(Alone::layer("Landlock alone", Layers::LANDLOCK, Stop::Errno(&[EPERM])).only(ONE))
+    .alone(Alone::without_filters(Stop::Errno(&[ESRCH])).only(ONE));
     Attack::worker("A11", "sends signals to the node, or to everybody", trial)
 }
 
@@ -316,6 +323,7 @@ fn descriptor_signals() -> Attack {
     let trial = Trial::of_calls(vec![Way::new("F_SETOWN", scene)])
         .alone(Alone::layer("pid namespace alone", Layers::PID, Stop::Errno(&[ESRCH])))
         .alone(Alone::layer("user of its own alone", Layers::USER, Stop::NoEffect).needs_root(SAME_USER))
-        .alone(Alone::layer("Landlock alone", Layers::LANDLOCK, Stop::NoEffect));
+        .alone(Alone::layer("Landlock alone", Layers::LANDLOCK, Stop::NoEffect))
+        .alone(Alone::without_filters(Stop::Errno(&[ESRCH])));
     Attack::worker("A12", "has its socket signal the node", trial)
 }
