@@ -6,6 +6,7 @@ mod images;
 mod leases;
 mod limits;
 mod mirror;
+mod model;
 mod pages;
 mod peer;
 mod real_worker;
