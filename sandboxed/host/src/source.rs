@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{self, NotConfined, Phase};
-use sandbox_os::{LaunchError, LaunchedWorker, Launcher, Socket, SocketError, machine};
+use sandbox_os::{LaunchError, LaunchedWorker, Launcher, Program, Socket, SocketError, machine};
 
 use crate::status::lock;
 
@@ -69,7 +69,7 @@ impl LauncherSource {
     /// # Errors
     /// [`BackendError::Spawn`] or [`BackendError::Exhausted`].
     pub fn start(launcher_image: &'static [u8], worker_image: &'static [u8]) -> Result<Self, BackendError> {
-        let launcher = Launcher::start(launcher_image, worker_image).map_err(refused)?;
+        let launcher = Launcher::start(launcher_image, &[worker_image]).map_err(refused)?;
         Ok(Self { launcher_image, worker_image, launcher: Mutex::new(Arc::new(launcher)) })
     }
 
@@ -77,7 +77,8 @@ impl LauncherSource {
         let mut launcher = lock(&self.launcher);
         // Another thread may have been first.
         if Arc::ptr_eq(&launcher, gone) {
-            *launcher = Arc::new(Launcher::start(self.launcher_image, self.worker_image).map_err(refused)?);
+            *launcher =
+                Arc::new(Launcher::start(self.launcher_image, &[self.worker_image]).map_err(refused)?);
         }
         Ok(Arc::clone(&launcher))
     }
@@ -86,8 +87,8 @@ impl LauncherSource {
 impl WorkerSource for LauncherSource {
     fn launch(&self) -> Result<Box<dyn WorkerProcess>, BackendError> {
         let launcher = Arc::clone(&lock(&self.launcher));
-        let launched = match launcher.launch() {
-            Err(LaunchError::Gone(_)) => self.restart(&launcher)?.launch(),
+        let launched = match launcher.launch(Program::Worker) {
+            Err(LaunchError::Gone(_)) => self.restart(&launcher)?.launch(Program::Worker),
             other => other,
         };
         Ok(Box::new(launched.map_err(refused)?))

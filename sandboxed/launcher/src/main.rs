@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match sandbox_os::launch::serve() {
+    match sandbox_os::launch::serve(sandbox_os::Layers::ALL) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

@@ -40,6 +40,11 @@ fn obey(order: &[u8], socket: &Socket, locks: &Locks) {
             locks.run();
             answer(socket, &[1]);
         }
+        // LOAD once more instead of RUN: as many filters, but not the same.
+        [b'L'] => {
+            locks.load();
+            answer(socket, &[10]);
+        }
         // A page of the heap, filled with one byte: where is it?
         [b'P', fill] => {
             let page = Box::leak(vec![fill; 2 * 4096].into_boxed_slice());
@@ -54,6 +59,16 @@ fn obey(order: &[u8], socket: &Socket, locks: &Locks) {
                 black_box((block, small));
             }
             answer(socket, &[2]);
+        }
+        // So many MiB of fresh memory, all of it written.
+        [b'F', mebibytes] => {
+            black_box(vec![1_u8; usize::from(mebibytes) << 20]);
+            answer(socket, &[8]);
+        }
+        // The same, kept.
+        [b'K', mebibytes] => {
+            black_box(vec![1_u8; usize::from(mebibytes) << 20].leak());
+            answer(socket, &[9]);
         }
         // A system call by number, all arguments zero.
         [b'S', low, high] => {

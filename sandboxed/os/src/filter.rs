@@ -222,6 +222,16 @@ impl Program {
         Self::build(RUN, SeccompAction::KillProcess, SeccompAction::Allow)
     }
 
+    /// All that are in force in RUN, in the order in which they were installed.
+    pub(crate) fn all() -> [Self; 3] {
+        [Self::setup(), Self::load(), Self::run()]
+    }
+
+    /// Its instructions.
+    pub(crate) fn instructions(&self) -> &[seccompiler::sock_filter] {
+        &self.0
+    }
+
     fn build(rules: &[Rule], otherwise: SeccompAction, listed: SeccompAction) -> Self {
         let mut by_number = std::collections::BTreeMap::<i64, Vec<SeccompRule>>::new();
         for rule in rules {

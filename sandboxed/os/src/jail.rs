@@ -6,25 +6,37 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::Socket;
-use crate::filter::Program;
+use crate::filter;
+use crate::launch::Program;
+use crate::{Layers, Socket};
 
 /// A namespace that a worker gets if the kernel allows it.
 pub(crate) struct Namespace {
+    pub(crate) layer: Layers,
     pub(crate) name: &'static str,
     /// Its name in `/proc/PID/ns`.
     pub(crate) link: &'static str,
     pub(crate) flag: libc::c_int,
 }
 
-/// All six, in the order of the bits in a launch reply.
+/// All six.
 pub(crate) const NAMESPACES: [Namespace; 6] = [
-    Namespace { name: "mount namespace, empty root", link: "mnt", flag: libc::CLONE_NEWNS },
-    Namespace { name: "pid namespace", link: "pid", flag: libc::CLONE_NEWPID },
-    Namespace { name: "network namespace", link: "net", flag: libc::CLONE_NEWNET },
-    Namespace { name: "ipc namespace", link: "ipc", flag: libc::CLONE_NEWIPC },
-    Namespace { name: "uts namespace", link: "uts", flag: libc::CLONE_NEWUTS },
-    Namespace { name: "cgroup namespace", link: "cgroup", flag: libc::CLONE_NEWCGROUP },
+    Namespace {
+        layer: Layers::MOUNT,
+        name: "mount namespace, empty root",
+        link: "mnt",
+        flag: libc::CLONE_NEWNS,
+    },
+    Namespace { layer: Layers::PID, name: "pid namespace", link: "pid", flag: libc::CLONE_NEWPID },
+    Namespace { layer: Layers::NET, name: "network namespace", link: "net", flag: libc::CLONE_NEWNET },
+    Namespace { layer: Layers::IPC, name: "ipc namespace", link: "ipc", flag: libc::CLONE_NEWIPC },
+    Namespace { layer: Layers::UTS, name: "uts namespace", link: "uts", flag: libc::CLONE_NEWUTS },
+    Namespace {
+        layer: Layers::CGROUP_NAMESPACE,
+        name: "cgroup namespace",
+        link: "cgroup",
+        flag: libc::CLONE_NEWCGROUP,
+    },
 ];
 
 /// Whose user a worker runs as.
@@ -34,6 +46,44 @@ pub(crate) enum User {
     Own(u32),
     /// The node's own user, inside a user namespace that this user owns.
     Namespaced,
+    /// The node's own: [`Layers::USER`] is left out.
+    Same,
+}
+
+impl User {
+    fn clone_flag(self) -> libc::c_int {
+        match self {
+            Self::Namespaced => libc::CLONE_NEWUSER,
+            Self::Own(_) | Self::Same => 0,
+        }
+    }
+}
+
+/// What is to be started, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Order<'a> {
+    pub(crate) program: Program,
+    pub(crate) image: BorrowedFd<'a>,
+    pub(crate) socket: &'a Socket,
+    pub(crate) user: User,
+    /// Those that the kernel is known to allow.
+    pub(crate) layers: Layers,
+    /// Its control groups: files that a process joins one by writing `0` into.
+    pub(crate) groups: &'a [OwnedFd],
+}
+
+impl Order<'_> {
+    fn has(&self, layer: Layers) -> bool {
+        self.layers.contains(layer)
+    }
+
+    /// Flags of clone for its namespaces.
+    fn namespaces(&self) -> libc::c_int {
+        NAMESPACES
+            .iter()
+            .filter(|namespace| self.has(namespace.layer))
+            .fold(self.user.clone_flag(), |flags, namespace| flags | namespace.flag)
+    }
 }
 
 /// Where in the set-up a child failed. The number travels through the status pipe.
@@ -43,6 +93,7 @@ pub(crate) enum Step {
     Clone = 1,
     UserMap,
     Parent,
+    Groups,
     Session,
     Root,
     Limits,
@@ -54,21 +105,40 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    pub(crate) fn describe(number: u8) -> &'static str {
-        const ALL: [(Step, &str); 11] = [
-            (Step::Clone, "clone (limit: processes or namespaces)"),
-            (Step::UserMap, "user namespace map"),
-            (Step::Parent, "parent-death signal"),
-            (Step::Session, "session"),
-            (Step::Root, "empty root"),
-            (Step::Limits, "resource limits"),
-            (Step::Capabilities, "dropping capabilities"),
-            (Step::User, "user id"),
-            (Step::Descriptors, "descriptors"),
-            (Step::Filter, "SETUP filter"),
-            (Step::Exec, "exec of the worker image"),
-        ];
-        ALL.iter().find(|(step, _)| *step as u8 == number).map_or("unknown step", |(_, text)| text)
+    const ALL: [Self; 12] = [
+        Self::Clone,
+        Self::UserMap,
+        Self::Parent,
+        Self::Groups,
+        Self::Session,
+        Self::Root,
+        Self::Limits,
+        Self::Capabilities,
+        Self::User,
+        Self::Descriptors,
+        Self::Filter,
+        Self::Exec,
+    ];
+
+    pub(crate) fn numbered(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|step| *step as u8 == number)
+    }
+
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::Clone => "clone (limit: processes or namespaces)",
+            Self::UserMap => "user namespace map",
+            Self::Parent => "parent-death signal",
+            Self::Groups => "control groups",
+            Self::Session => "session",
+            Self::Root => "empty root",
+            Self::Limits => "resource limits",
+            Self::Capabilities => "dropping capabilities",
+            Self::User => "user id",
+            Self::Descriptors => "descriptors",
+            Self::Filter => "SETUP filter",
+            Self::Exec => "exec of the worker image",
+        }
     }
 }
 
@@ -90,48 +160,42 @@ impl Failed {
 pub(crate) struct Started {
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
-    /// Whether Landlock is in force in it.
-    pub(crate) landlock: bool,
+    /// Layers that are in force in it.
+    pub(crate) layers: Layers,
 }
 
-/// Starts the image as a worker whose socket is `socket`. The caller must be single-threaded.
-pub(crate) fn start(
-    image: BorrowedFd<'_>,
-    socket: &Socket,
-    user: User,
-    namespaces: libc::c_int,
-) -> Result<Started, Failed> {
+/// Starts a program as `order` says. The caller must be single-threaded.
+pub(crate) fn start(order: &Order<'_>) -> Result<Started, Failed> {
     let failed = |errno| Failed::at(Step::Clone, errno);
     let (status_read, status_write) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
     let (go_read, go_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
-    let own_user_namespace = if user == User::Namespaced { libc::CLONE_NEWUSER } else { 0 };
     // CLONE_PARENT: the node reaps its workers itself, and the launcher's death doesn't touch them.
-    let child = clone(namespaces | own_user_namespace | libc::CLONE_PARENT).map_err(failed)?;
+    let child = clone(order.namespaces() | libc::CLONE_PARENT).map_err(failed)?;
     let Some((pid, pidfd)) = child else {
         // Or the read below would wait for ever if the launcher died.
         drop((status_read, go_write));
-        in_child(image, socket, user, namespaces, &go_read, &status_write);
+        in_child(order, &go_read, &status_write);
     };
     drop((status_write, go_read));
-    let landlock = match user {
+    let layers = match order.user {
         User::Namespaced => map_user(pid).map_err(|errno| Failed::at(Step::UserMap, errno)),
-        User::Own(_) => Ok(()),
+        User::Own(_) | User::Same => Ok(()),
     }
     .and_then(|()| {
         let _ = rustix::io::write(&go_write, &[1]);
         drop(go_write);
         outcome(&status_read)
     });
-    match landlock {
-        Ok(landlock) => Ok(Started { pid, pidfd, landlock }),
+    match layers {
+        Ok(layers) => Ok(Started { pid, pidfd, layers }),
         Err(failed) => Err(Failed { child: Some(pidfd), ..failed }),
     }
 }
 
-/// Reads the child's report until its exec or its end closes the pipe: a byte 0 and whether Landlock is on; then
-/// the step that failed, if one did.
-fn outcome(status: &OwnedFd) -> Result<bool, Failed> {
+/// Reads the child's report until its exec or its end closes the pipe: a byte 0 and the layers that it has put on;
+/// then the step that failed, if one did.
+fn outcome(status: &OwnedFd) -> Result<Layers, Failed> {
     let mut report = [0u8; 8];
     let mut length = 0;
     while length < report.len() {
@@ -143,33 +207,18 @@ fn outcome(status: &OwnedFd) -> Result<bool, Failed> {
         }
     }
     match report[..length] {
-        [0, landlock] => Ok(landlock == 1),
-        [0, _, step, errno] | [step, errno] => Err(Failed::at(
-            ALL_STEPS.into_iter().find(|known| *known as u8 == step).unwrap_or(Step::Exec),
+        [0, low, high] => Ok(Layers::from_bits(u16::from_le_bytes([low, high]))),
+        [0, _, _, step, errno] | [step, errno] => Err(Failed::at(
+            Step::numbered(step).unwrap_or(Step::Exec),
             Errno::from_raw_os_error(errno.into()),
         )),
         _ => Err(Failed::at(Step::Exec, Errno::CHILD)),
     }
 }
 
-const ALL_STEPS: [Step; 11] = [
-    Step::Clone,
-    Step::UserMap,
-    Step::Parent,
-    Step::Session,
-    Step::Root,
-    Step::Limits,
-    Step::Capabilities,
-    Step::User,
-    Step::Descriptors,
-    Step::Filter,
-    Step::Exec,
-];
-
 /// Whether the kernel lets us make this namespace: a child is made with it and ends at once.
 pub(crate) fn can_make(flags: libc::c_int, user: User) -> bool {
-    let own_user_namespace = if user == User::Namespaced { libc::CLONE_NEWUSER } else { 0 };
-    match clone(flags | own_user_namespace) {
+    match clone(flags | user.clone_flag()) {
         Ok(None) => crate::lockdown::exit(crate::lockdown::Exit::Done),
         Ok(Some((_, pidfd))) => {
             let _ = rustix::process::waitid(
@@ -183,7 +232,7 @@ pub(crate) fn can_make(flags: libc::c_int, user: User) -> bool {
 }
 
 /// clone3(2) as fork: `None` in the child.
-fn clone(flags: libc::c_int) -> Result<Option<(i32, OwnedFd)>, Errno> {
+pub(crate) fn clone(flags: libc::c_int) -> Result<Option<(i32, OwnedFd)>, Errno> {
     let mut pidfd: libc::c_int = -1;
     // SAFETY: an all-zero clone_args is valid: no stack, no TLS, no set_tid.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -224,16 +273,9 @@ fn check(step: Step, result: libc::c_int) -> Result<(), Failed> {
     Ok(())
 }
 
-fn in_child(
-    image: BorrowedFd<'_>,
-    socket: &Socket,
-    user: User,
-    namespaces: libc::c_int,
-    go: &OwnedFd,
-    status: &OwnedFd,
-) -> ! {
-    let (status_at, failed) = match prepare(image, socket, user, namespaces, go, status) {
-        Ok(()) => (STATUS_AT, depart()),
+fn in_child(order: &Order<'_>, go: &OwnedFd, status: &OwnedFd) -> ! {
+    let (status_at, failed) = match prepare(order, go, status) {
+        Ok(()) => (STATUS_AT, depart(order)),
         Err(failed) => (status.as_raw_fd(), failed),
     };
     let report = [failed.step as u8, failed.errno.raw_os_error() as u8];
@@ -242,43 +284,76 @@ fn in_child(
     crate::lockdown::exit(crate::lockdown::Exit::NotConfined);
 }
 
-fn prepare(
-    image: BorrowedFd<'_>,
-    socket: &Socket,
-    user: User,
-    namespaces: libc::c_int,
-    go: &OwnedFd,
-    status: &OwnedFd,
-) -> Result<(), Failed> {
+fn prepare(order: &Order<'_>, go: &OwnedFd, status: &OwnedFd) -> Result<(), Failed> {
     let errno = |step| move |errno| Failed::at(step, errno);
     let mut byte = [0u8];
     if rustix::io::read(go, &mut byte).map_err(errno(Step::Parent))? != 1 {
         return Err(Failed::at(Step::Parent, Errno::SRCH));
     }
+    for group in order.groups {
+        // A process writes 0 for itself (cgroups(7)); the kernel asks whether the file's opener might.
+        rustix::io::write(group, b"0").map_err(errno(Step::Groups))?;
+    }
+    first_to_go();
     rustix::process::setsid().map_err(errno(Step::Session))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    if namespaces & libc::CLONE_NEWUTS != 0 {
+    if order.has(Layers::UTS) {
         rustix::system::sethostname(b"worker").map_err(errno(Step::Session))?;
     }
-    if namespaces & libc::CLONE_NEWNS != 0 {
+    if order.has(Layers::MOUNT) {
         empty_root()?;
     }
-    limits()?;
-    identity(user)?;
-    let landlock = landlock();
-    rustix::io::write(status, &[0, u8::from(landlock)]).map_err(errno(Step::Descriptors))?;
-    descriptors(image, socket, status)
+    if order.has(Layers::LIMITS) {
+        limits(order.program)?;
+    }
+    identity(order)?;
+    let mut layers = order.layers;
+    if order.has(Layers::LANDLOCK) && !landlock() {
+        layers = layers.without(Layers::LANDLOCK);
+    }
+    let [low, high] = layers.bits().to_le_bytes();
+    rustix::io::write(status, &[0, low, high]).map_err(errno(Step::Descriptors))?;
+    descriptors(order.image, order.socket, status)
+}
+
+/// Asks the kernel to end this process before others when memory runs out, not to join its pages with those of
+/// others, and to keep it apart in what processors guess. Where it can't, the node's report says so.
+fn first_to_go() {
+    // PR_SPEC_STORE_BYPASS, PR_SPEC_INDIRECT_BRANCH, PR_SPEC_L1D_FLUSH (linux/prctl.h).
+    const GUESSES: [libc::c_ulong; 3] = [0, 1, 2];
+    let _absent = std::fs::write("/proc/self/oom_score_adj", "1000");
+    // SAFETY: prctl with constant arguments.
+    unsafe {
+        libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0);
+        for guess in GUESSES {
+            libc::prctl(libc::PR_SET_SPECULATION_CTRL, guess, libc::PR_SPEC_FORCE_DISABLE, 0, 0);
+        }
+        libc::prctl(
+            libc::PR_SCHED_CORE,
+            libc::PR_SCHED_CORE_CREATE,
+            0,
+            libc::PR_SCHED_CORE_SCOPE_THREAD_GROUP,
+            0,
+        );
+    }
 }
 
 /// The last steps, with the descriptors in place; returns only if one fails.
-fn depart() -> Failed {
+fn depart(order: &Order<'_>) -> Failed {
     // After the user change, which clears it (prctl(2)).
     // SAFETY: prctl with constant arguments.
     let signal = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
     if let Err(failed) = check(Step::Parent, signal) {
         return failed;
     }
-    if Program::setup().install().is_err() {
+    if order.has(Layers::NO_NEW_PRIVS) {
+        // SAFETY: prctl with constant arguments.
+        let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+        if let Err(failed) = check(Step::Filter, set) {
+            return failed;
+        }
+    }
+    if order.has(Layers::SETUP) && filter::Program::setup().install().is_err() {
         return Failed::at(Step::Filter, Errno::INVAL);
     }
     let arguments: [*const libc::c_char; 2] = [c"worker".as_ptr(), std::ptr::null()];
@@ -336,7 +411,7 @@ fn empty_root() -> Result<(), Failed> {
     }
 }
 
-fn limits() -> Result<(), Failed> {
+fn limits(program: Program) -> Result<(), Failed> {
     for (resource, value) in [
         (libc::RLIMIT_CORE, 0),
         (libc::RLIMIT_FSIZE, 0),
@@ -347,8 +422,7 @@ fn limits() -> Result<(), Failed> {
         (libc::RLIMIT_RTPRIO, 0),
         // The socket, the image until exec, three copies for start-up, code and arena.
         (libc::RLIMIT_NOFILE, crate::lockdown::DESCRIPTORS_MAX as u64),
-        // The guest's 5 MiB, the engine's own frames, and slack.
-        (libc::RLIMIT_STACK, 16 << 20),
+        (libc::RLIMIT_STACK, program.stack_bytes()),
     ] {
         let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
         // SAFETY: a valid rlimit structure.
@@ -357,27 +431,34 @@ fn limits() -> Result<(), Failed> {
     Ok(())
 }
 
-fn identity(user: User) -> Result<(), Failed> {
+fn identity(order: &Order<'_>) -> Result<(), Failed> {
     // SECBIT_NOROOT, NO_SETUID_FIXUP, KEEP_CAPS off, NO_CAP_AMBIENT_RAISE; all locked (capabilities(7)).
     const SECUREBITS: libc::c_ulong = 0b1110_1111;
     // SAFETY: prctl, setgroups, setresgid/uid and capset with constant or owned arguments.
     unsafe {
-        for capability in 0..64 {
-            // Past the last one the kernel knows: EINVAL.
-            libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
+        if order.has(Layers::CAPABILITIES) {
+            for capability in 0..64 {
+                // Past the last one the kernel knows: EINVAL.
+                libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
+            }
+            check(Step::Capabilities, libc::prctl(libc::PR_SET_SECUREBITS, SECUREBITS & !0b1_0000, 0, 0, 0))?;
         }
-        check(Step::Capabilities, libc::prctl(libc::PR_SET_SECUREBITS, SECUREBITS & !0b1_0000, 0, 0, 0))?;
-        if let User::Own(id) = user {
+        if let User::Own(id) = order.user {
             check(Step::User, libc::setgroups(0, std::ptr::null()))?;
             check(Step::User, libc::setresgid(id, id, id))?;
             check(Step::User, libc::setresuid(id, id, id))?;
         }
-        let header: [u32; 2] = [0x2008_0522, 0];
-        let none = [0u32; 6];
-        check(
-            Step::Capabilities,
-            libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) as libc::c_int,
-        )?;
+        if order.has(Layers::CAPABILITIES) {
+            let header: [u32; 2] = [0x2008_0522, 0];
+            let none = [0u32; 6];
+            check(
+                Step::Capabilities,
+                libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) as libc::c_int,
+            )?;
+        }
+    }
+    if !order.has(Layers::LIMITS) {
+        return Ok(());
     }
     // After the user change: the count is per user.
     let limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -385,19 +466,21 @@ fn identity(user: User) -> Result<(), Failed> {
     check(Step::Limits, unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) })
 }
 
-/// Landlock at the highest ABI the kernel has, with no rule: every handled access is refused.
+/// Landlock at the highest ABI the kernel has, with no rule: every handled access is refused. Whether it is in force:
+/// the root, which anybody could read, can't be read any more.
 fn landlock() -> bool {
     use landlock::{
         ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope,
     };
-    Ruleset::default()
+    let enforced = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI::V6))
         .and_then(|rules| rules.handle_access(AccessNet::from_all(ABI::V6)))
         .and_then(|rules| rules.scope(Scope::from_all(ABI::V6)))
         .and_then(Ruleset::create)
         .and_then(|rules| rules.restrict_self())
-        .is_ok_and(|status| status.ruleset != RulesetStatus::NotEnforced)
+        .is_ok_and(|status| status.ruleset != RulesetStatus::NotEnforced);
+    enforced && std::fs::read_dir("/").is_err()
 }
 
 /// Number of the status pipe's descriptor at exec.

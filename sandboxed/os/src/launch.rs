@@ -1,11 +1,12 @@
 //! The launcher: a small process, started before the node holds anything, that starts workers.
 //!
-//! The protocol has one request, `LAUNCH`, without arguments: the image, the user ids and the layers are
-//! the launcher's own. The reply is a fixed record and two descriptors.
+//! A request is one byte and what it calls for: start one of the launcher's programs, make a successor, or look which
+//! filters a process has. The images, the user ids and the layers are the launcher's own. A reply is a fixed record and
+//! at most two descriptors.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -13,7 +14,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-use crate::jail::{self, NAMESPACES, User};
+use crate::Layers;
+use crate::cgroup::Group;
+use crate::filter;
+use crate::jail::{self, NAMESPACES, Order, User};
 use crate::socket::{Socket, SocketError};
 
 /// First user id given to workers (root only), far above people, services and containers.
@@ -23,10 +27,41 @@ const USERS_FIRST: u32 = 2_000_000_000;
 const USERS: u32 = 1 << 27;
 /// How long the node waits for a launch.
 const PATIENCE: Duration = Duration::from_secs(10);
-const LAUNCH: u8 = 1;
+/// First byte of the packet that brings the images.
+const IMAGES: u8 = 0;
+/// Request for a launcher that takes this one's place when it dies. 1 and 2 are [`Program`]s.
+const SUCCEED: u8 = 3;
+/// Request to look whether a process has the filters of a worker in RUN; its id follows.
+const FILTERS: u8 = 4;
+const REQUEST_BYTES_MAX: usize = 5;
 const REPLY_BYTES: usize = 12;
-/// Step that failed or 0, errno, namespaces, other layers; process id; user id.
+/// Step that failed or 0, errno, layers in force; process id; user id.
 type Reply = [u8; REPLY_BYTES];
+
+/// What a launcher starts, and the request for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Program {
+    /// A process that runs one canister.
+    Worker = 1,
+    /// A process that compiles one module.
+    Compiler = 2,
+}
+
+impl Program {
+    /// All, in the order of their images.
+    const ALL: [Self; 2] = [Self::Worker, Self::Compiler];
+
+    /// Its stack's limit.
+    pub(crate) fn stack_bytes(self) -> u64 {
+        match self {
+            // The engine's own frames and slack: guest code has stacks of its own.
+            Self::Worker => 16 << 20,
+            // Modules nest deeply, and are validated and compiled on it.
+            Self::Compiler => 64 << 20,
+        }
+    }
+}
 
 /// Why no worker could be had.
 #[derive(Debug, thiserror::Error)]
@@ -75,9 +110,17 @@ pub struct LaunchedWorker {
     pub layers: Vec<Layer>,
     pidfd: OwnedFd,
     ended: Option<String>,
+    // After the process is gone: a group that has one can't be removed.
+    group: Option<Group>,
 }
 
 impl LaunchedWorker {
+    /// Its control group, if it has one.
+    #[must_use]
+    pub fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
+    }
+
     /// Kills the process and waits for it, so that its id can't be reused while we hold it.
     /// Returns how it ended, which may have been before this call.
     pub fn kill(&mut self) -> String {
@@ -123,53 +166,74 @@ impl Drop for LaunchedWorker {
 #[derive(Debug)]
 pub struct Launcher {
     socket: Mutex<Socket>,
-    child: Child,
+    pid: u32,
+    pidfd: OwnedFd,
 }
 
 impl Launcher {
-    /// Starts the launcher from its own image and gives it the worker's. Call it first thing in `main`.
+    /// Starts the launcher from its own image and gives it its programs': the worker's, then the compiler's, as far as
+    /// there are. Call it first thing in `main`.
     ///
     /// # Errors
     /// [`LaunchError::Launcher`].
-    pub fn start(launcher: &[u8], worker: &[u8]) -> Result<Self, LaunchError> {
+    pub fn start(launcher: &[u8], programs: &[&[u8]]) -> Result<Self, LaunchError> {
         reap_ourselves();
-        let program = crate::image::sealed(launcher).map_err(LaunchError::Launcher)?;
-        let image = crate::image::sealed(worker).map_err(LaunchError::Launcher)?;
+        let launcher = crate::image::sealed(launcher).map_err(LaunchError::Launcher)?;
+        let images: io::Result<Vec<OwnedFd>> =
+            programs.iter().map(|image| crate::image::sealed(image)).collect();
+        let images = images.map_err(LaunchError::Launcher)?;
+        let images: Vec<_> = images.iter().map(AsFd::as_fd).collect();
         let (ours, theirs) = Socket::pair().map_err(LaunchError::Gone)?;
-        let child = spawn_from_lasting_thread(program, theirs).map_err(LaunchError::Launcher)?;
-        ours.send_with_files(&[LAUNCH], &[image.as_fd()]).map_err(LaunchError::Gone)?;
-        Ok(Self { socket: Mutex::new(ours), child })
+        let (pid, pidfd) = spawn_from_lasting_thread(launcher, theirs).map_err(LaunchError::Launcher)?;
+        ours.send_with_files(&[IMAGES], &images).map_err(LaunchError::Gone)?;
+        Ok(Self { socket: Mutex::new(ours), pid, pidfd })
     }
 
     /// The launcher's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
-    /// Starts one worker.
+    /// Has the launcher make another one like itself. The node may have given up the rights that it started this one
+    /// with, so it keeps one in reserve.
     ///
     /// # Errors
-    /// [`LaunchError::Step`] with the step that failed, [`LaunchError::Gone`] when the launcher died.
-    pub fn launch(&self) -> Result<LaunchedWorker, LaunchError> {
+    /// [`LaunchError::Step`], [`LaunchError::Gone`].
+    pub fn successor(&self) -> Result<Self, LaunchError> {
+        let reply = self.ask(&[SUCCEED], &[])?;
+        let (pid, [pidfd, end]) = (reply.word(4), reply.started()?);
+        Ok(Self { socket: Mutex::new(Socket::from(end)), pid, pidfd })
+    }
+
+    /// Whether the last three filters of process `pid` are, instruction by instruction, those of a worker in RUN.
+    ///
+    /// # Errors
+    /// The kernel's. It tells filters to root alone (CAP_SYS_ADMIN), and to nobody who is filtered itself.
+    pub fn has_filters_of_run(&self, pid: i32) -> Result<bool, LaunchError> {
+        let mut request = [FILTERS; REQUEST_BYTES_MAX];
+        request[1..].copy_from_slice(&pid.to_le_bytes());
+        Ok(self.ask(&request, &[])?.word(4) == 1)
+    }
+
+    fn ask(&self, request: &[u8], files: &[BorrowedFd<'_>]) -> Result<Answer, LaunchError> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        socket.send(&[LAUNCH], PATIENCE).map_err(LaunchError::Gone)?;
+        socket.send_with_files(request, files).map_err(LaunchError::Gone)?;
         socket.set_receive_patience(PATIENCE).map_err(LaunchError::Gone)?;
         let mut reply = [0u8; REPLY_BYTES];
         let received = socket.receive_with_files(&mut reply);
-        let word = |at: usize| u32::from_le_bytes([reply[at], reply[at + 1], reply[at + 2], reply[at + 3]]);
+        let answer = Answer { reply, files: Vec::new() };
         if let Err(SocketError::Os(Errno::MFILE)) = received {
-            // The worker that they belong to would be nobody's. It is our child: until it is reaped, its number
+            // The process that they belong to would be nobody's. It is our child: until it is reaped, its number
             // is not another's.
-            if let Some(pid) = Pid::from_raw(word(4) as i32) {
+            if let Some(pid) = Pid::from_raw(answer.word(4) as i32) {
                 let _ = rustix::process::kill_process(pid, Signal::KILL);
                 let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
             }
-            let step = "receiving a worker's descriptors (limit: RLIMIT_NOFILE)";
+            let step = "receiving a process's descriptors (limit: RLIMIT_NOFILE)";
             return Err(LaunchError::Step { step, source: Errno::MFILE.into() });
         }
         let (length, files) = received.map_err(LaunchError::Gone)?;
-        let malformed = || LaunchError::Gone(SocketError::TooLong(REPLY_BYTES));
         if length != REPLY_BYTES {
             return Err(malformed());
         }
@@ -182,27 +246,63 @@ impl Launcher {
                 return Err(LaunchError::NoSeparateUser);
             }
             let source = std::io::Error::from_raw_os_error(reply[1].into());
-            return Err(LaunchError::Step { step: jail::Step::describe(reply[0]), source });
+            let step = jail::Step::numbered(reply[0]).map_or("unknown step", jail::Step::describe);
+            return Err(LaunchError::Step { step, source });
         }
-        let Ok([pidfd, end]) = <[OwnedFd; 2]>::try_from(files) else { return Err(malformed()) };
+        Ok(Answer { files, ..answer })
+    }
+
+    /// Starts one process of `program`, in `group` if there is one.
+    ///
+    /// # Errors
+    /// [`LaunchError::Step`] with the step that failed, [`LaunchError::Gone`] when the launcher died.
+    pub fn launch(&self, program: Program, group: Option<Group>) -> Result<LaunchedWorker, LaunchError> {
+        let step = jail::Step::Groups.describe();
+        let entries = group.as_ref().map_or(Ok(Vec::new()), Group::entries);
+        let entries = entries.map_err(|source| LaunchError::Step { step, source })?;
+        let entries: Vec<_> = entries.iter().map(AsFd::as_fd).collect();
+        let reply = self.ask(&[program as u8], &entries)?;
+        let (pid, uid) = (reply.word(4), reply.word(8));
+        let in_force = Layers::from_bits(u16::from_le_bytes([reply.reply[2], reply.reply[3]]));
+        let [pidfd, end] = reply.started()?;
         let socket = Socket::from(end);
         socket.refuse_files();
-        let mut layers: Vec<Layer> = NAMESPACES
-            .iter()
-            .enumerate()
-            .map(|(bit, namespace)| Layer { name: namespace.name, on: reply[2] & (1 << bit) != 0 })
-            .collect();
-        layers.push(Layer { name: "landlock", on: reply[3] & 1 != 0 });
-        layers.push(Layer { name: "user id of its own", on: reply[3] & 2 != 0 });
-        Ok(LaunchedWorker { pid: word(4) as i32, uid: word(8), socket, layers, pidfd, ended: None })
+        let layer = |name, layer| Layer { name, on: in_force.contains(layer) };
+        let mut layers: Vec<Layer> =
+            NAMESPACES.iter().map(|namespace| layer(namespace.name, namespace.layer)).collect();
+        layers.push(layer("landlock", Layers::LANDLOCK));
+        layers.push(Layer { name: "control group", on: group.is_some() });
+        layers.push(Layer { name: "user id of its own", on: uid != rustix::process::geteuid().as_raw() });
+        Ok(LaunchedWorker { pid: pid as i32, uid, socket, layers, pidfd, ended: None, group })
     }
 }
 
 impl Drop for Launcher {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&self.pidfd);
     }
+}
+
+/// A reply, and what came with it.
+struct Answer {
+    reply: Reply,
+    files: Vec<OwnedFd>,
+}
+
+impl Answer {
+    fn word(&self, at: usize) -> u32 {
+        let [.., a, b, c, d] = self.reply[..at + 4] else { return 0 };
+        u32::from_le_bytes([a, b, c, d])
+    }
+
+    /// A process that was started: what it is killed by, and the node's end of its socket.
+    fn started(self) -> Result<[OwnedFd; 2], LaunchError> {
+        <[OwnedFd; 2]>::try_from(self.files).map_err(|_| malformed())
+    }
+}
+
+fn malformed() -> LaunchError {
+    LaunchError::Gone(SocketError::TooLong(REPLY_BYTES))
 }
 
 /// Takes back an ignored SIGCHLD, which exec hands on: with it the kernel reaps children by itself (wait(2)), and
@@ -221,8 +321,8 @@ fn reap_ourselves() {
 
 /// Spawns from a thread that lives as long as this process: the kernel sends the parent-death signal of the
 /// launcher and of its workers (siblings of it, by CLONE_PARENT) when the *thread* that is their parent ends.
-fn spawn_from_lasting_thread(program: OwnedFd, control: Socket) -> io::Result<Child> {
-    type Order = (OwnedFd, Socket, mpsc::SyncSender<io::Result<Child>>);
+fn spawn_from_lasting_thread(program: OwnedFd, control: Socket) -> io::Result<(u32, OwnedFd)> {
+    type Order = (OwnedFd, Socket, mpsc::SyncSender<io::Result<(u32, OwnedFd)>>);
     static ORDERS: OnceLock<Option<mpsc::Sender<Order>>> = OnceLock::new();
     let orders = ORDERS.get_or_init(|| {
         let (sender, orders) = mpsc::channel::<Order>();
@@ -240,60 +340,123 @@ fn spawn_from_lasting_thread(program: OwnedFd, control: Socket) -> io::Result<Ch
     child.recv().map_err(|_| gone())?
 }
 
-fn spawn(program: &OwnedFd, control: Socket) -> io::Result<Child> {
-    Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+fn spawn(program: &OwnedFd, control: Socket) -> io::Result<(u32, OwnedFd)> {
+    let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(control)))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn()
+        .spawn()?;
+    // Nobody reaps it before its handle is there, so the number is its own.
+    let pid = child.id();
+    let number = Pid::from_raw(pid as i32).ok_or(Errno::SRCH)?;
+    Ok((pid, rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty())?))
 }
 
 const NO_SEPARATE_USER: u8 = 255;
 
-/// The launcher's life: take the image, then start a worker for each request until the node closes.
+/// The launcher's life: take the images, then do what is asked until the node closes. Each process gets those of
+/// `layers` that this machine allows; the product's launcher asks for [`Layers::ALL`].
 ///
 /// # Errors
 /// When the socket on standard input isn't what [`Launcher::start`] gives.
-pub fn serve() -> Result<(), SocketError> {
-    // SAFETY: prctl with constant arguments. The node's death must not leave a launcher behind.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
-    // Its own session: Ctrl-C in the node's terminal is the node's business.
-    let _ = rustix::process::setsid();
-    let node = Socket::from(std::io::stdin().as_fd().try_clone_to_owned().map_err(|_| SocketError::Closed)?);
-    let mut packet = [0u8; 1];
-    let (_, mut files) = node.receive_with_files(&mut packet)?;
-    let image = files.pop().ok_or(SocketError::Closed)?;
+pub fn serve(layers: Layers) -> Result<(), SocketError> {
+    end_with_the_node();
+    let mut node =
+        Socket::from(std::io::stdin().as_fd().try_clone_to_owned().map_err(|_| SocketError::Closed)?);
+    let (_, images) = node.receive_with_files(&mut [0])?;
     let root = rustix::process::geteuid().is_root();
-    let user = |count: u32| if root { User::Own(USERS_FIRST + (count % USERS)) } else { User::Namespaced };
-    let mut possible = 0u8;
-    let mut flags = 0;
-    for (bit, namespace) in NAMESPACES.iter().enumerate() {
-        if jail::can_make(namespace.flag, user(0)) {
-            possible |= 1 << bit;
-            flags |= namespace.flag;
-        }
-    }
-    let separate = root || jail::can_make(0, User::Namespaced);
+    let user = |count: u32| match (layers.contains(Layers::USER), root) {
+        (false, _) => User::Same,
+        (true, true) => User::Own(USERS_FIRST + (count % USERS)),
+        (true, false) => User::Namespaced,
+    };
+    let separate = jail::can_make(0, user(0));
+    let layers = NAMESPACES
+        .iter()
+        .filter(|namespace| layers.contains(namespace.layer) && !jail::can_make(namespace.flag, user(0)))
+        .fold(layers, |layers, impossible| layers.without(impossible.layer));
     let mut count = random();
+    let mut packet = [0u8; REQUEST_BYTES_MAX];
     loop {
-        match node.receive_blocking(&mut packet) {
-            Ok(1) if packet == [LAUNCH] => {}
-            Ok(_) | Err(SocketError::Closed) => return Ok(()),
+        let (length, files) = match node.receive_with_files(&mut packet) {
+            Ok(received) => received,
+            Err(SocketError::Closed) => return Ok(()),
             Err(error) => return Err(error),
-        }
-        if !separate {
-            node.send(&record(NO_SEPARATE_USER, 0), PATIENCE)?;
-            continue;
-        }
-        match launch(&image, user(count), flags, possible) {
+        };
+        let started = match packet[..length] {
+            [SUCCEED] => match succeed()? {
+                Succession::Successor(socket) => {
+                    // Another number to start from than its elder's.
+                    (node, count) = (socket, random());
+                    continue;
+                }
+                Succession::Elder(started) => started,
+            },
+            [FILTERS, ref pid @ ..] if pid.len() == 4 => {
+                let pid = i32::from_le_bytes([pid[0], pid[1], pid[2], pid[3]]);
+                let mut reply = record(0, 0);
+                match crate::inspect::last_filters_are(pid, &filter::Program::all()) {
+                    Ok(found) => reply[4] = found.into(),
+                    Err(errno) => reply = failed(jail::Step::Filter, errno),
+                }
+                node.send(&reply, PATIENCE)?;
+                continue;
+            }
+            [program] => {
+                let Some(program) = Program::ALL.into_iter().find(|known| *known as u8 == program) else {
+                    return Ok(());
+                };
+                if !separate {
+                    node.send(&record(NO_SEPARATE_USER, 0), PATIENCE)?;
+                    continue;
+                }
+                count = count.wrapping_add(1);
+                launch(program, images.get(usize::from(program as u8 - 1)), user(count), layers, &files)
+            }
+            _ => return Ok(()),
+        };
+        match started {
             Ok((reply, pidfd, end)) => node.send_with_files(&reply, &[pidfd.as_fd(), end.as_fd()])?,
             Err((reply, Some(child))) => node.send_with_files(&reply, &[child.as_fd()])?,
             Err((reply, None)) => node.send(&reply, PATIENCE)?,
         }
-        count = count.wrapping_add(1);
     }
+}
+
+/// A process that was started, or why none was, with the one that failed.
+type Launched = Result<(Reply, OwnedFd, Socket), (Reply, Option<OwnedFd>)>;
+
+enum Succession {
+    /// This process is the new launcher, and serves this socket.
+    Successor(Socket),
+    Elder(Launched),
+}
+
+/// Makes another launcher, as a sibling: the node is its parent too.
+fn succeed() -> Result<Succession, SocketError> {
+    let (node_end, launcher_end) = Socket::pair()?;
+    Ok(match jail::clone(libc::CLONE_PARENT) {
+        Ok(None) => {
+            drop(node_end);
+            end_with_the_node();
+            Succession::Successor(launcher_end)
+        }
+        Ok(Some((pid, pidfd))) => {
+            let mut reply = record(0, 0);
+            reply[4..8].copy_from_slice(&pid.to_le_bytes());
+            Succession::Elder(Ok((reply, pidfd, node_end)))
+        }
+        Err(errno) => Succession::Elder(Err((failed(jail::Step::Clone, errno), None))),
+    })
+}
+
+/// The node's death must not leave a launcher behind; and Ctrl-C in the node's terminal is the node's business.
+fn end_with_the_node() {
+    // SAFETY: prctl with constant arguments.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+    let _ = rustix::process::setsid();
 }
 
 /// A number to start from; zero if the kernel has none to give.
@@ -310,23 +473,28 @@ fn record(step: u8, errno: u8) -> Reply {
     record
 }
 
+fn failed(step: jail::Step, errno: Errno) -> Reply {
+    record(step as u8, errno.raw_os_error() as u8)
+}
+
 fn launch(
-    image: &OwnedFd,
+    program: Program,
+    image: Option<&OwnedFd>,
     user: User,
-    flags: libc::c_int,
-    possible: u8,
-) -> Result<(Reply, OwnedFd, Socket), (Reply, Option<OwnedFd>)> {
+    layers: Layers,
+    groups: &[OwnedFd],
+) -> Launched {
+    let image = image.ok_or((failed(jail::Step::Exec, Errno::NOENT), None))?;
     let (node_end, worker_end) =
-        Socket::pair().map_err(|_| (record(jail::Step::Descriptors as u8, libc::EMFILE as u8), None))?;
-    let started = jail::start(image.as_fd(), &worker_end, user, flags)
-        .map_err(|failed| (record(failed.step as u8, failed.errno.raw_os_error() as u8), failed.child))?;
-    let (uid, own) = match user {
-        User::Own(id) => (id, true),
-        User::Namespaced => (rustix::process::geteuid().as_raw(), false),
+        Socket::pair().map_err(|_| (failed(jail::Step::Descriptors, Errno::MFILE), None))?;
+    let order = Order { program, image: image.as_fd(), socket: &worker_end, user, layers, groups };
+    let started = jail::start(&order).map_err(|cause| (failed(cause.step, cause.errno), cause.child))?;
+    let uid = match user {
+        User::Own(id) => id,
+        User::Namespaced | User::Same => rustix::process::geteuid().as_raw(),
     };
     let mut reply = record(0, 0);
-    reply[2] = possible;
-    reply[3] = u8::from(started.landlock) | u8::from(own) << 1;
+    reply[2..4].copy_from_slice(&started.layers.bits().to_le_bytes());
     reply[4..8].copy_from_slice(&started.pid.to_le_bytes());
     reply[8..12].copy_from_slice(&uid.to_le_bytes());
     Ok((reply, started.pidfd, node_end))

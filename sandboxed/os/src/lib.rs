@@ -7,10 +7,13 @@
 //! image) -> `lockdown` (worker: one descriptor, no clock, LOAD filter) -> `verify` (node: from outside)
 //! -> code and memory -> `lockdown` again (RUN filter) -> `verify` again -> messages.
 
+pub mod cgroup;
 pub mod filter;
 pub mod image;
+mod inspect;
 mod jail;
 pub mod launch;
+mod layers;
 pub mod lockdown;
 pub mod machine;
 pub mod place;
@@ -18,5 +21,6 @@ pub mod pull;
 pub mod socket;
 pub mod verify;
 
-pub use launch::{LaunchError, LaunchedWorker, Launcher, Layer};
+pub use launch::{LaunchError, LaunchedWorker, Launcher, Layer, Program};
+pub use layers::Layers;
 pub use socket::{PACKET_BYTES_MAX, PACKET_FILES_MAX, Socket, SocketError};

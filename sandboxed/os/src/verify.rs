@@ -67,7 +67,7 @@ fn proc_file(pid: i32, name: &str) -> Result<String, NotConfined> {
 
 /// Checks a worker in `phase`: everything of [`worker`], that each range of `memory` is private memory of its
 /// own with no other use, and that it has its socket for its only descriptor and
-/// shares none of the namespaces that the launcher could make.
+/// shares none of the namespaces that the launcher could make, and is in its control group, if it got one.
 ///
 /// # Errors
 /// The first layer that isn't in force.
@@ -82,6 +82,12 @@ pub fn launched(launched: &LaunchedWorker, phase: Phase, memory: &[Range<u64>]) 
     })?;
     if found != expected {
         return Err(wrong("descriptors", format!("{found:?}"), format!("{expected:?}")));
+    }
+    if let Some(group) = launched.group() {
+        let groups = proc_file(launched.pid, "cgroup")?;
+        if !group.holds(&groups) {
+            return Err(wrong("control group", groups.replace('\n', " "), "its own"));
+        }
     }
     for (namespace, _) in NAMESPACES.iter().zip(&launched.layers).filter(|(_, layer)| layer.on) {
         let link = |who: &str| {

@@ -7,10 +7,11 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use sandbox_os::cgroup::Groups;
 use sandbox_os::filter::{LOAD, RUN, Rule};
 use sandbox_os::pull::Span;
 use sandbox_os::verify::{self, Phase};
-use sandbox_os::{LaunchedWorker, Launcher, pull};
+use sandbox_os::{LaunchedWorker, Launcher, Program, pull};
 
 /// Longest wait for anything that is expected to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -64,7 +65,7 @@ fn images() -> &'static Images {
 }
 
 fn launcher() -> Launcher {
-    Launcher::start(&images().launcher, &images().probe).expect("the launcher starts")
+    Launcher::start(&images().launcher, &[&images().probe]).expect("the launcher starts")
 }
 
 /// One test at a time: some count this process's descriptors and children.
@@ -75,7 +76,7 @@ fn turn() -> MutexGuard<'static, ()> {
 
 /// A worker that waits in the LOAD lock.
 fn in_load(launcher: &Launcher) -> LaunchedWorker {
-    let mut worker = launcher.launch().expect("a worker starts");
+    let mut worker = launcher.launch(Program::Worker, None).expect("a worker starts");
     let said = receive(&worker);
     assert_eq!(said, Some(vec![0]), "the worker says that LOAD is on, or {}", worker.kill());
     worker
@@ -291,6 +292,74 @@ fn more_ranges_than_one_call_takes_are_copied_in_order() {
     assert!(bytes.chunks(2).all(|pair| pair == [0xA7, 0]));
 }
 
+/// A worker in LOAD with a group of its own.
+fn in_group(launcher: &Launcher, groups: &Groups, bytes: u64) -> LaunchedWorker {
+    let group = groups.group(bytes).expect("root makes groups");
+    let worker = launcher.launch(Program::Worker, Some(group)).expect("a worker starts");
+    assert_eq!(receive(&worker), Some(vec![0]), "the worker says that LOAD is on");
+    verify::launched(&worker, Phase::Load, &[]).expect("it is in its group");
+    worker
+}
+
+#[test]
+fn a_worker_that_takes_more_memory_than_its_group_may_dies_alone() {
+    let _turn = turn();
+    if !rustix::process::geteuid().is_root() {
+        assert!(Groups::make(1 << 30).is_err(), "an ordinary user has no groups: the report names that");
+        return;
+    }
+    const MIB: u64 = 1 << 20;
+    let launcher = launcher();
+    let groups = Groups::make(1 << 30).expect("root makes groups");
+    let mut greedy = in_group(&launcher, &groups, 64 * MIB);
+    let sibling = in_group(&launcher, &groups, 64 * MIB);
+    assert_eq!(ask(&greedy, &[b'F', 200]), None, "200 MiB are more than 64");
+    assert_eq!(greedy.kill(), "killed by SIGKILL");
+    assert_eq!(ask(&sibling, &[b'F', 16]), Some(vec![8]), "its sibling lives");
+    sibling.group().expect("it has one").limit_memory(400 * MIB).expect("more is always granted");
+    assert_eq!(ask(&sibling, &[b'F', 200]), Some(vec![8]), "with the limit that a canister's code calls for");
+    // The control: no group, no limit.
+    assert_eq!(ask(&in_load(&launcher), &[b'F', 200]), Some(vec![8]));
+}
+
+#[test]
+fn all_workers_together_take_no_more_memory_than_theirs() {
+    let _turn = turn();
+    if !rustix::process::geteuid().is_root() {
+        println!("an ordinary user has no groups: the report names that");
+        return;
+    }
+    const MIB: u64 = 1 << 20;
+    let launcher = launcher();
+    let groups = Groups::make(300 * MIB).expect("root makes groups");
+    let mut workers = [(); 2].map(|()| in_group(&launcher, &groups, 1024 * MIB));
+    assert_eq!(ask(&workers[0], &[b'K', 100]), Some(vec![9]), "100 of 300 MiB, kept");
+    assert_eq!(ask(&workers[1], &[b'K', 250]), None, "the larger one goes");
+    assert_eq!(workers[1].kill(), "killed by SIGKILL");
+    assert_eq!(ask(&workers[0], b"R"), Some(vec![1]), "the other goes on");
+}
+
+#[test]
+fn groups_go_with_their_workers_and_their_node() {
+    let _turn = turn();
+    if !rustix::process::geteuid().is_root() {
+        println!("an ordinary user has no groups: the report names that");
+        return;
+    }
+    let launcher = launcher();
+    let groups = Groups::make(1 << 30).expect("root makes groups");
+    let all = groups.directories().map(Path::to_path_buf).collect::<Vec<_>>();
+    let inside = |at: &Path| {
+        std::fs::read_dir(at).expect("there").flatten().filter(|entry| entry.path().is_dir()).count()
+    };
+    let workers = [(); 3].map(|()| in_group(&launcher, &groups, 1 << 26));
+    assert!(!all.is_empty() && all.iter().all(|at| inside(at) == 3));
+    drop(workers);
+    assert!(all.iter().all(|at| inside(at) == 0), "groups of workers are left");
+    drop(groups);
+    assert!(all.iter().all(|at| !at.exists()), "groups of the node are left");
+}
+
 #[test]
 fn two_hundred_launches_leave_nothing_behind() {
     let _turn = turn();
@@ -323,6 +392,54 @@ fn workers_outlive_their_launcher_and_a_new_one_gives_other_users() {
 }
 
 #[test]
+fn a_worker_that_installed_another_filter_than_run_is_found_out() {
+    let _turn = turn();
+    let launcher = launcher();
+    let (honest, other, early) = (in_run(&launcher), in_load(&launcher), in_load(&launcher));
+    assert_eq!(ask(&other, b"L"), Some(vec![10]), "the LOAD filter a second time");
+    // As many filters as in RUN: the number doesn't tell.
+    verify::launched(&other, Phase::Run, &[]).expect("three filters");
+    let has = |worker: &LaunchedWorker| launcher.has_filters_of_run(worker.pid);
+    if !rustix::process::geteuid().is_root() {
+        has(&honest).expect_err("filters are told to root alone");
+        return;
+    }
+    assert!(has(&honest).expect("root may look"));
+    assert!(!has(&other).expect("root may look"));
+    assert!(!has(&early).expect("root may look"));
+    // It goes on as if nobody had looked.
+    assert_eq!(ask(&honest, b"H"), Some(vec![2]));
+    has_no_tracer(&honest);
+    assert!(launcher.has_filters_of_run(i32::MAX).is_err(), "there is no such process");
+    in_load(&launcher);
+}
+
+fn has_no_tracer(worker: &LaunchedWorker) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid)).expect("it lives");
+    assert!(status.contains("TracerPid:\t0\n"), "{status}");
+}
+
+#[test]
+fn a_launcher_makes_a_successor_that_goes_on_when_it_is_gone() {
+    let _turn = turn();
+    let before = children();
+    let first = launcher();
+    let worker = in_load(&first);
+    let second = first.successor().expect("a second launcher");
+    assert_ne!(first.pid(), second.pid());
+    drop(first);
+    assert_eq!(ask(&worker, b"R"), Some(vec![1]), "a worker outlives the launcher that started it");
+    let other = in_load(&second);
+    verify::launched(&other, Phase::Load, &[]).expect("as confined as from the first");
+    let third = second.successor().expect("as often as is needed");
+    drop((second, worker, other));
+    in_load(&third);
+    drop(third);
+    let left: Vec<_> = children().difference(&before).cloned().collect();
+    assert_eq!(left, Vec::<String>::new(), "children left, zombies or not");
+}
+
+#[test]
 fn a_dead_launcher_is_an_error_that_says_so() {
     let _turn = turn();
     let launcher = launcher();
@@ -331,7 +448,7 @@ fn a_dead_launcher_is_an_error_that_says_so() {
         rustix::process::Signal::KILL,
     )
     .expect("it is ours");
-    let refused = launcher.launch().expect_err("nobody answers");
+    let refused = launcher.launch(Program::Worker, None).expect_err("nobody answers");
     assert!(refused.to_string().contains("launcher"), "{refused}");
 }
 
@@ -351,8 +468,8 @@ fn workers_outlive_the_thread_that_started_the_launcher() {
 #[test]
 fn an_image_that_is_no_program_is_an_error_and_leaves_no_zombie() {
     let _turn = turn();
-    let launcher = Launcher::start(&images().launcher, b"not a program").expect("the launcher starts");
-    let refused = launcher.launch().expect_err("the kernel can't execute it");
+    let launcher = Launcher::start(&images().launcher, &[b"not a program"]).expect("the launcher starts");
+    let refused = launcher.launch(Program::Worker, None).expect_err("the kernel can't execute it");
     assert!(refused.to_string().starts_with("exec of the worker image"), "{refused}");
     let launcher = launcher.pid().to_string();
     assert_eq!(
@@ -374,7 +491,7 @@ fn a_launch_without_room_for_its_descriptors_names_the_limit_and_leaves_no_proce
         let free = std::os::fd::AsRawFd::as_raw_fd(&next) as u64;
         drop(next);
         set_limit_of_descriptors(free + room, hard);
-        let refused = launcher.launch();
+        let refused = launcher.launch(Program::Worker, None);
         set_limit_of_descriptors(soft, hard);
         let refused = refused.expect_err("nowhere to put the descriptors");
         assert!(refused.to_string().contains("RLIMIT_NOFILE"), "{refused}");

@@ -1,0 +1,111 @@
+//! Reads the filters that a process has, through ptrace(2), in the launcher.
+
+use rustix::io::Errno;
+use seccompiler::sock_filter;
+
+use crate::filter::Program;
+
+/// Instructions of a filter at most (BPF_MAXINSNS).
+const INSTRUCTIONS_MAX: usize = 4096;
+/// Filters that a process is looked through for at most.
+const FILTERS_MAX: usize = 64;
+
+/// PTRACE_SECCOMP_GET_FILTER (linux/ptrace.h), which the libc crate lacks.
+const SECCOMP_GET_FILTER: libc::c_uint = 0x420c;
+
+/// Whether the filters that process `pid` installed last are `expected`, in this order, instruction by instruction.
+///
+/// # Errors
+/// The kernel's: `EACCES` without CAP_SYS_ADMIN, or where this process has a filter itself; `EIO` from a kernel
+/// without CONFIG_CHECKPOINT_RESTORE.
+pub(crate) fn last_filters_are(pid: i32, expected: &[Program]) -> Result<bool, Errno> {
+    let stopped = Stopped::seize(pid)?;
+    let mut found = Vec::new();
+    // The oldest first.
+    while let Some(filter) = stopped.filter(found.len())? {
+        found.push(filter);
+        if found.len() > FILTERS_MAX {
+            return Ok(false);
+        }
+    }
+    let last = found.len().checked_sub(expected.len()).map_or(&[][..], |first| &found[first..]);
+    Ok(last.len() == expected.len()
+        && last.iter().zip(expected).all(|(found, expected)| same(found, expected.instructions())))
+}
+
+fn same(found: &[sock_filter], expected: &[sock_filter]) -> bool {
+    let parts = |one: &sock_filter| (one.code, one.jt, one.jf, one.k);
+    found.iter().map(parts).eq(expected.iter().map(parts))
+}
+
+/// A process that stands still while it is looked at.
+struct Stopped(i32);
+
+impl Stopped {
+    fn seize(pid: i32) -> Result<Self, Errno> {
+        // SAFETY: neither request reads or writes memory of this process.
+        unsafe {
+            ptrace(libc::PTRACE_SEIZE, pid, 0, std::ptr::null_mut())?;
+            let stopped = Self(pid);
+            ptrace(libc::PTRACE_INTERRUPT, pid, 0, std::ptr::null_mut())?;
+            stopped.wait()?;
+            Ok(stopped)
+        }
+    }
+
+    /// Waits until it stands still.
+    fn wait(&self) -> Result<(), Errno> {
+        let mut status = 0;
+        loop {
+            // SAFETY: the status is ours.
+            let waited = unsafe { libc::waitpid(self.0, &raw mut status, libc::__WALL) };
+            match (waited, Errno::from_io_error(&std::io::Error::last_os_error())) {
+                (-1, Some(Errno::INTR)) => {}
+                (-1, errno) => return Err(errno.unwrap_or(Errno::SRCH)),
+                _ if libc::WIFSTOPPED(status) => return Ok(()),
+                _ => return Err(Errno::SRCH),
+            }
+        }
+    }
+
+    /// The filter of this number, from 0; `None` behind the last.
+    fn filter(&self, number: usize) -> Result<Option<Vec<sock_filter>>, Errno> {
+        // SAFETY: with no buffer the kernel tells the number of instructions only.
+        let length = unsafe { ptrace(SECCOMP_GET_FILTER, self.0, number, std::ptr::null_mut()) };
+        let length = match length {
+            Err(Errno::NOENT) => return Ok(None),
+            other => usize::try_from(other?).unwrap_or(usize::MAX),
+        };
+        if length > INSTRUCTIONS_MAX {
+            return Err(Errno::TOOBIG);
+        }
+        let mut filter = vec![sock_filter { code: 0, jt: 0, jf: 0, k: 0 }; length];
+        // SAFETY: room for as many instructions as the kernel has just said; a filter never changes.
+        unsafe { ptrace(SECCOMP_GET_FILTER, self.0, number, filter.as_mut_ptr().cast()) }?;
+        Ok(Some(filter))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // SAFETY: reads and writes no memory of this process. If it died meanwhile there is nothing to let go.
+        let _gone = unsafe { ptrace(libc::PTRACE_DETACH, self.0, 0, std::ptr::null_mut()) };
+    }
+}
+
+/// ptrace(2).
+///
+/// # Safety
+/// As the request has it.
+unsafe fn ptrace(
+    request: libc::c_uint,
+    pid: i32,
+    address: usize,
+    data: *mut libc::c_void,
+) -> Result<libc::c_long, Errno> {
+    // SAFETY: the caller's.
+    match unsafe { libc::ptrace(request, pid, address, data) } {
+        -1 => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::SRCH)),
+        result => Ok(result),
+    }
+}
