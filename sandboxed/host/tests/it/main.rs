@@ -10,3 +10,4 @@ mod model;
 mod pages;
 mod peer;
 mod real_worker;
+mod refusals;
