@@ -489,7 +489,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn start_sandbox(bounds: &Bounds) -> Result<Arc<Sandboxed>, NodeError> {
-    Sandboxed::start(image::LAUNCHER, image::WORKER, bounds::sandbox(bounds))
+    image::launchers()
+        .and_then(|launchers| Sandboxed::start(launchers, bounds::sandbox(bounds)))
         .map(Arc::new)
         .map_err(NodeError::Sandbox)
 }

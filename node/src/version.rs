@@ -32,8 +32,8 @@ pub fn print(json: bool) -> Result<(), CommandError> {
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         policy_schema: 1,
         modes: [Mode::InProcess.as_str(), Mode::Shadow.as_str(), Mode::Sandboxed.as_str()],
-        worker_bytes: image::WORKER.len(),
-        worker_sha256: hex::encode(Sha256::digest(image::WORKER)),
+        worker_bytes: image::IMAGES.worker.len(),
+        worker_sha256: hex::encode(Sha256::digest(image::IMAGES.worker)),
     };
     let text = if json {
         serde_json::to_string(&version).map_err(io::Error::from)

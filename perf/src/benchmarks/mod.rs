@@ -67,7 +67,8 @@ impl Bench {
     }
 
     fn sandboxed(options: SandboxOptions) -> Result<Sandboxed, String> {
-        Sandboxed::start(bulkhead_node::image::LAUNCHER, bulkhead_node::image::WORKER, options)
+        bulkhead_node::image::launchers()
+            .and_then(|launchers| Sandboxed::start(launchers, options))
             .map_err(|error| error.to_string())
     }
 }

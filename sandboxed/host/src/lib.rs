@@ -6,7 +6,7 @@
 //! number of it is used, and the pages it claims are copied out of the worker by the node, then checked by
 //! `execution::check` like any other outcome.
 //!
-//! - [`source`]: where confined processes come from (the launcher, or a stand-in for tests);
+//! - [`source`]: where confined processes come from (the launchers, or a stand-in for tests);
 //! - `worker`: the token, its deadline, and the phases BEGIN, LOAD, RUN;
 //! - `resident`: a worker with a canister in it, and the diff that brings it up to date;
 //! - `claims`: what a reply says, checked against what it may say;
@@ -18,6 +18,7 @@
 
 mod claims;
 mod housekeeping;
+mod launchers;
 mod options;
 mod paused;
 mod pool;
@@ -28,6 +29,7 @@ mod status;
 mod table;
 mod worker;
 
+pub use launchers::{Images, Launchers};
 pub use options::{Observer, Phases, SandboxOptions};
 pub use sandbox_os::machine::memory_bytes as machine_memory_bytes;
 pub use sandboxed::Sandboxed;

@@ -96,6 +96,14 @@ impl SandboxOptions {
         }
     }
 
+    /// What all workers together may take before the kernel ends one of them, bytes: seven eighths of what this process
+    /// may use, so that no canister is ended that could have had its memory. `worker_memory_bytes_max` is kept by
+    /// ending idle workers, long before.
+    pub(crate) fn group_bytes_max(&self) -> u64 {
+        let of_machine = machine::memory_bytes().map_or(u64::MAX, |bytes| bytes / 8 * 7);
+        of_machine.max(self.bounds().memory_bytes_max)
+    }
+
     /// How long a run of at most `instructions` may take.
     pub(crate) fn run_patience(&self, instructions: Instructions) -> Duration {
         let seconds = instructions / self.instructions_per_second_min.max(1);

@@ -67,6 +67,14 @@ pub(crate) enum Step {
     Paused(Resident, Run),
 }
 
+/// Memory that a worker may take at most, bytes: never less than its canister may use. Beside heap and written stable
+/// pages there are the C heap (512 MiB), stacks, code, and page tables, which take up to an eighth where one page of
+/// each 32 KiB is used.
+fn memory_bytes_max([heap, stable]: [u64; 2]) -> u64 {
+    let pages = heap.saturating_add(stable);
+    pages.saturating_add(pages / 8).saturating_add(1 << 30)
+}
+
 impl Step {
     /// Comes to the judgement that `commit` will come to, now that the worker can still be ended for it:
     /// the message is run again, and must not meet the same worker.
@@ -107,6 +115,10 @@ impl Resident {
         let heap_bytes = if interface.has_memory { interface.heap_pages_max * WASM_PAGE_BYTES } else { 0 };
         let stable_pages = limits.stable_access_pages.into_iter().max().unwrap_or(0);
         let verified = [heap_bytes, stable_pages.saturating_mul(PAGE_BYTES as u64)];
+        let most = memory_bytes_max(verified);
+        worker.process().limit_memory(most).map_err(|error| {
+            BackendError::Spawn(format!("a control group with {most} bytes of memory: {error}"))
+        })?;
         let (loaded, worker) = worker.load(load, &files, verified, patience)?;
         worker.registered().serves(target.canister, role);
         Ok(Self {

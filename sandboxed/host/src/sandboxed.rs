@@ -7,6 +7,7 @@ use std::time::Instant;
 use execution::{Backend, BackendError, Execution, Invocation, Outcome, Snapshot};
 
 use crate::housekeeping::Housekeeping;
+use crate::launchers::Launchers;
 use crate::options::{Phases, SandboxOptions};
 use crate::paused::Paused;
 use crate::pool::Pool;
@@ -29,16 +30,13 @@ pub struct Sandboxed {
 }
 
 impl Sandboxed {
-    /// Starts the launcher from its image, and workers ahead from theirs.
+    /// With workers from `launchers`, some of them ahead.
     ///
     /// # Errors
-    /// [`BackendError::Spawn`] or [`BackendError::Exhausted`] when the launcher can't be started.
-    pub fn start(
-        launcher_image: &'static [u8],
-        worker_image: &'static [u8],
-        options: SandboxOptions,
-    ) -> Result<Self, BackendError> {
-        Self::with_source(Box::new(LauncherSource::start(launcher_image, worker_image)?), options)
+    /// [`BackendError::Exhausted`] when no thread can be started.
+    pub fn start(launchers: Arc<Launchers>, options: SandboxOptions) -> Result<Self, BackendError> {
+        let source = LauncherSource::new(launchers, options.group_bytes_max());
+        Self::with_source(Box::new(source), options)
     }
 
     /// The same with workers from another source.

@@ -6,17 +6,18 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use execution::BackendError;
 use execution::memory::limit;
 use rustix::io::Errno;
 use rustix::process::Pid;
+use sandbox_os::cgroup::{Group, Groups};
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{self, NotConfined, Phase};
-use sandbox_os::{LaunchError, LaunchedWorker, Launcher, Program, Socket, SocketError, machine};
+use sandbox_os::{LaunchError, LaunchedWorker, Program, Socket, SocketError, machine};
 
-use crate::status::lock;
+use crate::launchers::Launchers;
 
 /// Starts worker processes.
 pub trait WorkerSource: Send + Sync {
@@ -44,6 +45,11 @@ pub trait WorkerProcess: Send + fmt::Debug {
     /// # Errors
     /// The first layer that is missing.
     fn verify(&self, phase: Phase, memory: &[Range<u64>]) -> Result<(), NotConfined>;
+    /// Lets the process have at most `bytes` of memory, where there is a way to.
+    ///
+    /// # Errors
+    /// The kernel's; above all, that it has more already.
+    fn limit_memory(&self, bytes: u64) -> io::Result<()>;
     /// Copies what lies in `from` in the process into `into`, one after the other; both have as many bytes.
     ///
     /// # Errors
@@ -55,43 +61,35 @@ pub trait WorkerProcess: Send + fmt::Debug {
     fn kill(&mut self) -> String;
 }
 
-/// Workers from the launcher process, which is started again when it dies.
+/// Memory that a worker may take before it has a canister: its program, and what its start-up touches.
+const READY_BYTES_MAX: u64 = 256 << 20;
+
+/// Workers from the launcher process.
 #[derive(Debug)]
 pub struct LauncherSource {
-    launcher_image: &'static [u8],
-    worker_image: &'static [u8],
-    launcher: Mutex<Arc<Launcher>>,
+    launchers: Arc<Launchers>,
+    /// Where this process may make any.
+    groups: Option<Groups>,
 }
 
 impl LauncherSource {
-    /// Starts the launcher. Call it early: before the node holds keys.
-    ///
-    /// # Errors
-    /// [`BackendError::Spawn`] or [`BackendError::Exhausted`].
-    pub fn start(launcher_image: &'static [u8], worker_image: &'static [u8]) -> Result<Self, BackendError> {
-        let launcher = Launcher::start(launcher_image, &[worker_image]).map_err(refused)?;
-        Ok(Self { launcher_image, worker_image, launcher: Mutex::new(Arc::new(launcher)) })
+    /// Workers that together take at most `memory_bytes_max`, where there are control groups.
+    #[must_use]
+    pub fn new(launchers: Arc<Launchers>, memory_bytes_max: u64) -> Self {
+        // Without groups the layers say so.
+        Self { launchers, groups: Groups::make(memory_bytes_max).ok() }
     }
 
-    fn restart(&self, gone: &Arc<Launcher>) -> Result<Arc<Launcher>, BackendError> {
-        let mut launcher = lock(&self.launcher);
-        // Another thread may have been first.
-        if Arc::ptr_eq(&launcher, gone) {
-            *launcher =
-                Arc::new(Launcher::start(self.launcher_image, &[self.worker_image]).map_err(refused)?);
-        }
-        Ok(Arc::clone(&launcher))
+    fn group(&self) -> Result<Option<Group>, BackendError> {
+        let group = self.groups.as_ref().map(|groups| groups.group(READY_BYTES_MAX)).transpose();
+        group.map_err(|error| BackendError::Spawn(format!("a control group: {error}")))
     }
 }
 
 impl WorkerSource for LauncherSource {
     fn launch(&self) -> Result<Box<dyn WorkerProcess>, BackendError> {
-        let launcher = Arc::clone(&lock(&self.launcher));
-        let launched = match launcher.launch(Program::Worker) {
-            Err(LaunchError::Gone(_)) => self.restart(&launcher)?.launch(Program::Worker),
-            other => other,
-        };
-        Ok(Box::new(launched.map_err(refused)?))
+        let worker = self.launchers.launch(Program::Worker, || self.group())?;
+        Ok(Box::new(Confined { worker, launchers: Arc::clone(&self.launchers) }))
     }
 
     fn private_bytes(&self, pid: i32) -> Option<u64> {
@@ -99,40 +97,73 @@ impl WorkerSource for LauncherSource {
     }
 }
 
-impl WorkerProcess for LaunchedWorker {
+/// A worker, and who can look at it more closely than the node.
+#[derive(Debug)]
+struct Confined {
+    worker: LaunchedWorker,
+    launchers: Arc<Launchers>,
+}
+
+impl Confined {
+    /// Whether the RUN filter is the real one, where the kernel tells.
+    fn verify_filters(&self) -> Result<(), NotConfined> {
+        let found = match self.launchers.has_filters_of_run(self.worker.pid) {
+            Ok(true) => return Ok(()),
+            Ok(false) => "another filter".into(),
+            // Not root, or filtered itself, or a kernel that keeps no filters: the number of them has to do.
+            Err(LaunchError::Step { source, .. })
+                if matches!(Errno::from_io_error(&source), Some(Errno::ACCESS | Errno::PERM | Errno::IO)) =>
+            {
+                return Ok(());
+            }
+            Err(error) => error.to_string(),
+        };
+        Err(NotConfined { layer: "filter of RUN", found, expected: "SETUP, LOAD and RUN".into() })
+    }
+}
+
+impl WorkerProcess for Confined {
     fn pid(&self) -> i32 {
-        self.pid
+        self.worker.pid
     }
 
     fn socket(&self) -> &Socket {
-        &self.socket
+        &self.worker.socket
     }
 
     fn layers(&self) -> Vec<(&'static str, bool)> {
-        self.layers.iter().map(|layer| (layer.name, layer.on)).collect()
+        self.worker.layers.iter().map(|layer| (layer.name, layer.on)).collect()
     }
 
     fn verify(&self, phase: Phase, memory: &[Range<u64>]) -> Result<(), NotConfined> {
-        verify::launched(self, phase, memory)
+        verify::launched(&self.worker, phase, memory)?;
+        match phase {
+            Phase::Load => Ok(()),
+            Phase::Run => self.verify_filters(),
+        }
+    }
+
+    fn limit_memory(&self, bytes: u64) -> io::Result<()> {
+        self.worker.group().map_or(Ok(()), |group| group.limit_memory(bytes))
     }
 
     fn pull(&self, from: &[Span], into: Vec<&mut [u8]>) -> Result<(), PullError> {
-        sandbox_os::pull::copy(self.pid, from, into)
+        sandbox_os::pull::copy(self.worker.pid, from, into)
     }
 
     fn place(&self, core: usize) {
         // Only speed depends on it, and the status shows layers, not placement.
-        if let Some(pid) = Pid::from_raw(self.pid) {
+        if let Some(pid) = Pid::from_raw(self.worker.pid) {
             let _not_permitted = sandbox_os::place::pin(pid, core);
         }
     }
 
     fn kill(&mut self) -> String {
-        LaunchedWorker::kill(self)
+        self.worker.kill()
     }
 }
 
-fn refused(error: LaunchError) -> BackendError {
+pub(crate) fn refused(error: LaunchError) -> BackendError {
     let limit = match &error {
         LaunchError::Launcher(source) | LaunchError::Step { source, .. } => limit_met(source),
         LaunchError::Gone(SocketError::Os(errno)) => limit_met(&(*errno).into()),

@@ -58,14 +58,13 @@ fn is_named(result: Result<(), BackendError>) {
 
 #[test]
 fn descriptors_run_out_and_come_back() {
-    let [launcher, worker] = images::images();
     let module = compile(ECHO);
     let hard = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: Some(LIMIT), maximum: hard }).unwrap();
     let interval = Duration::from_millis(1);
     let start = |housekeeping| {
         let options = SandboxOptions { pool: 0, housekeeping, ..SandboxOptions::default() };
-        Sandboxed::start(launcher, worker, options).unwrap()
+        Sandboxed::start(images::launchers(), options).unwrap()
     };
 
     // What canisters and workers cost; nobody else opens anything meanwhile.

@@ -2,13 +2,20 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+
+use sandbox_host::{Images, Launchers};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Both images, static and without a compiler. A nested cargo, because here features are unified with it.
-pub(crate) fn images() -> [&'static [u8]; 2] {
-    static IMAGES: OnceLock<[&'static [u8]; 2]> = OnceLock::new();
+/// Launchers of the test's own.
+pub(crate) fn launchers() -> Arc<Launchers> {
+    Launchers::start(images()).unwrap()
+}
+
+/// All images, static and without a compiler. A nested cargo, because here features are unified with it.
+fn images() -> Images {
+    static IMAGES: OnceLock<Images> = OnceLock::new();
     *IMAGES.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("images");
@@ -23,9 +30,10 @@ pub(crate) fn images() -> [&'static [u8]; 2] {
             .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
             .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
         assert!(cargo.status().unwrap().success(), "the images can be built");
-        ["bulkhead-launcher", "sandbox-worker"].map(|program| {
+        let [launcher, worker] = ["bulkhead-launcher", "sandbox-worker"].map(|program| {
             let bytes = std::fs::read(target.join(TARGET).join("release").join(program)).unwrap();
             &*Box::leak(bytes.into_boxed_slice())
-        })
+        });
+        Images { launcher, worker }
     })
 }

@@ -13,7 +13,7 @@ use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{NotConfined, Phase};
 
 use crate::canister::{compile, of_module, principal, update};
-use crate::images::images;
+use crate::images::launchers;
 use crate::real_worker::{commit, content, execute, on_large_stack, reply};
 
 /// Writes stable pages out of order, more heap pages than one reply carries, and grows both memories.
@@ -87,6 +87,10 @@ impl WorkerProcess for Refusing {
         Err(PullError::Refused)
     }
 
+    fn limit_memory(&self, bytes: u64) -> std::io::Result<()> {
+        self.0.limit_memory(bytes)
+    }
+
     fn place(&self, core: usize) {
         self.0.place(core);
     }
@@ -97,8 +101,7 @@ impl WorkerProcess for Refusing {
 }
 
 fn source() -> LauncherSource {
-    let [launcher, worker] = images();
-    LauncherSource::start(launcher, worker).unwrap()
+    LauncherSource::new(launchers(), u64::MAX)
 }
 
 fn sandbox(source: impl WorkerSource + 'static) -> Sandboxed {

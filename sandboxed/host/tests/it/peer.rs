@@ -163,6 +163,10 @@ impl WorkerProcess for PeerProcess {
         Ok(())
     }
 
+    fn limit_memory(&self, _: u64) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn place(&self, _core: usize) {}
 
     fn kill(&mut self) -> String {

@@ -10,11 +10,10 @@ use in_process::{Engine, InProcess, InProcessOptions};
 use sandbox_host::{Evictions, Role, SandboxOptions, Sandboxed};
 
 use crate::canister::{compile, invocation, of_module, principal, update};
-use crate::images::images;
+use crate::images::launchers;
 
 fn sandbox() -> Sandboxed {
-    let [launcher, worker] = images();
-    Sandboxed::start(launcher, worker, SandboxOptions::default()).unwrap()
+    Sandboxed::start(launchers(), SandboxOptions::default()).unwrap()
 }
 
 /// Counts in a global, in heap pages 0 and 5, and in stable memory; traps and grows on demand.
@@ -275,9 +274,8 @@ fn layers_are_reported_and_locks_are_in_force() {
 
 #[test]
 fn a_full_table_evicts_the_worker_idle_for_longest() {
-    let [launcher, worker] = images();
     let options = SandboxOptions { workers_max: 2, pool: 0, ..SandboxOptions::default() };
-    let sandbox = Sandboxed::start(launcher, worker, options).unwrap();
+    let sandbox = Sandboxed::start(launchers(), options).unwrap();
     let module = compile(COUNTER);
     for number in 1..=3 {
         let mut snapshot = of_module(Arc::clone(&module), 1 << 20);
@@ -294,8 +292,7 @@ fn a_full_table_evicts_the_worker_idle_for_longest() {
 fn a_worker_that_was_evicted_is_made_again_and_nobody_can_tell() {
     let module = compile(COUNTER);
     let told = |options: SandboxOptions| {
-        let [launcher, worker] = images();
-        let sandbox = Sandboxed::start(launcher, worker, options).unwrap();
+        let sandbox = Sandboxed::start(launchers(), options).unwrap();
         let mut states: Vec<Snapshot> = (1..=2)
             .map(|number| {
                 let fresh = of_module(Arc::clone(&module), 64 << 20);
@@ -338,9 +335,8 @@ const FILLER: &str = r#"(module
 #[test]
 fn a_workers_memory_is_measured_from_outside() {
     const FILLED: u64 = 32 << 20;
-    let [launcher, worker] = images();
     let options = SandboxOptions { housekeeping: Duration::from_millis(1), ..SandboxOptions::default() };
-    let sandbox = Sandboxed::start(launcher, worker, options).unwrap();
+    let sandbox = Sandboxed::start(launchers(), options).unwrap();
     let small = init(&sandbox, &counter());
     let mut large = of_module(compile(FILLER), 2 * FILLED);
     large.canister = principal(1);

@@ -105,7 +105,8 @@ fn rig() -> &'static Rig {
     static RIG: OnceLock<Rig> = OnceLock::new();
     RIG.get_or_init(|| {
         let sandbox = SandboxOptions { workers_max: 12, ..SandboxOptions::default() };
-        let sandbox = Sandboxed::start(image::LAUNCHER, image::WORKER, sandbox).expect("the sandbox starts");
+        let sandbox = Sandboxed::start(image::launchers().expect("launchers start"), sandbox)
+            .expect("the sandbox starts");
         let sandbox: Arc<dyn Backend> = Arc::new(sandbox);
         let engine = Engine::new().expect("the engine starts");
         let in_process = || -> Arc<dyn Backend> { Arc::new(InProcess::new(engine.clone(), &options())) };

@@ -39,7 +39,9 @@ pub(crate) struct Way {
 
 /// Starts the sandbox.
 pub(super) fn sandbox(options: SandboxOptions) -> Arc<Sandboxed> {
-    Arc::new(Sandboxed::start(image::LAUNCHER, image::WORKER, options).expect("the sandbox starts"))
+    Arc::new(
+        Sandboxed::start(image::launchers().expect("launchers start"), options).expect("the sandbox starts"),
+    )
 }
 
 pub(crate) fn in_process(engine: &Engine) -> Way {

@@ -52,7 +52,9 @@ fn in_process(engine: &Engine) -> Way {
 }
 
 fn sandbox(options: SandboxOptions) -> Arc<Sandboxed> {
-    Arc::new(Sandboxed::start(image::LAUNCHER, image::WORKER, options).expect("the sandbox starts"))
+    Arc::new(
+        Sandboxed::start(image::launchers().expect("launchers start"), options).expect("the sandbox starts"),
+    )
 }
 
 fn sandboxed() -> Way {
