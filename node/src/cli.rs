@@ -121,6 +121,15 @@ Examples:
     },
 }
 
+impl Command {
+    fn runs_canisters(&self) -> bool {
+        match self {
+            Self::Demo(_) | Self::Drun(_) | Self::Record(_) | Self::Replay(_) => true,
+            Self::Config(_) | Self::Explain(_) | Self::Version { .. } => false,
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Check a policy file and list every fault with its line and column
@@ -243,6 +252,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    if cli.command.runs_canisters()
+        && let Err(error) = give_up_privileges()
+    {
+        let _ = writeln!(io::stderr(), "error: could not give up privileges: {error}");
+        return ExitCode::FAILURE;
+    }
     if let Some(filter) = cli.log {
         tracing_subscriber::fmt()
             .with_env_filter(filter)
@@ -263,6 +278,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(CommandError::OutputClosed | CommandError::Reported) => ExitCode::FAILURE,
     }
+}
+
+/// Starts the launchers while this process has the rights that this takes, and gives up all that it doesn't need to
+/// watch over workers. Root's right to read everybody's files goes with it.
+fn give_up_privileges() -> io::Result<()> {
+    // Without launchers there may still be work in-process: who needs them asks again, and hears why.
+    let _said_later = crate::image::launchers();
+    sandbox_os::privileges::give_up()
 }
 
 fn dispatch(command: Command) -> Result<(), CommandError> {

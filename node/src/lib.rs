@@ -7,6 +7,7 @@ pub mod cli;
 pub mod demo;
 pub mod drun;
 pub mod image;
+pub mod key;
 pub mod log;
 pub mod management;
 pub mod node;

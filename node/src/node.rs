@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds;
 use crate::image;
+use crate::key::{KeyError, SecretSigner};
 use crate::log::{AppendError, Message};
 use crate::observation::Observation;
 use crate::recording::{self, RecordError, Recorded, Recording};
@@ -109,6 +110,9 @@ pub enum NodeError {
     /// The policy file is missing or bad.
     #[error("{0}")]
     Policy(String),
+    /// The node's key has no place.
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }
 
 /// A node: a subnet, the backends that run it and the policy that chooses between them.
@@ -229,7 +233,7 @@ impl Node {
             }
         };
         let sandboxed = sandboxed.or_else(|| sandbox.clone().map(|sandbox| sandbox as Arc<dyn Backend>));
-        let config = options.preset.config();
+        let config = options.preset.config().signed_by(SecretSigner::development()?);
         let (engine, compiler) = match compiled {
             Some(compiled) => compiled,
             None => {

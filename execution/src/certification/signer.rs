@@ -48,10 +48,16 @@ impl BlsSigner {
     /// A signer with a key that everybody knows: for development and tests.
     #[must_use]
     pub fn test_key() -> Self {
+        Self::new(&Self::test_key_bytes()).expect("a number below the order is a key")
+    }
+
+    /// The bytes of that key.
+    #[must_use]
+    pub fn test_key_bytes() -> [u8; 32] {
         let mut key: [u8; 32] = Sha256::digest(b"bulkhead test root key").into();
         // Below the order of the group, which begins with 0x73.
         key[0] &= 0x3f;
-        Self::new(&key).expect("a number below the order is a key")
+        key
     }
 }
 

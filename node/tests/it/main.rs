@@ -7,6 +7,7 @@ mod difference;
 mod driver;
 mod drun;
 mod log;
+mod privileges;
 mod program;
 mod recorded;
 mod replay;

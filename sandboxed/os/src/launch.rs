@@ -184,7 +184,9 @@ impl Launcher {
         let images = images.map_err(LaunchError::Launcher)?;
         let images: Vec<_> = images.iter().map(AsFd::as_fd).collect();
         let (ours, theirs) = Socket::pair().map_err(LaunchError::Gone)?;
-        let (pid, pidfd) = spawn_from_lasting_thread(launcher, theirs).map_err(LaunchError::Launcher)?;
+        let (pid, pidfd) = on_lasting_thread(move || spawn(&launcher, theirs))
+            .and_then(|spawned| spawned)
+            .map_err(LaunchError::Launcher)?;
         ours.send_with_files(&[IMAGES], &images).map_err(LaunchError::Gone)?;
         Ok(Self { socket: Mutex::new(ours), pid, pidfd })
     }
@@ -319,25 +321,28 @@ fn reap_ourselves() {
     }
 }
 
-/// Spawns from a thread that lives as long as this process: the kernel sends the parent-death signal of the
-/// launcher and of its workers (siblings of it, by CLONE_PARENT) when the *thread* that is their parent ends.
-fn spawn_from_lasting_thread(program: OwnedFd, control: Socket) -> io::Result<(u32, OwnedFd)> {
-    type Order = (OwnedFd, Socket, mpsc::SyncSender<io::Result<(u32, OwnedFd)>>);
-    static ORDERS: OnceLock<Option<mpsc::Sender<Order>>> = OnceLock::new();
-    let orders = ORDERS.get_or_init(|| {
-        let (sender, orders) = mpsc::channel::<Order>();
+/// Runs something on the thread that all launchers and workers are children of, which lives as long as this process: the
+/// kernel sends their parent-death signal when the *thread* that is their parent ends.
+pub(crate) fn on_lasting_thread<T: Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    type Job = Box<dyn FnOnce() + Send>;
+    static JOBS: OnceLock<Option<mpsc::Sender<Job>>> = OnceLock::new();
+    let jobs = JOBS.get_or_init(|| {
+        let (sender, jobs) = mpsc::channel::<Job>();
         let parent = thread::Builder::new().name("workers-parent".into()).spawn(move || {
             // The sender is static, so this never ends.
-            for (program, control, made) in orders {
-                let _ = made.send(spawn(&program, control));
-            }
+            jobs.into_iter().for_each(|job| job());
         });
         parent.ok().map(|_| sender)
     });
     let gone = || io::Error::other("no thread could be started for it (limit: processes)");
-    let (made, child) = mpsc::sync_channel(1);
-    orders.as_ref().ok_or_else(gone)?.send((program, control, made)).map_err(|_| gone())?;
-    child.recv().map_err(|_| gone())?
+    let (done, result) = mpsc::sync_channel(1);
+    let job: Job = Box::new(move || {
+        let _nobody_waits = done.send(job());
+    });
+    jobs.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
+    result.recv().map_err(|_| gone())
 }
 
 fn spawn(program: &OwnedFd, control: Socket) -> io::Result<(u32, OwnedFd)> {
@@ -363,6 +368,9 @@ const NO_SEPARATE_USER: u8 = 255;
 /// When the socket on standard input isn't what [`Launcher::start`] gives.
 pub fn serve(layers: Layers) -> Result<(), SocketError> {
     end_with_the_node();
+    if layers.contains(Layers::CAPABILITIES) {
+        crate::privileges::keep_for_launching().map_err(SocketError::Os)?;
+    }
     let mut node =
         Socket::from(std::io::stdin().as_fd().try_clone_to_owned().map_err(|_| SocketError::Closed)?);
     let (_, images) = node.receive_with_files(&mut [0])?;

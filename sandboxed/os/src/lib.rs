@@ -17,7 +17,9 @@ mod layers;
 pub mod lockdown;
 pub mod machine;
 pub mod place;
+pub mod privileges;
 pub mod pull;
+pub mod secret;
 pub mod socket;
 pub mod verify;
 

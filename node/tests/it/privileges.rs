@@ -1,0 +1,81 @@
+//! What the running program may do.
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::program::bulkhead;
+
+/// Longest wait for anything that is expected to happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// CAP_KILL, CAP_SYS_PTRACE and CAP_SYS_NICE (linux/capability.h).
+const NEEDED: u64 = 1 << 5 | 1 << 19 | 1 << 23;
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+fn status(of: &str, field: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{of}/status")).ok()?;
+    text.lines().find_map(|line| Some(line.strip_prefix(field)?.trim().to_owned()))
+}
+
+fn bits(of: &str, field: &str) -> Option<u64> {
+    u64::from_str_radix(&status(of, field)?, 16).ok()
+}
+
+/// Processes whose parent is `pid`, with their names.
+fn children(pid: u32) -> Vec<(String, String)> {
+    let all = std::fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    all.filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|other| status(other, "PPid:") == Some(pid.to_string()))
+        .filter_map(|other| Some((status(&other, "Name:")?, other)))
+        .collect()
+}
+
+#[test]
+fn a_node_keeps_three_capabilities_in_all_its_threads_and_its_launchers_keep_what_launching_takes() {
+    let demo = bulkhead()
+        .args(["demo", "--quick"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let demo = Running(demo);
+    let pid = demo.0.id();
+    let start = Instant::now();
+    // The launchers, and workers of theirs: the node is at work.
+    let children = loop {
+        let children = children(pid);
+        if children.len() > 3 {
+            break children;
+        }
+        assert!(start.elapsed() < PATIENCE, "no workers: {children:?}");
+        std::thread::yield_now();
+    };
+    let held = bits("self", "CapPrm:").expect("/proc is mounted");
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten() {
+        let thread = format!("{pid}/task/{}", thread.file_name().display());
+        // One that has ended meanwhile holds nothing.
+        let Some(effective) = bits(&thread, "CapEff:") else { continue };
+        assert_eq!(effective, held & NEEDED, "of thread {thread}");
+        assert_eq!(bits(&thread, "CapPrm:"), Some(effective));
+        assert_eq!(status(&thread, "NoNewPrivs:").as_deref(), Some("1"));
+    }
+    let (launchers, workers): (Vec<_>, Vec<_>) = children.into_iter().partition(|(name, _)| name != "worker");
+    assert!(!launchers.is_empty());
+    for (_, launcher) in launchers {
+        // CAP_SETGID, SETUID, SETPCAP, SYS_PTRACE, SYS_ADMIN.
+        const LAUNCHING: u64 = 1 << 6 | 1 << 7 | 1 << 8 | 1 << 19 | 1 << 21;
+        assert_eq!(bits(&launcher, "CapEff:"), Some(held & LAUNCHING));
+    }
+    assert!(workers.iter().all(|(_, worker)| bits(worker, "CapEff:").is_none_or(|bits| bits == 0)));
+    // An undumpable process's files are root's; and nothing of it is ever written to a core file.
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("the kernel says");
+    assert!(core.split_whitespace().skip(4).take(2).eq(["0", "0"]), "{core}");
+}
