@@ -5,6 +5,7 @@ mod certificate;
 mod conformance;
 mod containment;
 mod crash;
+mod crash_points;
 mod drun;
 mod fuzz;
 mod layering;

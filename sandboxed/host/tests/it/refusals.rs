@@ -13,7 +13,7 @@ use sandbox_protocol::{
 
 use crate::canister::{invocation, update};
 use crate::hostile_peer::{beyond_what_was_seen, claims, failure, violation};
-use crate::peer::{LOADED, Peers, finished, greetings, snapshot};
+use crate::peer::{LOADED, Peers, finished, snapshot};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
