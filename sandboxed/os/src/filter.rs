@@ -11,7 +11,7 @@ use seccompiler::{
 use crate::socket::PACKET_FILES_MAX;
 
 /// One allowed (or, in SETUP, denied) call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rule {
     /// Name as in syscalls(2).
     pub name: &'static str,
@@ -24,7 +24,7 @@ pub struct Rule {
 }
 
 /// A condition on one argument, on all 64 bits.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Argument {
     /// 0 to 5.
     pub index: u8,
@@ -33,7 +33,7 @@ pub struct Argument {
 }
 
 /// Conditions that the lists use.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Test {
     /// Equal.
     Is(u64),
@@ -213,13 +213,19 @@ impl Program {
     /// LOAD: the listed calls pass, all others kill.
     #[must_use]
     pub fn load() -> Self {
-        Self::build(LOAD, SeccompAction::KillProcess, SeccompAction::Allow)
+        Self::only(LOAD)
     }
 
     /// RUN: the listed calls pass, all others kill.
     #[must_use]
     pub fn run() -> Self {
-        Self::build(RUN, SeccompAction::KillProcess, SeccompAction::Allow)
+        Self::only(RUN)
+    }
+
+    /// The listed calls pass, all others kill.
+    #[must_use]
+    pub fn only(rules: &[Rule]) -> Self {
+        Self::build(rules, SeccompAction::KillProcess, SeccompAction::Allow)
     }
 
     /// All that are in force in RUN, in the order in which they were installed.
@@ -234,13 +240,15 @@ impl Program {
 
     fn build(rules: &[Rule], otherwise: SeccompAction, listed: SeccompAction) -> Self {
         let mut by_number = std::collections::BTreeMap::<i64, Vec<SeccompRule>>::new();
-        for rule in rules {
+        for rule in rules.iter().filter(|rule| !rule.arguments.is_empty()) {
+            let conditions = rule.arguments.iter().map(condition).collect();
             let chain = by_number.entry(rule.number).or_default();
-            if !rule.arguments.is_empty() {
-                let conditions = rule.arguments.iter().map(condition).collect();
-                chain.push(SeccompRule::new(conditions).expect("every rule has a condition here"));
-            }
+            chain.push(SeccompRule::new(conditions).expect("every rule has a condition here"));
         }
+        // No chain at all means any arguments, whatever other rules of the call say.
+        by_number.extend(
+            rules.iter().filter(|rule| rule.arguments.is_empty()).map(|rule| (rule.number, Vec::new())),
+        );
         // A foreign architecture (int 0x80) is refused by seccompiler's own check, with KILL_PROCESS.
         let filter = SeccompFilter::new(by_number, otherwise, listed, TargetArch::x86_64)
             .expect("the two actions differ and the list is short");

@@ -1,0 +1,13 @@
+//! The attacks that the sandbox has to contain (`confinement` section 4), each performed, each with its control.
+//!
+//! A row says: this attack, in this phase, stopped by this, was contained; and the same attack without what stops it
+//! works. An attack of a worker on the kernel and the machine is a [`trial::Trial`]; an attack on the node is a function
+//! that performs it and adds its rows. Both are registered in [`attacks::all`].
+
+pub mod attacks;
+pub mod images;
+pub mod perturbed;
+pub mod stage;
+pub mod table;
+pub mod trial;
+pub mod witness;
