@@ -9,6 +9,7 @@ mod cycles;
 mod failures;
 mod fairness;
 mod history;
+mod lies;
 mod lifecycle;
 mod message_memory;
 mod pending;

@@ -2,5 +2,7 @@
 //! over a committed corpus and over inputs from fixed seeds.
 
 pub mod container;
+pub mod frames;
 pub mod instrumentation;
 pub mod validator;
+pub mod worker;

@@ -113,3 +113,62 @@ fn random_canisters_do_the_same_with_and_without_instrumentation() {
     println!("{modules} modules compared in {compared} entry points, {refused} refused");
     assert!(modules >= 80 && compared >= 80, "{modules} modules, {compared} entry points, {refused} refused");
 }
+
+/// Messages as workers and the node send them, as inputs of both targets.
+fn messages() -> Vec<(String, Vec<u8>)> {
+    let mut inputs = corpus("worker");
+    for (_, input) in &mut inputs {
+        // The step.
+        input.remove(0);
+    }
+    inputs
+}
+
+#[test]
+fn frames_of_any_bytes_are_refused_or_decoded_and_say_the_same_again() {
+    let inputs: Vec<_> = corpus("frames").into_iter().chain(messages()).collect();
+    assert!(inputs.len() >= 20, "{} inputs", inputs.len());
+    let mut random = SmallRng::seed_from_u64(4);
+    let (mut decoded, mut refused) = (0, 0);
+    let mut count = |came| match came {
+        targets::frames::Came::Decoded => decoded += 1,
+        targets::frames::Came::Refused => refused += 1,
+    };
+    for (name, input) in &inputs {
+        count(claim(targets::frames::run, name, input));
+        for n in 0..2_000 {
+            count(claim(targets::frames::run, &format!("{name}, change {n}"), &changed(input, &mut random)));
+        }
+    }
+    println!("{decoded} decoded, {refused} refused");
+    assert!(decoded > 1_000 && refused > 10_000, "{decoded} decoded, {refused} refused");
+}
+
+#[test]
+fn a_worker_that_answers_with_any_bytes_changes_nothing_that_it_may_not() {
+    let inputs = corpus("worker");
+    assert!(inputs.len() >= 15, "{} inputs", inputs.len());
+    let mut random = SmallRng::seed_from_u64(5);
+    let (mut committed, mut refused) = (0, 0);
+    let mut count = |came| match came {
+        targets::worker::Came::Committed => committed += 1,
+        targets::worker::Came::Refused => refused += 1,
+    };
+    for (name, input) in &inputs {
+        count(claim(targets::worker::run, name, input));
+        for n in 0..30 {
+            count(claim(targets::worker::run, &format!("{name}, change {n}"), &changed(input, &mut random)));
+        }
+    }
+    println!("{committed} committed, {refused} refused");
+    assert!(committed > 20 && refused > 200, "{committed} committed, {refused} refused");
+}
+
+#[test]
+fn the_corpus_is_of_this_protocol() {
+    let inputs = messages();
+    let decoded = inputs
+        .iter()
+        .filter(|(_, body)| sandbox_protocol::decode::<sandbox_protocol::ToNode<'_>>(body).is_ok());
+    assert!(decoded.count() * 2 > inputs.len(), "most of the corpus is of another version of the protocol");
+}

@@ -6,6 +6,7 @@ mod compile;
 mod conformance;
 mod containment;
 mod crash;
+mod crash_points;
 mod drun;
 mod fuzz;
 mod layering;

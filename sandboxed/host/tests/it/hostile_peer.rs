@@ -21,7 +21,7 @@ use crate::peer::{INSTRUCTIONS, LOADED, Peer, Peers, finished, greetings, snapsh
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs a message against peers, and checks what must hold after every failure.
-fn failure(peers: Peers, patience: Duration) -> BackendError {
+pub(crate) fn failure(peers: Peers, patience: Duration) -> BackendError {
     let snapshot = snapshot();
     let killed = peers.killed.clone();
     let sandbox = peers.sandbox(patience);
@@ -35,7 +35,7 @@ fn failure(peers: Peers, patience: Duration) -> BackendError {
 }
 
 /// The violation that a peer commits by its answer to `Execute`.
-fn violation(
+pub(crate) fn violation(
     answer: impl Fn(&mut Peer, Binding) -> Result<(), SocketError> + Send + Sync + 'static,
 ) -> String {
     let peers = Peers::new(move |peer| {
@@ -50,7 +50,7 @@ fn violation(
     }
 }
 
-fn claims(change: impl Fn(&mut Finished<'static>) + Send + Sync + 'static) -> String {
+pub(crate) fn claims(change: impl Fn(&mut Finished<'static>) + Send + Sync + 'static) -> String {
     violation(move |peer, binding| {
         let mut claim = finished();
         change(&mut claim);
@@ -240,9 +240,8 @@ fn memory_that_cant_be_a_canisters_is_a_violation_before_any_message() {
     }
 }
 
-#[test]
-fn pages_beyond_the_memory_that_was_looked_at_are_a_violation_and_no_overflow() {
-    // A heap that the module doesn't declare: nothing was looked at, and the address is the last page there is.
+/// A heap that the module doesn't declare: nothing was looked at, and the address is the last page there is.
+pub(crate) fn beyond_what_was_seen() -> String {
     let interface = Interface { globals: vec![execution::GlobalValue::I32(0)], ..Interface::default() };
     let code = Blob::new(b"code").unwrap();
     let module = Module { hash: ModuleHash([1; 32]), wasm_bytes: 4, interface, code };
@@ -262,8 +261,13 @@ fn pages_beyond_the_memory_that_was_looked_at_are_a_violation_and_no_overflow() 
         peer.receive().map(drop)
     });
     let error = peers.sandbox(PATIENCE).execute(&snapshot, &update(9, "m")).unwrap_err();
-    assert_eq!(error.to_string(), "violation: written pages beyond the memory that was seen");
     assert_eq!(snapshot.arena.bytes_used(), 0, "nothing stays staged");
+    error.to_string()
+}
+
+#[test]
+fn pages_beyond_the_memory_that_was_looked_at_are_a_violation_and_no_overflow() {
+    assert_eq!(beyond_what_was_seen(), "violation: written pages beyond the memory that was seen");
 }
 
 #[test]

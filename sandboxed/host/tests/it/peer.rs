@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -146,9 +147,7 @@ impl WorkerSource for Peers {
         let (node, worker) = Socket::pair().unwrap();
         let script = Arc::clone(&self.script);
         std::thread::spawn(move || {
-            let mut peer =
-                Peer { socket: worker, packet: vec![0; PACKET_BYTES], request: Assembly::default() };
-            let _hung_up = script(&mut peer);
+            let _hung_up = script(&mut Peer::new(worker));
         });
         Ok(Box::new(PeerProcess {
             pid: i32::try_from(pid).unwrap(),
@@ -251,14 +250,21 @@ pub(crate) struct Peer {
     pub(crate) socket: Socket,
     packet: Vec<u8>,
     request: Assembly,
+    /// Descriptors that came with the requests.
+    pub(crate) files: Vec<OwnedFd>,
 }
 
 impl Peer {
+    pub(crate) fn new(socket: Socket) -> Self {
+        Self { socket, packet: vec![0; PACKET_BYTES], request: Assembly::default(), files: Vec::new() }
+    }
+
     /// Receives a request, whole.
     pub(crate) fn receive(&mut self) -> Result<Binding, SocketError> {
         self.request.restart();
         loop {
-            let (bytes, _files) = self.socket.receive_with_files(&mut self.packet)?;
+            let (bytes, files) = self.socket.receive_with_files(&mut self.packet)?;
+            self.files.extend(files);
             if let Some(binding) = self.request.push(&self.packet[..bytes]).unwrap() {
                 return Ok(binding);
             }

@@ -21,7 +21,7 @@ use crate::witness::{SecretFile, Victim, c_path, memory_file, read};
 /// AT_FDCWD as an argument.
 const HERE: u64 = libc::AT_FDCWD as u64;
 /// Number that a descriptor gets that is given to a worker which closed none of its own.
-const GIVEN: u64 = 4;
+pub(super) const GIVEN: u64 = 4;
 const SAME_USER: &str =
     "an ordinary user's workers run as this user in a user namespace: no file mode stops them";
 

@@ -63,7 +63,7 @@ impl Drop for StandIn {
 ///
 /// # Errors
 /// What went wrong.
-pub fn stand_in(role: &str) -> Result<(), String> {
+pub(super) fn stand_in(role: &str) -> Result<(), String> {
     let spin = Order::routine("spin", [0; 4]);
     let stage = Stage::new();
     let wait = |pid: i32| {

@@ -7,10 +7,11 @@ mod kernel;
 mod life;
 mod memory;
 mod network;
+mod node;
 mod privileges;
 mod processes;
 
-pub use life::{STAND_IN, stand_in};
+pub use life::STAND_IN;
 pub use processes::program;
 
 use crate::stage::Stage;
@@ -64,6 +65,14 @@ pub fn missing(all: &[Attack]) -> Vec<String> {
     ids.filter(|id| all.iter().all(|attack| attack.id != id)).collect()
 }
 
+/// What this program does as a stand-in for a node.
+///
+/// # Errors
+/// What went wrong.
+pub fn stand_in(role: &str) -> Result<(), String> {
+    if node::stand_in(role) { Ok(()) } else { life::stand_in(role) }
+}
+
 /// All, in the order of their numbers.
 #[must_use]
 pub fn all() -> Vec<Attack> {
@@ -71,6 +80,7 @@ pub fn all() -> Vec<Attack> {
         files::attacks(),
         processes::attacks(),
         network::attacks(),
+        node::attacks(),
         privileges::attacks(),
         kernel::attacks(),
         clocks::attacks(),
