@@ -7,6 +7,7 @@ use std::time::Duration;
 use execution::memory::{Memory, PageVersion};
 use execution::{Backend, BackendError, EntryPoint, Execution, GlobalValue, Invocation, Outcome, Snapshot};
 use in_process::{Engine, InProcess, InProcessOptions};
+use sandbox_host::report::{Need, Report};
 use sandbox_host::{Evictions, Role, SandboxOptions, Sandboxed};
 
 use crate::canister::{compile, invocation, of_module, principal, update};
@@ -270,6 +271,49 @@ fn layers_are_reported_and_locks_are_in_force() {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let filters = status.lines().find(|line| line.starts_with("Seccomp_filters:")).unwrap();
     assert!(filters.ends_with('3'), "SETUP, LOAD and RUN: {filters}");
+}
+
+#[test]
+fn the_report_proves_each_required_layer_on_real_workers() {
+    let report = Report::examine(&launchers());
+    assert_eq!(report.refused, None);
+    let missing: Vec<_> = report.missing(Need::Required).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let probe = |name: &str| report.layers.iter().find(|layer| layer.name == name).unwrap().probe.as_str();
+    // Workers did it, and this is how they ended.
+    assert_eq!(probe("seccomp: the LOAD list"), "a call outside it: killed by SIGSYS");
+    assert_eq!(probe("seccomp: the RUN list"), "a call that only LOAD has: killed by SIGSYS");
+    assert_eq!(probe("no new executable memory in RUN"), "mprotect to executable: killed by SIGSYS");
+    assert!(probe("no time-stamp counter").starts_with("rdtsc: killed by "));
+    assert!(!report.machine.is_empty());
+}
+
+#[test]
+fn a_worker_that_spins_stands_behind_others_and_an_ended_one_is_named() {
+    let sandbox = sandbox();
+    let state = init(&sandbox, &counter());
+    let [pid] = sandbox.pids()[..] else { panic!("one worker serves") };
+    let place = || {
+        let group = std::fs::read_to_string(format!("/proc/{pid}/autogroup")).unwrap_or_default();
+        let process = rustix::process::getpriority_process(rustix::process::Pid::from_raw(pid)).unwrap_or(0);
+        (group.contains("nice 10"), process == 10)
+    };
+    assert_eq!(place(), (false, false));
+    std::thread::scope(|scope| {
+        let spins = scope.spawn(|| {
+            let long = Invocation { instructions_max: 1 << 50, slice: 1 << 50, ..update(2, "spin") };
+            sandbox.execute(&state, &long).unwrap_err()
+        });
+        let start = std::time::Instant::now();
+        while place() == (false, false) {
+            assert!(start.elapsed() < Duration::from_secs(20), "it never stood behind others");
+            std::thread::yield_now();
+        }
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let error = spins.join().unwrap();
+        assert!(matches!(&error, BackendError::WorkerDied { how } if how == "killed by SIGKILL"), "{error}");
+    });
 }
 
 #[test]

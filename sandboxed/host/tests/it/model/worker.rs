@@ -177,8 +177,16 @@ impl WorkerProcess for Process {
 
     fn place(&self, _core: usize) {}
 
-    fn kill(&mut self) -> String {
-        "killed".into()
+    fn processor_time(&self) -> Option<Duration> {
+        None
+    }
+
+    fn stand_behind(&self, _behind: bool) -> bool {
+        true
+    }
+
+    fn kill(&mut self) -> Ended {
+        Ended::Unknown
     }
 }
 
