@@ -121,7 +121,7 @@ fn measured(
 pub(super) fn pace(bench: &Bench) -> Result<Vec<Finding>, String> {
     let _pinned = Pinned::this_thread(CORE)?;
     let options = SandboxOptions::default();
-    let instruction = 1e9 / options.instructions_per_second_min as f64;
+    let instruction = 1e9 / options.claimed_instructions_per_second_min as f64;
     let page = 1e9 / options.pages_per_second_min as f64;
     let sandboxed = Bench::sandboxed(options)?;
     let mut canister = Canister::from_text(&bench.compiler, &module(), 1)?;

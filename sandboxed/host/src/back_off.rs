@@ -12,15 +12,16 @@ use crate::status::lock;
 
 /// Workers in a row that may end before the first pause: as many as a message is tried on in a round.
 const FREE: u32 = 3;
-/// The first pause; doubled by each further failure, up to the longest.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Longest text that is kept of a failure, in characters.
 const WHY_CHARS_MAX: usize = 200;
 
 /// Who is in back-off. Node-local, and in no result.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct BackOff {
+    /// The first pause; doubled by each further failure, up to the longest.
+    pause: Duration,
     failing: Mutex<HashMap<Key, Failing>>,
     /// How many there are, so that a success, which is what nearly always happens, asks for no lock.
     count: AtomicUsize,
@@ -37,6 +38,10 @@ struct Failing {
 }
 
 impl BackOff {
+    pub(crate) fn new(pause: Duration) -> Self {
+        Self { pause, failing: Mutex::default(), count: AtomicUsize::new(0) }
+    }
+
     /// Whether a worker may be started for `key`.
     ///
     /// # Errors
@@ -76,8 +81,8 @@ impl BackOff {
         let doublings = failures.saturating_sub(FREE);
         let pause = match 1_u32.checked_shl(doublings.saturating_sub(1)) {
             _ if doublings == 0 => Duration::ZERO,
-            Some(times) => PAUSE.saturating_mul(times).min(PAUSE_MAX),
-            None => PAUSE_MAX,
+            Some(times) => self.pause.saturating_mul(times).min(PAUSE_MAX),
+            None => self.pause.saturating_mul(u32::MAX).min(PAUSE_MAX),
         };
         let why = error.to_string().chars().take(WHY_CHARS_MAX).collect();
         failing.insert(key, Failing { failures, since: Instant::now(), pause, why });
@@ -102,7 +107,7 @@ mod tests {
 
     /// The pause after each of `failures` failures.
     fn pauses(failures: usize) -> Vec<u128> {
-        let (back_off, [key, _]) = (BackOff::default(), keys());
+        let (back_off, [key, _]) = (BackOff::new(Duration::from_millis(100)), keys());
         let pause = |_| {
             back_off.failed(key, &died());
             lock(&back_off.failing)[&key].pause.as_millis()
@@ -119,7 +124,7 @@ mod tests {
 
     #[test]
     fn who_is_in_back_off_is_told_why_and_nobody_else_is() {
-        let (back_off, [key, other]) = (BackOff::default(), keys());
+        let (back_off, [key, other]) = (BackOff::new(Duration::from_millis(100)), keys());
         for _ in 0..FREE {
             back_off.failed(key, &died());
             back_off.may_start(&key).unwrap();

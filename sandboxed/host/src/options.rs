@@ -47,15 +47,19 @@ pub struct SandboxOptions {
     /// How long a worker may take over anything but running; and how long one that runs may be without any processor
     /// time.
     pub step_patience: Duration,
-    /// Instructions a second that an honest worker reaches, whatever they are. What a run claims explains so much
-    /// processor time and no more: with more, it is a violation. And a run that has taken what its limit explains is
-    /// ended.
+    /// Instructions a second that a running worker has to reach on its processor, or its run is ended: its limit
+    /// explains so much processor time and no more. So long can a worker that spins keep its round waiting (80 s with
+    /// two slices of 2 billion); most code runs twenty times as fast. Code that is slower than this over a whole slice
+    /// isn't run on this node.
+    pub instructions_per_second_min: Instructions,
+    /// Instructions a second that honest code reaches, whatever it is. What a run claims explains so much processor time
+    /// and no more: with more, the claim is a violation.
     ///
     /// It has to allow for what the metering allows: a load that misses every cache costs one instruction. In a heap
     /// of 4 GiB such a load takes 410 ns here, on a busy machine, two virtual cores of which others have most
     /// (`perf --only pace`, and the same in C); half as much again is allowed. Most code runs a thousand times as fast,
     /// so this finds gross lies only.
-    pub instructions_per_second_min: Instructions,
+    pub claimed_instructions_per_second_min: Instructions,
     /// Pages of 4 KiB a second that an honest worker touches for the first time, above its instructions. Each page of
     /// its memory explains so much more processor time.
     ///
@@ -65,6 +69,9 @@ pub struct SandboxOptions {
     /// Processor time of a run that no claim needs to explain: restoring memory after a trap, and what the kernel
     /// counts for a process that others interrupt.
     pub processor_slack: Duration,
+    /// How long a canister whose workers keep ending waits for the next one: at first, doubled by each further end, up
+    /// to 10 s. Zero: never.
+    pub restart_pause: Duration,
     /// Whether each worker gets a copy of its program in memory of its own. Shared pages let one worker tell by its
     /// caches what another one executes (Flush+Reload); a copy costs the program's size in memory and about 1 ms a
     /// launch.
@@ -83,9 +90,11 @@ impl Default for SandboxOptions {
             idle_max: Duration::from_secs(300),
             housekeeping: Duration::from_secs(1),
             step_patience: Duration::from_secs(10),
-            instructions_per_second_min: 1_600_000,
+            instructions_per_second_min: 50_000_000,
+            claimed_instructions_per_second_min: 1_600_000,
             pages_per_second_min: 200_000,
             processor_slack: Duration::from_millis(250),
+            restart_pause: Duration::from_millis(100),
             private_images: false,
             observer: None,
         }

@@ -14,7 +14,10 @@ const BYTES_PER_SECOND: u64 = 100_000_000;
 /// What a worker can do in a second at worst.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    instructions: u64,
+    /// Of honest code at its slowest.
+    claimed: u64,
+    /// Of code that a round waits for.
+    running: u64,
     pages: u64,
     slack: Duration,
     step: Duration,
@@ -44,21 +47,26 @@ pub(crate) struct Patience {
 impl Pace {
     pub(crate) fn new(options: &SandboxOptions) -> Self {
         Self {
-            instructions: options.instructions_per_second_min,
+            claimed: options.claimed_instructions_per_second_min,
+            running: options.instructions_per_second_min,
             pages: options.pages_per_second_min,
             slack: options.processor_slack,
             step: options.step_patience,
         }
     }
 
-    /// The processor time that `work` takes at most.
+    /// The processor time that honest code takes at most for `work`.
     pub(crate) fn explained(&self, work: Work) -> Duration {
+        self.at_most(work, self.claimed)
+    }
+
+    fn at_most(&self, work: Work, instructions_per_second: u64) -> Duration {
         let at = |count: u64, per_second: u64| {
             let nanoseconds = u128::from(count) * 1_000_000_000 / u128::from(per_second.max(1));
             Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
         };
         [
-            at(work.instructions, self.instructions),
+            at(work.instructions, instructions_per_second),
             at(work.pages, self.pages),
             at(work.bytes, BYTES_PER_SECOND),
         ]
@@ -68,7 +76,7 @@ impl Pace {
 
     /// For a run that does at most `work`.
     pub(crate) fn run(&self, work: Work) -> Patience {
-        let processor = self.explained(work);
+        let processor = self.at_most(work, self.running);
         Patience {
             wall: self.step.saturating_add(processor.saturating_mul(STARVED)),
             idle: self.step,
@@ -92,6 +100,7 @@ mod tests {
     fn each_kind_of_work_explains_time_and_none_overflows() {
         let options = SandboxOptions {
             instructions_per_second_min: 1_000,
+            claimed_instructions_per_second_min: 500,
             pages_per_second_min: 10,
             processor_slack: Duration::from_millis(7),
             step_patience: Duration::from_secs(1),
@@ -100,7 +109,7 @@ mod tests {
         let pace = Pace::new(&options);
         let work = |instructions, pages, bytes| Work { instructions, pages, bytes };
         assert_eq!(pace.explained(Work::default()), Duration::from_millis(7));
-        assert_eq!(pace.explained(work(500, 0, 0)), Duration::from_millis(507));
+        assert_eq!(pace.explained(work(500, 0, 0)), Duration::from_millis(1_007));
         assert_eq!(pace.explained(work(0, 20, 0)), Duration::from_millis(2_007));
         assert_eq!(pace.explained(work(0, 0, 100_000_000)), Duration::from_millis(1_007));
         let all = pace.run(work(500, 20, 0));

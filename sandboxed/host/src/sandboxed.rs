@@ -55,7 +55,7 @@ impl Sandboxed {
         let bounds = options.bounds();
         let source: Arc<dyn WorkerSource> = source.into();
         let registry = Arc::new(Registry::new(bounds));
-        let table = Arc::new(Table::new(bounds, Arc::clone(&registry)));
+        let table = Arc::new(Table::new(bounds, Arc::clone(&registry), options.restart_pause));
         let housekeeping = Housekeeping::start(
             Arc::clone(&source),
             Arc::clone(&registry),

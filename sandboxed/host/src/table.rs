@@ -59,13 +59,13 @@ pub(crate) struct Lease {
 }
 
 impl Table {
-    pub(crate) fn new(bounds: Bounds, registry: Arc<Registry>) -> Self {
+    pub(crate) fn new(bounds: Bounds, registry: Arc<Registry>, restart_pause: Duration) -> Self {
         Self {
             entries: Mutex::default(),
             returned: Condvar::new(),
             bounds,
             registry,
-            back_off: BackOff::default(),
+            back_off: BackOff::new(restart_pause),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::images;
 /// Longest wait for anything that is expected to happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// How `LaunchedWorker::kill` tells a death by a filter.
-pub const SIGSYS: &str = "killed by SIGSYS: a system call outside its filter";
+pub const SIGSYS: &str = "killed by SIGSYS: it made a system call outside its filter";
 /// How it tells a death by a memory fault.
 pub const SIGSEGV: &str = "killed by SIGSEGV";
 
@@ -276,7 +276,7 @@ impl Hostile {
 
     /// Kills it, and tells how it ended, which may have been before.
     pub fn end(&mut self) -> String {
-        self.launched.kill()
+        self.launched.kill().to_string()
     }
 }
 

@@ -197,7 +197,15 @@ impl WorkerProcess for DyingProcess {
         self.process.place(core);
     }
 
-    fn kill(&mut self) -> String {
+    fn processor_time(&self) -> Option<Duration> {
+        self.process.processor_time()
+    }
+
+    fn stand_behind(&self, behind: bool) -> bool {
+        self.process.stand_behind(behind)
+    }
+
+    fn kill(&mut self) -> sandbox_os::Ended {
         self.process.kill()
     }
 }

@@ -20,6 +20,7 @@ fn options() -> SandboxOptions {
         workers_max: 4,
         step_patience: Duration::from_secs(10),
         instructions_per_second_min: 1_000,
+        claimed_instructions_per_second_min: 1_000,
         pages_per_second_min: u64::MAX,
         processor_slack: NONE,
         ..SandboxOptions::default()

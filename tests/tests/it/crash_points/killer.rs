@@ -6,10 +6,11 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
 use execution::BackendError;
+use std::time::Duration;
 use sandbox_host::source::{LauncherSource, WorkerProcess, WorkerSource};
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{NotConfined, Phase};
-use sandbox_os::{PACKET_BYTES_MAX, Socket, SocketError};
+use sandbox_os::{Ended, PACKET_BYTES_MAX, Socket, SocketError};
 use sandbox_protocol::{Assembly, ToWorker, decode};
 
 use crate::processes::{self, Activity};
@@ -208,7 +209,15 @@ impl WorkerProcess for Killable {
         self.process.place(core);
     }
 
-    fn kill(&mut self) -> String {
+    fn processor_time(&self) -> Option<Duration> {
+        self.process.processor_time()
+    }
+
+    fn stand_behind(&self, behind: bool) -> bool {
+        self.process.stand_behind(behind)
+    }
+
+    fn kill(&mut self) -> Ended {
         self.process.kill()
     }
 }

@@ -8,13 +8,14 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use execution::memory::{PAGE_BYTES, Window};
 use execution::{BackendError, GlobalValue};
 use sandbox_host::source::{WorkerProcess, WorkerSource};
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{NotConfined, Phase};
-use sandbox_os::{Socket, SocketError};
+use sandbox_os::{Ended, Socket, SocketError};
 use sandbox_protocol::{
     Answer, Binding, Bytes, End, Entry, FRAME_BYTES_MAX, Finished, HEADER_BYTES, List, Loaded, PACKET_BYTES,
     PageRun, PageSpan, Sync, ToNode, ToWorker, VERSION, encode, globals, page_spans,

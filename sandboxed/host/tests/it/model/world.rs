@@ -47,7 +47,7 @@ impl Class {
             BackendError::Deadline { .. } => Self::Deadline,
             BackendError::Spawn(_) => Self::Spawn,
             BackendError::Engine(_) => Self::Engine,
-            BackendError::Exhausted { .. } => panic!("nothing is short here: {error}"),
+            BackendError::BackOff { .. } | BackendError::Exhausted { .. } => panic!("nothing is short here: {error}"),
         }
     }
 }
@@ -234,6 +234,7 @@ impl StateMachineTest for World {
             step_patience: if state.patient { PATIENCE } else { SHORT_PATIENCE },
             // Room for all: evictions have tests of their own.
             workers_max: 2 * CANISTERS,
+            restart_pause: Duration::ZERO,
             ..SandboxOptions::default()
         };
         let workers = Workers { shared: Arc::clone(&shared), readable: state.readable };

@@ -4,6 +4,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bulkhead_node::image::IMAGES;
 use candid::{CandidType, Encode};
@@ -15,9 +16,10 @@ use in_process::compile::ModuleCompiler;
 use in_process::{Engine, InProcess, InProcessOptions};
 use sandbox_host::source::{WorkerProcess, WorkerSource};
 use sandbox_host::{SandboxOptions, Sandboxed};
+use sandbox_os::cgroup::Groups;
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{NotConfined, Phase as Locked};
-use sandbox_os::{LaunchedWorker, Launcher, Layers, Program, Socket, machine};
+use sandbox_os::{Ended, LaunchedWorker, Launcher, Layers, Program, Socket, machine};
 
 use crate::attacks::Attack;
 use crate::images::launcher_with;
@@ -212,15 +214,17 @@ impl Backend for Changed {
 /// The real worker behind a launcher that puts on some layers.
 struct With {
     launcher: Launcher,
-    groups: Option<sandbox_os::cgroup::Groups>,
+    groups: Option<Groups>,
+    /// Goes after them.
+    _process: Option<Groups>,
 }
 
 impl With {
     fn start(layers: Layers) -> Result<Self, BackendError> {
         let launcher = Launcher::start(&launcher_with(layers), &[IMAGES.worker]);
-        let groups =
-            layers.contains(Layers::CGROUP).then(|| sandbox_os::cgroup::Groups::make(4 << 30).ok()).flatten();
-        Ok(Self { launcher: launcher.map_err(|error| BackendError::Spawn(error.to_string()))?, groups })
+        let process = layers.contains(Layers::CGROUP).then(|| Groups::of_this_process().ok()).flatten();
+        let groups = process.as_ref().and_then(|process| process.sharing(4 << 30).ok());
+        Ok(Self { launcher: launcher.map_err(|error| BackendError::Spawn(error.to_string()))?, groups, _process: process })
     }
 }
 
@@ -230,7 +234,7 @@ impl WorkerSource for With {
         let group = self.groups.as_ref().map(|groups| groups.group(1 << 30)).transpose();
         let group = group.map_err(|error| spawn(error.to_string()))?;
         let worker =
-            self.launcher.launch(Program::Worker, group).map_err(|error| spawn(error.to_string()))?;
+            self.launcher.launch(Program::Worker, false, group).map_err(|error| spawn(error.to_string()))?;
         Ok(Box::new(Reduced(worker)))
     }
 
@@ -270,7 +274,15 @@ impl WorkerProcess for Reduced {
 
     fn place(&self, _core: usize) {}
 
-    fn kill(&mut self) -> String {
+    fn processor_time(&self) -> Option<Duration> {
+        None
+    }
+
+    fn stand_behind(&self, _behind: bool) -> bool {
+        false
+    }
+
+    fn kill(&mut self) -> Ended {
         self.0.kill()
     }
 }
