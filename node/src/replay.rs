@@ -75,8 +75,19 @@ fn replay(
     mode: rollout::Mode,
     against: Option<rollout::Mode>,
 ) -> Result<Output, ReplayError> {
-    let node = Node::new(NodeOptions::fixed(mode, survey.head.preset))?;
-    let other = against.map(|mode| node.twin(mode)).transpose()?;
+    let new = |mode| Node::new(NodeOptions::fixed(mode, survey.head.preset));
+    let (node, other) = match against {
+        // With a sandbox on either side, that is where modules are compiled, for both.
+        Some(against) if mode == rollout::Mode::InProcess => {
+            let other = new(against)?;
+            (other.twin(mode)?, Some(other))
+        }
+        against => {
+            let node = new(mode)?;
+            let other = against.map(|mode| node.twin(mode)).transpose()?;
+            (node, other)
+        }
+    };
     let mut play = match other {
         None => Play::beside_recording(node, mode.as_str()),
         Some(other) => Play::beside(node, other, rollout::Beside::names_of([mode, against.unwrap_or(mode)])),

@@ -281,7 +281,8 @@ fn names_and_sections_that_no_module_has_are_violations() {
 
 #[test]
 fn a_memory_that_no_module_has_is_a_violation() {
-    let memory: [(fn(&mut Compiled<'_>), &str); 6] = [
+    type Change = fn(&mut Compiled<'_>);
+    let memory: [(Change, &str); 6] = [
         (
             |c| (c.interface.memory64, c.interface.has_memory) = (true, false),
             "a 64-bit heap without a memory",
