@@ -58,7 +58,7 @@ fn as_text(report: &Report) -> String {
     let mut line = |arguments: std::fmt::Arguments<'_>| _ = writeln!(text, "{arguments}");
     let width = |names: &mut dyn Iterator<Item = usize>| names.max().unwrap_or(0);
     if !report.layers.is_empty() {
-        let name = width(&mut report.layers.iter().map(|layer| layer.name.len()));
+        let name = width(&mut report.layers.iter().map(|layer| layer.name.len()).chain(["layer".len()]));
         line(format_args!("{:<name$}  {:<13}  {:<3}  how it was seen", "layer", "need", "is"));
         for Layer { name: layer, need, on, probe, .. } in &report.layers {
             let is = if *on { "on" } else { "off" };
@@ -66,7 +66,7 @@ fn as_text(report: &Report) -> String {
         }
         line(format_args!(""));
     }
-    let name = width(&mut report.machine.iter().map(|fact| fact.name.len()));
+    let name = width(&mut report.machine.iter().map(|fact| fact.name.len()).chain(["machine".len()]));
     let value =
         width(&mut report.machine.iter().filter(|fact| !fact.advice.is_empty()).map(|fact| fact.value.len()));
     line(format_args!("{:<name$}  is", "machine"));

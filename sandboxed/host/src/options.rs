@@ -57,14 +57,14 @@ pub struct SandboxOptions {
     ///
     /// It has to allow for what the metering allows: a load that misses every cache costs one instruction. In a heap
     /// of 4 GiB such a load takes 410 ns here, on a busy machine, two virtual cores of which others have most
-    /// (`perf --only pace`, and the same in C); half as much again is allowed. Most code runs a thousand times as fast,
-    /// so this finds gross lies only.
+    /// (a bare chain in C; `perf --only pace` has it through the engine); half as much again is allowed. Most code runs
+    /// a thousand times as fast, so this finds gross lies only.
     pub claimed_instructions_per_second_min: Instructions,
     /// Pages of 4 KiB a second that an honest worker touches for the first time, above its instructions. Each page of
     /// its memory explains so much more processor time.
     ///
-    /// The first write to a page takes 2.7 us here, on a busy machine, a first read 0.6 us, and a growth of the heap
-    /// 1.6 us: twice the longest is allowed.
+    /// The first write to a page takes 2.7 us here, on a busy machine, a first read 0.6 us, an mprotect of one
+    /// 1.6 us, likewise in C: nearly twice the longest is allowed.
     pub pages_per_second_min: u64,
     /// Processor time of a run that no claim needs to explain: restoring memory after a trap, and what the kernel
     /// counts for a process that others interrupt.

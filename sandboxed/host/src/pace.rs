@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::options::SandboxOptions;
 
-/// How long a worker that waits for its core is waited for, in times of what it may take on it: the share that
-/// `sandbox_os::processor::behind` leaves it.
+/// How long a worker that waits for its core is waited for, in times of what it may take on it: it may stand behind
+/// several others, with a third of the share of each (`sandbox_os::processor::behind`).
 const STARVED: u32 = 10;
 /// Bytes a second that a worker decodes, copies and encodes of its requests and replies.
 const BYTES_PER_SECOND: u64 = 100_000_000;

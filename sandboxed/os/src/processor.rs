@@ -18,9 +18,9 @@ pub fn time(pid: i32) -> io::Result<Duration> {
     Ok(clock_gettime(clock)?.into())
 }
 
-/// Nice value of a process that is behind others: a tenth of the share of one that isn't, so that it goes on whatever
-/// the others do.
-const BEHIND: i32 = 10;
+/// Nice value of a process that is behind others: a third of the share of one that isn't. More would do no more for the
+/// others, and would starve an honest run on a machine that has other work too.
+const BEHIND: i32 = 5;
 
 /// Puts process `pid` behind others that want its core, or back among them.
 ///

@@ -296,7 +296,7 @@ fn a_worker_that_spins_stands_behind_others_and_an_ended_one_is_named() {
     let place = || {
         let group = std::fs::read_to_string(format!("/proc/{pid}/autogroup")).unwrap_or_default();
         let process = rustix::process::getpriority_process(rustix::process::Pid::from_raw(pid)).unwrap_or(0);
-        (group.contains("nice 10"), process == 10)
+        (group.contains("nice 5"), process == 5)
     };
     assert_eq!(place(), (false, false));
     std::thread::scope(|scope| {
