@@ -22,7 +22,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 ];
 
 /// Packages that may ask for in-process's `compile` feature: the worker links no compiler.
-const MAY_COMPILE: &[&str] = &["node", "tests", "perf"];
+const MAY_COMPILE: &[&str] = &["node", "tests", "attack-suite", "perf"];
 
 /// Crates without any `unsafe`.
 const FORBID_UNSAFE: &[&str] = &[

@@ -14,3 +14,4 @@ mod metering;
 mod processes;
 mod random;
 mod refusals;
+mod secrets;
