@@ -23,7 +23,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 ];
 
 /// Packages that may ask for in-process's `compile` feature: the worker links no compiler.
-const MAY_COMPILE: &[&str] = &["node", "sandbox-compiler", "tests", "perf"];
+const MAY_COMPILE: &[&str] = &["node", "sandbox-compiler", "tests", "attack-suite", "perf"];
 
 /// Crates without any `unsafe`.
 const FORBID_UNSAFE: &[&str] = &[

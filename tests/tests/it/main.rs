@@ -15,3 +15,4 @@ mod metering;
 mod processes;
 mod random;
 mod refusals;
+mod secrets;
