@@ -20,7 +20,7 @@ use sandbox_host::source::{WorkerProcess, WorkerSource};
 use sandbox_host::{SandboxOptions, Sandboxed};
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{NotConfined, Phase};
-use sandbox_os::{Socket, SocketError};
+use sandbox_os::{Ended, Socket, SocketError};
 use sandbox_protocol::{
     Answer, Assembly, Binding, Bytes, Effects, End, Entry, Finished, Global, HEADER_BYTES, List, Loaded,
     PACKET_BYTES, ToNode, ToWorker, VERSION, decode, encode, packets,
@@ -303,7 +303,15 @@ impl WorkerProcess for Process {
 
     fn place(&self, _core: usize) {}
 
-    fn kill(&mut self) -> String {
-        "killed".into()
+    fn processor_time(&self) -> Option<Duration> {
+        None
+    }
+
+    fn stand_behind(&self, _behind: bool) -> bool {
+        false
+    }
+
+    fn kill(&mut self) -> Ended {
+        Ended::Unknown
     }
 }

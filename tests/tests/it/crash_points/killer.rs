@@ -6,12 +6,12 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
 use execution::BackendError;
-use std::time::Duration;
 use sandbox_host::source::{LauncherSource, WorkerProcess, WorkerSource};
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{NotConfined, Phase};
 use sandbox_os::{Ended, PACKET_BYTES_MAX, Socket, SocketError};
 use sandbox_protocol::{Assembly, ToWorker, decode};
+use std::time::Duration;
 
 use crate::processes::{self, Activity};
 

@@ -370,15 +370,15 @@ impl Worker {
         let Some(deviation) = self.shared.deviation(step) else { return self.reply(binding, &right) };
         let mut frame = Vec::new();
         match deviation {
-            Deviation::Dies => return Err(SocketError::Closed),
+            Deviation::Dies => Err(SocketError::Closed),
             Deviation::DiesInsideAFrame => {
                 encode(binding, &Bytes(&[0; 2 * PACKET_BYTES]), &mut frame).unwrap();
                 self.peer.raw(&frame[..PACKET_BYTES])?;
-                return Err(SocketError::Closed);
+                Err(SocketError::Closed)
             }
             Deviation::Late => {
                 while self.peer.receive().is_ok() {}
-                return self.reply(binding, &right);
+                self.reply(binding, &right)
             }
             Deviation::Truncated => {
                 encode(binding, &right, &mut frame).unwrap();
@@ -423,7 +423,7 @@ impl Worker {
             }
             Deviation::AnswersAndDies => {
                 self.reply(binding, &right)?;
-                return Err(SocketError::Closed);
+                Err(SocketError::Closed)
             }
             Deviation::SaysThatItFailed => self.reply(binding, &ToNode::Failed("no reason")),
             Deviation::Lie(number) => {

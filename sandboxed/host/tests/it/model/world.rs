@@ -47,7 +47,9 @@ impl Class {
             BackendError::Deadline { .. } => Self::Deadline,
             BackendError::Spawn(_) => Self::Spawn,
             BackendError::Engine(_) => Self::Engine,
-            BackendError::BackOff { .. } | BackendError::Exhausted { .. } => panic!("nothing is short here: {error}"),
+            BackendError::BackOff { .. } | BackendError::Exhausted { .. } => {
+                panic!("nothing is short here: {error}")
+            }
         }
     }
 }

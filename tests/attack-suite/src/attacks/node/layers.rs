@@ -224,7 +224,11 @@ impl With {
         let launcher = Launcher::start(&launcher_with(layers), &[IMAGES.worker]);
         let process = layers.contains(Layers::CGROUP).then(|| Groups::of_this_process().ok()).flatten();
         let groups = process.as_ref().and_then(|process| process.sharing(4 << 30).ok());
-        Ok(Self { launcher: launcher.map_err(|error| BackendError::Spawn(error.to_string()))?, groups, _process: process })
+        Ok(Self {
+            launcher: launcher.map_err(|error| BackendError::Spawn(error.to_string()))?,
+            groups,
+            _process: process,
+        })
     }
 }
 
