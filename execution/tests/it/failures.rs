@@ -108,7 +108,7 @@ fn a_round_that_tried_nothing_because_of_back_off_does_not_count_towards_quarant
 fn a_round_whose_second_try_was_refused_counts_for_what_ended_the_first() {
     fn killed_then_refused() -> BackendError {
         static TRIES: AtomicU32 = AtomicU32::new(0);
-        if TRIES.fetch_add(1, Ordering::SeqCst) % 2 == 0 { killed() } else { back_off() }
+        if TRIES.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) { killed() } else { back_off() }
     }
     let mut bench = Bench::new();
     let a = bench.canister("");

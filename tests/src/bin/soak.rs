@@ -59,12 +59,13 @@ impl Used {
 fn launch(launcher: &Launcher, groups: Option<&Groups>) -> Result<LaunchedWorker, String> {
     let group = groups.map(|groups| groups.group(WORKER_BYTES)).transpose();
     let group = group.map_err(|error| format!("a control group: {error}"))?;
-    launcher.launch(Program::Worker, group).map_err(|error| error.to_string())
+    launcher.launch(Program::Worker, false, group).map_err(|error| error.to_string())
 }
 
 fn soak(launches: usize, alive: usize) -> Result<(), String> {
     let launcher = Launcher::start(IMAGES.launcher, &[IMAGES.worker]).map_err(|error| error.to_string())?;
-    let groups = Groups::make(ALL_BYTES).ok();
+    let process = Groups::of_this_process().ok();
+    let groups = process.as_ref().and_then(|process| process.sharing(ALL_BYTES).ok());
     let groups = groups.as_ref();
     // What is made once is not left over.
     drop(launch(&launcher, groups)?);

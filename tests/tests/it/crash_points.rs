@@ -66,7 +66,7 @@ const POINTS: [Point; 18] = [
 fn killed_at(engine: &Engine, scenario: &Scenario, point: Point, deaths: usize) {
     let (round, request, moment) = point;
     let killer = Arc::new(Killer::default());
-    let source = LauncherSource::new(launchers(), WORKERS_BYTES_MAX);
+    let source = LauncherSource::new(launchers(), WORKERS_BYTES_MAX, false);
     let source = Killing { source, killer: Arc::clone(&killer) };
     let sandbox = Sandboxed::with_source(Box::new(source), options()).expect("the sandbox starts");
     let failures = Failures::default();
@@ -129,7 +129,7 @@ fn launchers_killed_before_between_and_during_launches_are_replaced() {
     let undisturbed = scenario.run(&engine, in_process(&engine), |_| {});
     // One of the two, and then both at once, before each round: later rounds launch only where no worker is left.
     for both in [false, true] {
-        let source = LauncherSource::new(launchers(), WORKERS_BYTES_MAX);
+        let source = LauncherSource::new(launchers(), WORKERS_BYTES_MAX, false);
         let sandbox =
             Arc::new(Sandboxed::with_source(Box::new(source), options()).expect("the sandbox starts"));
         let workers = Arc::clone(&sandbox);
@@ -147,7 +147,7 @@ fn launchers_killed_before_between_and_during_launches_are_replaced() {
         assert_eq!(disturbed.answer, undisturbed.answer, "both: {both}");
     }
     // And at moments of nobody's choosing, while workers are launched for every message.
-    let source = LauncherSource::new(launchers(), WORKERS_BYTES_MAX);
+    let source = LauncherSource::new(launchers(), WORKERS_BYTES_MAX, false);
     let sandbox = Arc::new(Sandboxed::with_source(Box::new(source), options()).expect("the sandbox starts"));
     let (workers, done) = (Arc::clone(&sandbox), AtomicBool::new(false));
     std::thread::scope(|scope| {

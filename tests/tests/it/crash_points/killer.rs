@@ -127,6 +127,7 @@ impl Relay {
                 ToWorker::Execute(_) => Request::Execute,
                 ToWorker::Resume { .. } => Request::Resume,
                 ToWorker::Pages(_) => panic!("root reads a worker's memory"),
+                ToWorker::Attempt(_) => panic!("a report asks for it, and there is none"),
             };
             let pass = |moment| self.killer.pass(self.pid, request, moment);
             pass(Moment::Before);

@@ -113,7 +113,7 @@ impl Worker {
             let text = format!("answer {}", self.messages);
             let system = &execute.invocation.system;
             let answer =
-                (system.answer_needed && !system.answered).then(|| Answer::Reply(Bytes(text.as_bytes())));
+                (system.answer_needed && !system.answered).then_some(Answer::Reply(Bytes(text.as_bytes())));
             let right = ToNode::Finished(Box::new(Finished {
                 heap_pages: execute.sync.heap_pages,
                 effects: Some(Effects { answer, globals: execute.sync.globals, ..effects() }),
