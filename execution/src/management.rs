@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use crate::answer::{Verdict, answer};
 use crate::query::QueryView;
 use crate::state::{CanisterState, ManagementCall, Origin};
-use crate::subnet::{RoundWork, Subnet};
+use crate::subnet::{RoundWork, Subnet, failure};
 use crate::{BackendError, Cycles, ErrorCode, Principal, UserError, text};
 
 use candid_io::decode;
@@ -33,7 +33,7 @@ pub(crate) use lifecycle::run_out;
 pub use pending::PendingError;
 
 /// What the management canister answers.
-enum Answered {
+pub(crate) enum Answered {
     /// A Candid reply, and how much of the attached cycles comes back.
     Now(Vec<u8>, Cycles),
     /// Somebody else answers later.
@@ -210,8 +210,9 @@ impl Subnet {
                 }
                 Err(Stuck { canister, error }) => {
                     work.blocked.insert(caller);
-                    self.stuck.note(&call, &error, self.state.round);
-                    work.report.failures.push(self.note_failure(canister, &error));
+                    // The call's failure, not its canister's: that may be well, with the code that it has.
+                    let rounds = self.stuck.note(&call, self.code_of(&canister), &error, self.state.round);
+                    work.report.failures.push(failure(canister, &error, rounds));
                     kept.push_back(call);
                 }
             }
@@ -221,7 +222,7 @@ impl Subnet {
         ran
     }
 
-    fn answer_management(&mut self, call: &ManagementCall, result: Result<Answered, UserError>) {
+    pub(crate) fn answer_management(&mut self, call: &ManagementCall, result: Result<Answered, UserError>) {
         let (verdict, refund) = match result {
             Ok(Answered::Now(reply, refund)) => (Verdict::Reply(Arc::from(reply)), refund),
             Ok(Answered::Later) => return,

@@ -5,7 +5,7 @@ mod inputs;
 mod round;
 mod routing;
 
-pub(crate) use round::RoundWork;
+pub(crate) use round::{RoundWork, failure};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::state::{
     CanisterState, Change, ChangeDetails, IngressStatus, ManagementCall, MessageId, Shared, SubnetConfig,
     SubnetState,
 };
-use crate::{Backend, BackendError, Compiler, Cycles, ErrorCode, Principal, UserError};
+use crate::{Backend, BackendError, Compiler, Cycles, ErrorCode, ModuleHash, Principal, UserError};
 
 /// Rounds in a row that a canister may fail before it is quarantined on this node.
 const FAILED_ROUNDS_MAX: u32 = 3;
@@ -62,11 +62,18 @@ impl Failing {
 
 /// Calls of the management canister that failed around the guest, each by itself.
 #[derive(Default)]
-pub(crate) struct StuckCalls(Vec<(Arc<ManagementCall>, Failing)>);
+pub(crate) struct StuckCalls(Vec<StuckCall>);
+
+struct StuckCall {
+    call: Arc<ManagementCall>,
+    failing: Failing,
+    /// The code that the canister had which the call is about.
+    code: Option<ModuleHash>,
+}
 
 impl StuckCalls {
     fn get(&self, call: &Arc<ManagementCall>) -> Option<&Failing> {
-        self.0.iter().find(|(stuck, _)| Arc::ptr_eq(stuck, call)).map(|(_, failing)| failing)
+        self.0.iter().find(|stuck| Arc::ptr_eq(&stuck.call, call)).map(|stuck| &stuck.failing)
     }
 
     /// Whether this node has given up on the call until [`Subnet::release`].
@@ -79,19 +86,36 @@ impl StuckCalls {
         self.get(call).is_some_and(|failing| failing.resumes > round)
     }
 
-    pub(crate) fn note(&mut self, call: &Arc<ManagementCall>, error: &BackendError, round: u64) {
+    /// Counts a failure of a call in `round`; says in how many it has failed.
+    pub(crate) fn note(
+        &mut self,
+        call: &Arc<ManagementCall>,
+        code: Option<ModuleHash>,
+        error: &BackendError,
+        round: u64,
+    ) -> u32 {
         let mut failing = self.get(call).copied().unwrap_or_default();
         failing.note(error, round);
         self.forget(call);
-        self.0.push((Arc::clone(call), failing));
+        self.0.push(StuckCall { call: Arc::clone(call), failing, code });
+        failing.rounds
+    }
+
+    /// Calls about a canister that were set aside when it had other code than now: what they would do is not what their
+    /// sender saw before him.
+    fn overtaken(&self, id: &Principal, code: Option<ModuleHash>) -> Vec<Arc<ManagementCall>> {
+        let overtaken = |stuck: &&StuckCall| {
+            stuck.call.about == Some(*id) && stuck.failing.is_quarantined() && stuck.code != code
+        };
+        self.0.iter().filter(overtaken).map(|stuck| Arc::clone(&stuck.call)).collect()
     }
 
     pub(crate) fn forget(&mut self, call: &Arc<ManagementCall>) {
-        self.0.retain(|(stuck, _)| !Arc::ptr_eq(stuck, call));
+        self.0.retain(|stuck| !Arc::ptr_eq(&stuck.call, call));
     }
 
     fn forget_about(&mut self, id: &Principal) {
-        self.0.retain(|(stuck, _)| stuck.about != Some(*id));
+        self.0.retain(|stuck| stuck.call.about != Some(*id));
     }
 }
 
@@ -277,10 +301,24 @@ impl Subnet {
         }
     }
 
-    /// Lets a quarantined canister run again, and calls about it that were set aside be tried again.
+    /// Lets a quarantined canister run again, and calls about it that were set aside be tried again. Those that newer
+    /// code has overtaken meanwhile are answered with an error.
     pub fn release(&mut self, id: &Principal) {
         self.failing.remove(id);
+        for call in self.stuck.overtaken(id, self.code_of(id)) {
+            self.state.management.retain(|waiting| !Arc::ptr_eq(waiting, &call));
+            let error = UserError::new(
+                ErrorCode::STATE_UNAVAILABLE,
+                "This node could not do it before newer code was installed. Send it again if it is still wanted.",
+            );
+            self.answer_management(&call, Err(error));
+        }
         self.stuck.forget_about(id);
+    }
+
+    /// The hash of a canister's code.
+    pub(crate) fn code_of(&self, id: &Principal) -> Option<ModuleHash> {
+        self.state.canister(id)?.code.as_ref().map(|code| code.module.hash)
     }
 
     pub(crate) fn env(&self, active: usize) -> Env {

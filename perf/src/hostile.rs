@@ -95,8 +95,8 @@ impl WorkerProcess for Process {
         let _ = place::pin(Pid::from_child(&self.child), core);
     }
 
-    fn processor_time(&self) -> Option<Duration> {
-        processor::time(self.pid()).ok()
+    fn processor_time(&self) -> Option<sandbox_os::processor::Spent> {
+        processor::spent(self.pid()).ok()
     }
 
     fn stand_behind(&self, behind: bool) -> bool {

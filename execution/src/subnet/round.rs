@@ -225,9 +225,7 @@ impl Subnet {
         let failing = self.failing.entry(canister).or_default();
         failing.note(error, self.state.round);
         let rounds = failing.rounds;
-        let violation = matches!(error, BackendError::Violation(_));
-        tracing::warn!(%canister, %error, rounds, "canister skipped for this round");
-        Failure { canister, error: error.to_string(), violation, rounds }
+        failure(canister, error, rounds)
     }
 
     /// Calls whose deadline has passed are rejected with code 6; what was attached is lost.
@@ -335,4 +333,11 @@ impl Subnet {
             self.route(outputs);
         }
     }
+}
+
+/// Something of a canister's that failed around the guest, for `rounds` in a row.
+pub(crate) fn failure(canister: Principal, error: &BackendError, rounds: u32) -> Failure {
+    let violation = matches!(error, BackendError::Violation(_));
+    tracing::warn!(%canister, %error, rounds, "canister skipped for this round");
+    Failure { canister, error: error.to_string(), violation, rounds }
 }

@@ -200,10 +200,10 @@ fn an_install_that_cant_be_compiled_is_set_aside_with_nothing_committed_and_nobo
     subnet.round(1, [0; 32]);
     assert!(matches!(subnet.status(&good), IngressStatus::Replied(_)));
 
-    // The first, when it is tried again, is an install into a canister that has code by then.
-    for (id, mode, succeeds) in
-        [(empty, crate::scripted::Mode::Install, false), (full, crate::scripted::Mode::Reinstall, true)]
-    {
+    for (id, mode, newer) in [
+        (empty, crate::scripted::Mode::Install, "init"),
+        (full, crate::scripted::Mode::Reinstall, "init newer"),
+    ] {
         compiler.mended.store(false, Ordering::SeqCst);
         let bomb = install(&mut subnet, id, mode, "init bomb");
         // It has paid for its message by now.
@@ -214,28 +214,47 @@ fn an_install_that_cant_be_compiled_is_set_aside_with_nothing_committed_and_nobo
             assert_eq!((report.failures[0].canister, report.failures[0].rounds), (id, rounds));
             assert_eq!(report.failures[0].error, "the sandbox worker gave no answer within 60000 ms");
         }
-        assert_eq!(compiler.asked.load(Ordering::SeqCst), 9, "three tries in each of three rounds");
+        assert_eq!(
+            compiler.asked.load(Ordering::SeqCst),
+            3,
+            "one try in each of three rounds: it met a deadline"
+        );
         let report = subnet.round(1, [0; 32]);
         assert!(report.failures.is_empty() && !report.more, "it is set aside: {:?}", report.failures);
-        assert_eq!(compiler.asked.load(Ordering::SeqCst), 9, "and not tried again");
+        assert_eq!(compiler.asked.load(Ordering::SeqCst), 3, "and not tried again");
         assert_eq!(execution::root::canister_root(subnet.state().canister(&id).unwrap()), before);
         assert_eq!(subnet.status(&bomb), IngressStatus::Received, "but kept");
 
         // The same sender's next call isn't held up, and new code ends the quarantine; what was set aside stays so.
-        let good = install(&mut subnet, id, mode, "init");
+        let good = install(&mut subnet, id, mode, newer);
         let report = subnet.round(1, [0; 32]);
         assert!(matches!(subnet.status(&good), IngressStatus::Replied(_)), "{:?}", report.failures);
         assert!(!subnet.is_quarantined(&id));
-        assert_eq!(compiler.asked.load(Ordering::SeqCst), 10);
+        assert_eq!(compiler.asked.load(Ordering::SeqCst), 4);
 
         compiler.mended.store(true, Ordering::SeqCst);
         subnet.round(1, [0; 32]);
         assert_eq!(subnet.status(&bomb), IngressStatus::Received, "until an operator says so");
+        // By then newer code is there, which an old install is not to take away.
+        let code = subnet.state().canister(&id).unwrap().code.clone().unwrap().module.hash;
         subnet.release(&id);
         subnet.round(1, [0; 32]);
-        assert_eq!(matches!(subnet.status(&bomb), IngressStatus::Replied(_)), succeeds);
-        assert!(subnet.status(&bomb).is_terminal());
+        let IngressStatus::Rejected(why) = subnet.status(&bomb) else { panic!("overtaken by newer code") };
+        assert!(why.to_string().contains("before newer code was installed"), "{why}");
+        assert_eq!(subnet.state().canister(&id).unwrap().code.clone().unwrap().module.hash, code);
     }
+
+    // Without newer code, what was set aside is done when an operator says so.
+    compiler.mended.store(false, Ordering::SeqCst);
+    let bomb = install(&mut subnet, full, crate::scripted::Mode::Reinstall, "init bomb");
+    for _ in 1..=4 {
+        subnet.round(1, [0; 32]);
+    }
+    assert!(!subnet.is_quarantined(&full), "it is well with the code that it has");
+    compiler.mended.store(true, Ordering::SeqCst);
+    subnet.release(&full);
+    subnet.round(1, [0; 32]);
+    assert!(matches!(subnet.status(&bomb), IngressStatus::Replied(_)));
 }
 
 #[test]

@@ -66,8 +66,8 @@ fn a_node_keeps_three_capabilities_in_all_its_threads_and_its_launchers_keep_wha
         assert_eq!(bits(&thread, "CapPrm:"), Some(effective));
         assert_eq!(status(&thread, "NoNewPrivs:").as_deref(), Some("1"));
     }
-    // CAP_SETGID, SETUID, SETPCAP, SYS_CHROOT, SYS_PTRACE, SYS_ADMIN.
-    const LAUNCHING: u64 = 1 << 6 | 1 << 7 | 1 << 8 | 1 << 18 | 1 << 19 | 1 << 21;
+    // CAP_KILL, SETGID, SETUID, SETPCAP, SYS_CHROOT, SYS_PTRACE, SYS_ADMIN.
+    const LAUNCHING: u64 = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 18 | 1 << 19 | 1 << 21;
     // A worker that is just being launched has a launcher's until it gives them up.
     let effective: Vec<u64> = children.iter().filter_map(|(_, child)| bits(child, "CapEff:")).collect();
     assert!(effective.iter().all(|bits| [0, held & LAUNCHING].contains(bits)), "{effective:?}");

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use execution::check::check_interface;
 use execution::{BackendError, Compiler, InvalidModule, Limits, Module, ModuleHash};
+use sandbox_os::Ended;
 use sandbox_os::lockdown::Exit;
 use sandbox_os::machine;
 use sandbox_os::verify::Phase;
@@ -20,7 +21,7 @@ use sandbox_protocol::{
     ToCompiler,
 };
 
-use crate::exchange::{Exchange, violation};
+use crate::exchange::{Exchange, Failed, violation};
 use crate::launchers::Launchers;
 use crate::pool::descriptors_left;
 use crate::source::{LauncherSource, WorkerProcess, WorkerSource};
@@ -62,6 +63,7 @@ pub struct SandboxedCompiler {
 /// A module that met a bound.
 struct Paused {
     hash: ModuleHash,
+    failures: u32,
     since: Instant,
     pause: Duration,
     why: String,
@@ -96,8 +98,12 @@ impl SandboxedCompiler {
         if left.is_zero() {
             return Ok(());
         }
-        let why = &paused.why;
-        Err(BackendError::Engine(format!("not compiled again for {} s: {why}", left.as_secs() + 1)))
+        // Nothing was tried, so it doesn't count as a failure.
+        Err(BackendError::BackOff {
+            failures: paused.failures,
+            milliseconds: u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1),
+            last: paused.why.clone(),
+        })
     }
 
     /// Keeps in mind how a compilation went.
@@ -111,8 +117,9 @@ impl SandboxedCompiler {
         if matches!(error, BackendError::WorkerDied { how } if how != OUT_OF_MEMORY) {
             return;
         }
-        let pause = before.map_or(PAUSE, |before| before.pause.saturating_mul(2).min(PAUSE_MAX));
-        all.push(Paused { hash, since: Instant::now(), pause, why: error.to_string() });
+        let pause = before.as_ref().map_or(PAUSE, |before| before.pause.saturating_mul(2).min(PAUSE_MAX));
+        let failures = before.map_or(0, |before| before.failures).saturating_add(1);
+        all.push(Paused { hash, failures, since: Instant::now(), pause, why: error.to_string() });
         if all.len() > PAUSED_MAX {
             all.remove(0);
         }
@@ -165,6 +172,8 @@ impl Compiler for SandboxedCompiler {
 struct Process {
     process: Box<dyn WorkerProcess>,
     exchange: Exchange,
+    /// However time is spread over requests, all of them together have this deadline.
+    end: Instant,
 }
 
 impl Process {
@@ -172,7 +181,10 @@ impl Process {
     fn launch(compiler: &SandboxedCompiler) -> Result<Self, BackendError> {
         descriptors_left()?;
         let number = compiler.launches.fetch_add(1, Ordering::Relaxed);
-        let mut process = Self { process: compiler.source.launch()?, exchange: Exchange::new(number) };
+        let CompilerOptions { step_patience, compile_patience } = compiler.options;
+        let process = compiler.source.launch()?;
+        let end = Instant::now() + step_patience + compile_patience;
+        let mut process = Self { process, exchange: Exchange::new(number), end };
         process.ask(&ToCompiler::Begin, compiler.options.step_patience, |reply| match reply {
             FromCompiler::Ready => Ok(()),
             other => Err(unexpected(&other, "ready")),
@@ -189,8 +201,9 @@ impl Process {
         patience: Duration,
         read: impl FnOnce(FromCompiler<'_>) -> Result<R, BackendError>,
     ) -> Result<R, BackendError> {
-        let reply = self.exchange.ask(self.process.as_mut(), request, patience);
-        reply.map_err(ended).and_then(read)
+        let left = patience.min(self.end.saturating_duration_since(Instant::now()));
+        let reply = self.exchange.ask(self.process.as_mut(), request, left);
+        reply.map_err(failed).and_then(read)
     }
 
     /// All of the output, of a length that has been checked. Memory is taken as bytes arrive.
@@ -216,21 +229,23 @@ impl Process {
 /// How a compiler ended that needed more than [`COMPILER_MEMORY_BYTES_MAX`].
 const OUT_OF_MEMORY: &str = "the compiler needed more memory than it may have";
 
-/// Says what the compiler's own exit codes mean. A call outside its filter is no accident: a fault of the program's
-/// ends it without one.
-fn ended(error: BackendError) -> BackendError {
-    let BackendError::WorkerDied { how } = error else { return error };
-    let exit = |code: Exit| how.split(':').next() == Some(&format!("exit code {}", code as i32));
-    if exit(Exit::Memory) {
-        return BackendError::WorkerDied { how: OUT_OF_MEMORY.into() };
+/// What a compiler's end means. Its bounds end it with codes of its own, and so does a bug of ours; a fault, a call
+/// outside its filter or another code is no accident.
+fn failed(error: Failed) -> BackendError {
+    let ended = match error {
+        Failed::Ended(ended) => ended,
+        Failed::Otherwise(error) => return error,
+    };
+    match ended {
+        Ended::Exited(code) if code == Exit::Memory as i32 => {
+            BackendError::WorkerDied { how: OUT_OF_MEMORY.into() }
+        }
+        Ended::Exited(code) if code == Exit::Panicked as i32 => {
+            BackendError::Engine("the compiler panicked".into())
+        }
+        ended if ended.is_no_correct_workers() => violation(format!("compiling: {ended}")),
+        ended => BackendError::WorkerDied { how: format!("compiling: {ended}") },
     }
-    if exit(Exit::Panicked) {
-        return BackendError::Engine("the compiler panicked".into());
-    }
-    if how.starts_with("killed by SIGSYS") {
-        return violation(format!("compiling: {how}"));
-    }
-    BackendError::WorkerDied { how: format!("compiling: {how}") }
 }
 
 /// The compiler's reason, if it is one: short and printable, as all are.

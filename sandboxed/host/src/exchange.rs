@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use execution::{BackendError, Violation};
-use sandbox_os::SocketError;
+use sandbox_os::{Ended, SocketError};
 use sandbox_protocol::{Assembly, Binding, FrameError, PACKET_BYTES, decode, encode, packets};
 use serde::{Deserialize, Serialize};
 
@@ -19,9 +19,24 @@ pub(crate) struct Exchange {
     packet: Vec<u8>,
 }
 
-enum ExchangeError {
+/// Why there is no whole reply.
+pub(crate) enum ExchangeError {
     Socket(SocketError),
     Frame(FrameError),
+}
+
+/// Why there is no right reply.
+pub(crate) enum Failed {
+    /// The process hung up, and ended like this.
+    Ended(Ended),
+    /// Anything else.
+    Otherwise(BackendError),
+}
+
+impl From<BackendError> for Failed {
+    fn from(error: BackendError) -> Self {
+        Self::Otherwise(error)
+    }
 }
 
 impl Exchange {
@@ -37,17 +52,16 @@ impl Exchange {
         process: &mut dyn WorkerProcess,
         request: &impl Serialize,
         patience: Duration,
-    ) -> Result<T, BackendError> {
+    ) -> Result<T, Failed> {
         let binding = Binding { worker: self.number, execution: 0, nonce: rand::random() };
-        encode(binding, request, &mut self.request)
-            .map_err(|error| BackendError::Exhausted { limit: "frame bytes", detail: error.to_string() })?;
+        encode(binding, request, &mut self.request).map_err(too_long)?;
         if let Err(error) = self.exchange(process, patience) {
             return Err(failed(process, error, patience));
         }
         if self.reply.binding() != Some(binding) {
-            return Err(violation("a reply to another request"));
+            return Err(violation("a reply to another request").into());
         }
-        decode(self.reply.body()).map_err(|error| violation(error.to_string()))
+        decode(self.reply.body()).map_err(|error| violation(error.to_string()).into())
     }
 
     fn exchange(&mut self, process: &dyn WorkerProcess, patience: Duration) -> Result<(), ExchangeError> {
@@ -56,17 +70,18 @@ impl Exchange {
         for packet in packets(&self.request) {
             socket.send(packet, patience.saturating_sub(start.elapsed()))?;
         }
-        socket.set_receive_patience(patience)?;
         self.reply.restart();
         loop {
+            // Packets that keep coming, each just in time, don't make the wait longer.
+            let left = patience.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Err(SocketError::Deadline(patience).into());
+            }
+            socket.set_receive_patience(left)?;
             let bytes = socket.receive_blocking(&mut self.packet)?;
             let packet = self.packet.get(..bytes).ok_or(SocketError::TooLong(PACKET_BYTES))?;
             if self.reply.push(packet)?.is_some() {
                 return Ok(());
-            }
-            // Packets that keep coming, each just in time, don't make the wait longer.
-            if start.elapsed() > patience {
-                return Err(SocketError::Deadline(patience).into());
             }
         }
     }
@@ -77,11 +92,14 @@ pub(crate) fn violation(claim: impl Into<String>) -> BackendError {
     Violation(claim.into()).into()
 }
 
-fn failed(process: &mut dyn WorkerProcess, error: ExchangeError, patience: Duration) -> BackendError {
-    match error {
-        ExchangeError::Socket(SocketError::Closed) => {
-            BackendError::WorkerDied { how: process.kill().to_string() }
-        }
+/// A request that no frame holds.
+pub(crate) fn too_long(error: FrameError) -> BackendError {
+    BackendError::Exhausted { limit: "frame bytes", detail: error.to_string() }
+}
+
+fn failed(process: &mut dyn WorkerProcess, error: ExchangeError, patience: Duration) -> Failed {
+    let error = match error {
+        ExchangeError::Socket(SocketError::Closed) => return Failed::Ended(process.kill()),
         ExchangeError::Socket(SocketError::Deadline(_)) => {
             BackendError::Deadline { milliseconds: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX) }
         }
@@ -90,7 +108,8 @@ fn failed(process: &mut dyn WorkerProcess, error: ExchangeError, patience: Durat
             BackendError::Engine(format!("the process's socket failed: {errno}"))
         }
         ExchangeError::Frame(error) => violation(error.to_string()),
-    }
+    };
+    Failed::Otherwise(error)
 }
 
 impl From<SocketError> for ExchangeError {

@@ -1,5 +1,6 @@
 //! The launchers of a process: one that is asked, and one in reserve.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use execution::BackendError;
@@ -34,6 +35,8 @@ pub struct Launchers {
     pair: Mutex<Pair>,
     /// Where this process may make any.
     groups: Option<Groups>,
+    /// Whether the kernel has told a worker's filters here.
+    filters_told: AtomicBool,
 }
 
 struct Pair {
@@ -49,7 +52,12 @@ impl Launchers {
     pub fn start(images: Images) -> Result<Arc<Self>, BackendError> {
         let pair = Pair::start(&images)?;
         // Without groups the layers say so.
-        Ok(Arc::new(Self { images, pair: Mutex::new(pair), groups: Groups::of_this_process().ok() }))
+        Ok(Arc::new(Self {
+            images,
+            pair: Mutex::new(pair),
+            groups: Groups::of_this_process().ok(),
+            filters_told: AtomicBool::new(false),
+        }))
     }
 
     /// Control groups that take at most so much memory together, where there are any.
@@ -69,13 +77,41 @@ impl Launchers {
             Err(LaunchError::Gone(_)) => {
                 self.instead_of(&launcher)?.launch(program, private_image, group()?).map_err(refused)
             }
-            launched => launched.map_err(refused),
+            launched => {
+                self.keep_a_reserve();
+                launched.map_err(refused)
+            }
         }
     }
 
-    /// See [`Launcher::has_filters_of_run`].
+    /// Makes up for a successor that could not be made.
+    fn keep_a_reserve(&self) {
+        let mut pair = lock(&self.pair);
+        if pair.reserve.is_none() {
+            pair.reserve = pair.active.successor().ok();
+        }
+    }
+
+    /// See [`Launcher::has_filters_of_run`]. A launcher that doesn't answer is replaced, and the process is for the
+    /// caller to end.
     pub(crate) fn has_filters_of_run(&self, pid: i32) -> Result<bool, LaunchError> {
-        self.active().has_filters_of_run(pid)
+        let launcher = self.active();
+        let answer = launcher.has_filters_of_run(pid);
+        if matches!(answer, Err(LaunchError::Gone(_))) {
+            // Whoever launches next is told if that fails.
+            let _told_later = self.instead_of(&launcher);
+        }
+        answer
+    }
+
+    /// Notes that it told a worker's filters.
+    pub(crate) fn filters_were_told(&self) {
+        self.filters_told.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    pub(crate) fn filters_are_told(&self) -> bool {
+        self.filters_told.load(Ordering::Relaxed)
     }
 
     fn active(&self) -> Arc<Launcher> {
@@ -87,9 +123,13 @@ impl Launchers {
         let mut pair = lock(&self.pair);
         // Another thread may have been first.
         if Arc::ptr_eq(&pair.active, gone) {
-            *pair = match pair.reserve.take().map(|next| (next.successor(), next)) {
-                Some((Ok(reserve), next)) => Pair { active: Arc::new(next), reserve: Some(reserve) },
-                Some((Err(_), _)) | None => Pair::start(&self.images)?,
+            *pair = match pair.reserve.take() {
+                // Without a successor for now, it is better than one that may lack the rights.
+                Some(next) => match next.successor() {
+                    Err(LaunchError::Gone(_)) => Pair::start(&self.images)?,
+                    successor => Pair { active: Arc::new(next), reserve: successor.ok() },
+                },
+                None => Pair::start(&self.images)?,
             };
         }
         Ok(Arc::clone(&pair.active))

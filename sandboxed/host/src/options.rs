@@ -36,7 +36,7 @@ pub struct SandboxOptions {
     /// if that is fewer.
     pub workers_max: usize,
     /// Private memory of all workers with a canister, bytes; idle ones make room for others. `None`: three
-    /// quarters of what this process may use.
+    /// eighths of what this process may use.
     pub worker_memory_bytes_max: Option<u64>,
     /// Query workers of one canister.
     pub query_workers: usize,
@@ -145,7 +145,14 @@ impl fmt::Debug for SandboxOptions {
             .field("worker_memory_bytes_max", &self.worker_memory_bytes_max)
             .field("query_workers", &self.query_workers)
             .field("idle_max", &self.idle_max)
+            .field("housekeeping", &self.housekeeping)
             .field("step_patience", &self.step_patience)
+            .field("instructions_per_second_min", &self.instructions_per_second_min)
+            .field("claimed_instructions_per_second_min", &self.claimed_instructions_per_second_min)
+            .field("pages_per_second_min", &self.pages_per_second_min)
+            .field("processor_slack", &self.processor_slack)
+            .field("restart_pause", &self.restart_pause)
+            .field("private_images", &self.private_images)
             .finish_non_exhaustive()
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Work {
 pub(crate) struct Patience {
     /// By the node's clock, whatever the reason.
     pub(crate) wall: Duration,
-    /// Without getting on: a worker that sleeps has nothing to wait for but the node.
+    /// Neither on a processor nor waiting for one, all such moments together: it has nothing to wait for but the node.
     pub(crate) idle: Duration,
     /// On processors; `None`: it isn't looked at, and the worker isn't put behind others meanwhile.
     pub(crate) processor: Option<Duration>,

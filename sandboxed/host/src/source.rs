@@ -7,13 +7,13 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use execution::BackendError;
 use execution::memory::limit;
 use rustix::io::Errno;
 use rustix::process::Pid;
 use sandbox_os::cgroup::{Group, Groups};
+use sandbox_os::processor::Spent;
 use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{self, NotConfined, Phase};
 use sandbox_os::{Ended, LaunchError, LaunchedWorker, Program, Socket, SocketError, machine, processor};
@@ -59,8 +59,8 @@ pub trait WorkerProcess: Send + fmt::Debug {
     fn pull(&self, from: &[Span], into: Vec<&mut [u8]>) -> Result<(), PullError>;
     /// Makes it run on a core. Where that isn't permitted it only runs slower.
     fn place(&self, core: usize);
-    /// Time that it has had on processors; `None` where that can't be told.
-    fn processor_time(&self) -> Option<Duration>;
+    /// What it has had of processors; `None` where that can't be told.
+    fn processor_time(&self) -> Option<Spent>;
     /// Puts it behind others that want its core, or back among them. Whether that was done: what isn't permitted, or
     /// not now, is left out.
     fn stand_behind(&self, behind: bool) -> bool;
@@ -106,7 +106,10 @@ impl LauncherSource {
 
     fn group(&self) -> Result<Option<Group>, BackendError> {
         let group = self.groups.as_ref().map(|groups| groups.group(self.bytes_max)).transpose();
-        group.map_err(|error| BackendError::Spawn(format!("a control group: {error}")))
+        group.map_err(|error| match limit_met(&error) {
+            Some(limit) => BackendError::Exhausted { limit, detail: format!("a control group: {error}") },
+            None => BackendError::Spawn(format!("a control group: {error}")),
+        })
     }
 }
 
@@ -132,11 +135,19 @@ impl Confined {
     /// Whether the RUN filter is the real one, where the kernel tells.
     fn verify_filters(&self) -> Result<(), NotConfined> {
         let found = match self.launchers.has_filters_of_run(self.worker.pid) {
-            Ok(true) => return Ok(()),
+            Ok(true) => {
+                self.launchers.filters_were_told();
+                return Ok(());
+            }
             Ok(false) => "another filter".into(),
-            // Not root, or filtered itself, or a kernel that keeps no filters: the number of them has to do.
+            // Not root, or filtered itself, or a kernel that keeps no filters: the number of them has to do. Not so if
+            // it told them of another worker.
             Err(LaunchError::Step { source, .. })
-                if matches!(Errno::from_io_error(&source), Some(Errno::ACCESS | Errno::PERM | Errno::IO)) =>
+                if !self.launchers.filters_are_told()
+                    && matches!(
+                        Errno::from_io_error(&source),
+                        Some(Errno::ACCESS | Errno::PERM | Errno::IO)
+                    ) =>
             {
                 return Ok(());
             }
@@ -182,8 +193,8 @@ impl WorkerProcess for Confined {
         }
     }
 
-    fn processor_time(&self) -> Option<Duration> {
-        processor::time(self.worker.pid).ok()
+    fn processor_time(&self) -> Option<Spent> {
+        processor::spent(self.worker.pid).ok()
     }
 
     fn stand_behind(&self, behind: bool) -> bool {

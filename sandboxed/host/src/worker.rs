@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use execution::BackendError;
+use sandbox_os::processor::Spent;
 use sandbox_os::verify::Phase;
 use sandbox_os::{Ended, SocketError, place};
 use sandbox_protocol::{
-    Assembly, Attempt, Binding, FrameError, Load, Loaded, PACKET_BYTES, ToNode, ToWorker, decode, encode,
-    packets,
+    Assembly, Attempt, Binding, Load, Loaded, PACKET_BYTES, ToNode, ToWorker, decode, encode, packets,
 };
 
+use crate::exchange::{ExchangeError, too_long};
 use crate::fault::{Fault, Kind, Result, violation};
 use crate::pace::Patience;
 use crate::source::{WorkerProcess, WorkerSource};
@@ -26,8 +27,6 @@ const TEXT_CHARS_MAX: usize = 500;
 const SHORT: Duration = Duration::from_millis(5);
 /// How often a worker that runs for long is looked at.
 const LOOK: Duration = Duration::from_millis(100);
-/// Processor time between two looks below which a worker is taken to sleep.
-const AWAKE: Duration = Duration::from_millis(1);
 
 /// A live worker that nobody is waiting for. Dropping it kills and reaps the process.
 #[derive(Debug)]
@@ -61,10 +60,8 @@ pub(crate) enum Attempted {
 
 /// A call that has turned out to take long.
 struct Long {
-    /// The worker's processor time when that was found; the kernel may not tell.
-    begun: Option<Duration>,
-    /// That at the last look at which it had got on, and when that was.
-    last: Duration,
+    /// What it had spent then.
+    begun: Option<Spent>,
     since: Instant,
 }
 
@@ -171,6 +168,9 @@ impl Worker {
         match self.exchange(&[], Patience::step(patience)) {
             Err(ExchangeError::Socket(SocketError::Closed)) => Ok(Attempted::Ended(self.process.kill())),
             Err(error) => Err(self.failed(error)),
+            Ok(()) if self.reply.binding() != Some(binding) => {
+                Err(violation(Kind::Protocol, "a reply to another request"))
+            }
             Ok(()) => match decode(self.reply.body()) {
                 Ok(ToNode::Outlived { done }) => Ok(Attempted::Outlived { done }),
                 Ok(other) => Err(unexpected(&other, "outlived")),
@@ -245,7 +245,7 @@ impl Worker {
                 .process
                 .processor_time()
                 .zip(long.begun)
-                .map_or(Duration::ZERO, |(now, begun)| now.saturating_sub(begun));
+                .map_or(Duration::ZERO, |(now, begun)| now.ran.saturating_sub(begun.ran));
             if self.behind {
                 self.stand(false);
             }
@@ -260,53 +260,57 @@ impl Worker {
         patience: Patience,
         long: &mut Option<Long>,
     ) -> std::result::Result<(), ExchangeError> {
+        let mut next_look = SHORT;
         loop {
             let wait = if long.is_none() { SHORT } else { LOOK };
             self.wait_at_most(wait.min(patience.idle))?;
-            match self.process.socket().receive_blocking(&mut self.packet) {
+            let silent = match self.process.socket().receive_blocking(&mut self.packet) {
                 Ok(bytes) => {
                     let packet = self.packet.get(..bytes).ok_or(SocketError::TooLong(PACKET_BYTES))?;
                     if self.reply.push(packet)?.is_some() {
                         return Ok(());
                     }
+                    false
                 }
-                Err(SocketError::Deadline(_)) => self.look(long, patience)?,
+                Err(SocketError::Deadline(_)) => true,
                 Err(error) => return Err(error.into()),
+            };
+            // Packets that keep coming, each just in time, neither keep it from being looked at nor make the wait longer.
+            if silent || start.elapsed() > next_look {
+                self.look(long, patience)?;
+                next_look = start.elapsed().saturating_add(LOOK);
             }
-            // Packets that keep coming, each just in time, don't make the wait longer.
             if start.elapsed() > patience.wall {
                 return Err(SocketError::Deadline(patience.wall).into());
             }
         }
     }
 
-    /// Looks at a worker that has been silent for a while: it has to get on, and it has so much processor time.
+    /// Looks at a worker that takes long: it has so much processor time, and so much in which it neither runs nor waits
+    /// for a processor. It has nothing else to wait for.
     fn look(
         &mut self,
         long: &mut Option<Long>,
         patience: Patience,
     ) -> std::result::Result<(), ExchangeError> {
-        let (now, time) = (Instant::now(), self.process.processor_time());
+        let (now, spent) = (Instant::now(), self.process.processor_time());
         let Some(long) = long else {
-            *long = Some(Long { begun: time, last: time.unwrap_or_default(), since: now });
+            *long = Some(Long { begun: spent, since: now });
             if patience.processor.is_some() {
                 self.stand(true);
             }
             return Ok(());
         };
-        if patience.processor.is_some() && !self.behind {
-            self.stand(true);
+        let taken = spent.zip(long.begun).map(|(now, begun)| now.ran.saturating_sub(begun.ran));
+        if let Some(processor) =
+            patience.processor.filter(|processor| taken.is_some_and(|taken| taken > *processor))
+        {
+            return Err(SocketError::Deadline(processor).into());
         }
-        if let Some((time, begun)) = time.zip(long.begun) {
-            let taken = time.saturating_sub(begun);
-            if let Some(processor) = patience.processor.filter(|processor| taken > *processor) {
-                return Err(SocketError::Deadline(processor).into());
-            }
-            if time.saturating_sub(long.last) > AWAKE {
-                (long.last, long.since) = (time, now);
-            }
-        }
-        if now.saturating_duration_since(long.since) > patience.idle.saturating_sub(SHORT) {
+        let waited = spent.zip(long.begun).and_then(|(now, begun)| now.waited?.checked_sub(begun.waited?));
+        let awake = taken.unwrap_or_default().saturating_add(waited.unwrap_or_default());
+        let slept = now.saturating_duration_since(long.since).saturating_sub(awake);
+        if slept > patience.idle.saturating_sub(SHORT) {
             return Err(SocketError::Deadline(patience.idle).into());
         }
         Ok(())
@@ -356,23 +360,6 @@ fn death(ended: Ended) -> Fault {
     violation(Kind::Death, format!("the worker {verb} {ended}"))
 }
 
-enum ExchangeError {
-    Socket(SocketError),
-    Frame(FrameError),
-}
-
-impl From<SocketError> for ExchangeError {
-    fn from(error: SocketError) -> Self {
-        Self::Socket(error)
-    }
-}
-
-impl From<FrameError> for ExchangeError {
-    fn from(error: FrameError) -> Self {
-        Self::Frame(error)
-    }
-}
-
 /// A reply of the wrong kind; a worker's own report of failure is none.
 pub(crate) fn unexpected(reply: &ToNode<'_>, expected: &str) -> Fault {
     let found = match reply {
@@ -391,8 +378,4 @@ pub(crate) fn unexpected(reply: &ToNode<'_>, expected: &str) -> Fault {
 /// A worker's text made safe for a log: short, and without control characters.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().take(TEXT_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn too_long(error: FrameError) -> BackendError {
-    BackendError::Exhausted { limit: "frame bytes", detail: error.to_string() }
 }

@@ -84,9 +84,14 @@ const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 const NOSIGNAL: u64 = libc::MSG_NOSIGNAL as u64;
 const TRUNC: u64 = libc::MSG_TRUNC as u64;
-const MAP_TYPE: u64 = libc::MAP_TYPE as u64;
 const PRIVATE: u64 = libc::MAP_PRIVATE as u64;
 const ANONYMOUS: u64 = libc::MAP_ANONYMOUS as u64;
+/// Flags of mmap but those that say where, and that nothing is reserved for it: MAP_POPULATE above all would let a worker
+/// stay in the kernel for seconds.
+const MAP_KIND: u64 =
+    !((libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE | libc::MAP_NORESERVE | libc::MAP_STACK) as u64);
+/// Protections but reading and writing.
+const NOT_DATA: u64 = !((libc::PROT_READ | libc::PROT_WRITE) as u64);
 
 /// Denied from before exec on: nothing in a worker's start-up needs them, and each would undo a layer.
 pub const SETUP: &[Rule] = &[
@@ -134,23 +139,19 @@ pub const LOAD: &[Rule] = &[
     rule(
         "mmap",
         libc::SYS_mmap,
-        &[without(2, PROT_EXEC), masked(3, MAP_TYPE | ANONYMOUS, PRIVATE | ANONYMOUS)],
+        &[without(2, NOT_DATA), masked(3, MAP_KIND, PRIVATE | ANONYMOUS)],
         "heap, stable memory, signal stack",
     ),
     rule(
         "mmap",
         libc::SYS_mmap,
-        &[without(2, PROT_EXEC), masked(3, MAP_TYPE | ANONYMOUS, PRIVATE), below(4, LOADED)],
+        &[without(2, NOT_DATA), masked(3, MAP_KIND, PRIVATE), below(4, LOADED)],
         "code file; heap as a private copy of the arena's pages",
     ),
     rule(
         "mmap",
         libc::SYS_mmap,
-        &[
-            without(2, PROT_EXEC | PROT_WRITE),
-            masked(3, MAP_TYPE | ANONYMOUS, libc::MAP_SHARED as u64),
-            below(4, LOADED),
-        ],
+        &[without(2, NOT_DATA | PROT_WRITE), masked(3, MAP_KIND, libc::MAP_SHARED as u64), below(4, LOADED)],
         "arena window: shared is never writable",
     ),
     rule("mprotect", libc::SYS_mprotect, &[without(2, PROT_EXEC)], "opens reserved memory"),

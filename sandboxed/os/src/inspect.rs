@@ -1,5 +1,7 @@
 //! Reads the filters that a process has, through ptrace(2), in the launcher.
 
+use std::time::{Duration, Instant};
+
 use rustix::io::Errno;
 use seccompiler::sock_filter;
 
@@ -13,10 +15,16 @@ const FILTERS_MAX: usize = 64;
 /// PTRACE_SECCOMP_GET_FILTER (linux/ptrace.h), which the libc crate lacks.
 const SECCOMP_GET_FILTER: libc::c_uint = 0x420c;
 
+/// How long a process may take to stand still. One in a long system call that doesn't notice takes longer, and no correct
+/// worker makes such a call.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is looked whether it does.
+const LOOK: Duration = Duration::from_micros(20);
+
 /// Whether the filters that process `pid` installed last are `expected`, in this order, instruction by instruction.
 ///
 /// # Errors
-/// The kernel's: `EACCES` without CAP_SYS_ADMIN, or where this process has a filter itself; `EIO` from a kernel
+/// `ETIMEDOUT`: the process didn't stand still, and is dead now. The kernel's: `EACCES` without CAP_SYS_ADMIN, or where this process has a filter itself; `EIO` from a kernel
 /// without CONFIG_CHECKPOINT_RESTORE.
 pub(crate) fn last_filters_are(pid: i32, expected: &[Program]) -> Result<bool, Errno> {
     let stopped = Stopped::seize(pid)?;
@@ -43,27 +51,44 @@ struct Stopped(i32);
 
 impl Stopped {
     fn seize(pid: i32) -> Result<Self, Errno> {
-        // SAFETY: neither request reads or writes memory of this process.
-        unsafe {
-            ptrace(libc::PTRACE_SEIZE, pid, 0, std::ptr::null_mut())?;
-            let stopped = Self(pid);
-            ptrace(libc::PTRACE_INTERRUPT, pid, 0, std::ptr::null_mut())?;
-            stopped.wait()?;
-            Ok(stopped)
-        }
+        // SAFETY: reads and writes no memory of this process.
+        unsafe { ptrace(libc::PTRACE_SEIZE, pid, 0, std::ptr::null_mut())? };
+        let stopped = Self(pid);
+        // SAFETY: as above.
+        unsafe { ptrace(libc::PTRACE_INTERRUPT, pid, 0, std::ptr::null_mut())? };
+        stopped.wait()?;
+        Ok(stopped)
     }
 
-    /// Waits until it stands still.
+    /// Waits until it stands still, and ends it if it doesn't.
     fn wait(&self) -> Result<(), Errno> {
+        let start = Instant::now();
+        loop {
+            match self.look(libc::WNOHANG)? {
+                Some(status) if libc::WIFSTOPPED(status) => return Ok(()),
+                Some(_) => return Err(Errno::SRCH),
+                None if start.elapsed() > PATIENCE => break,
+                None => std::thread::sleep(LOOK),
+            }
+        }
+        if let Some(pid) = rustix::process::Pid::from_raw(self.0) {
+            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        Err(Errno::TIMEDOUT)
+    }
+
+    /// What has become of it; `None`: nothing yet.
+    fn look(&self, flags: libc::c_int) -> Result<Option<libc::c_int>, Errno> {
         let mut status = 0;
         loop {
             // SAFETY: the status is ours.
-            let waited = unsafe { libc::waitpid(self.0, &raw mut status, libc::__WALL) };
-            match (waited, Errno::from_io_error(&std::io::Error::last_os_error())) {
-                (-1, Some(Errno::INTR)) => {}
-                (-1, errno) => return Err(errno.unwrap_or(Errno::SRCH)),
-                _ if libc::WIFSTOPPED(status) => return Ok(()),
-                _ => return Err(Errno::SRCH),
+            match unsafe { libc::waitpid(self.0, &raw mut status, libc::__WALL | flags) } {
+                -1 => match Errno::from_io_error(&std::io::Error::last_os_error()) {
+                    Some(Errno::INTR) => {}
+                    errno => return Err(errno.unwrap_or(Errno::SRCH)),
+                },
+                0 => return Ok(None),
+                _ => return Ok(Some(status)),
             }
         }
     }
@@ -88,8 +113,15 @@ impl Stopped {
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        // SAFETY: reads and writes no memory of this process. If it died meanwhile there is nothing to let go.
-        let _gone = unsafe { ptrace(libc::PTRACE_DETACH, self.0, 0, std::ptr::null_mut()) };
+        // SAFETY: reads and writes no memory of this process.
+        if unsafe { ptrace(libc::PTRACE_DETACH, self.0, 0, std::ptr::null_mut()) }.is_err() {
+            // It is dead or dying, and its parent hears of that only when its tracer has (ptrace(2)).
+            while let Ok(Some(status)) = self.look(0) {
+                if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
+                    break;
+                }
+            }
+        }
     }
 }
 

@@ -156,7 +156,8 @@ impl Drop for LaunchedWorker {
 /// The node's end of the launcher.
 #[derive(Debug)]
 pub struct Launcher {
-    socket: Mutex<Socket>,
+    /// `None`: a reply didn't come, or not as it should. The next one could be that of another request.
+    socket: Mutex<Option<Socket>>,
     pid: u32,
     pidfd: OwnedFd,
 }
@@ -179,7 +180,7 @@ impl Launcher {
             .and_then(|spawned| spawned)
             .map_err(LaunchError::Launcher)?;
         ours.send_with_files(&[IMAGES], &images).map_err(LaunchError::Gone)?;
-        Ok(Self { socket: Mutex::new(ours), pid, pidfd })
+        Ok(Self { socket: Mutex::new(Some(ours)), pid, pidfd })
     }
 
     /// The launcher's process id.
@@ -196,7 +197,7 @@ impl Launcher {
     pub fn successor(&self) -> Result<Self, LaunchError> {
         let reply = self.ask(&[SUCCEED], &[])?;
         let (pid, [pidfd, end]) = (reply.word(4), reply.started()?);
-        Ok(Self { socket: Mutex::new(Socket::from(end)), pid, pidfd })
+        Ok(Self { socket: Mutex::new(Some(Socket::from(end))), pid, pidfd })
     }
 
     /// Whether the last three filters of process `pid` are, instruction by instruction, those of a worker in RUN.
@@ -209,8 +210,20 @@ impl Launcher {
         Ok(self.ask(&request, &[])?.word(4) == 1)
     }
 
+    /// Asks and waits. A launcher that fails once is not asked again.
     fn ask(&self, request: &[u8], files: &[BorrowedFd<'_>]) -> Result<Answer, LaunchError> {
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = match &*socket {
+            Some(socket) => Self::converse(socket, request, files),
+            None => Err(LaunchError::Gone(SocketError::Closed)),
+        };
+        if matches!(answer, Err(LaunchError::Gone(_))) {
+            *socket = None;
+        }
+        answer
+    }
+
+    fn converse(socket: &Socket, request: &[u8], files: &[BorrowedFd<'_>]) -> Result<Answer, LaunchError> {
         socket.send_with_files(request, files).map_err(LaunchError::Gone)?;
         socket.set_receive_patience(PATIENCE).map_err(LaunchError::Gone)?;
         let mut reply = [0u8; REPLY_BYTES];

@@ -13,12 +13,14 @@ pub const NEEDED: CapabilitySet =
     CapabilitySet::SYS_PTRACE.union(CapabilitySet::KILL).union(CapabilitySet::SYS_NICE);
 
 /// Capabilities that a launcher keeps of those that it has: for namespaces and mounts, or chroot in their place, for users
-/// and groups, for dropping capabilities themselves, and for reading a worker's filters.
+/// and groups, for dropping capabilities themselves, and for reading a worker's filters, or ending one
+/// that doesn't stand still for it.
 const LAUNCHING: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::SETUID)
     .union(CapabilitySet::SETGID)
     .union(CapabilitySet::SETPCAP)
     .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::KILL)
     .union(CapabilitySet::SYS_PTRACE);
 
 /// In the launcher: gives up all capabilities but those that launching takes.

@@ -18,6 +18,27 @@ pub fn time(pid: i32) -> io::Result<Duration> {
     Ok(clock_gettime(clock)?.into())
 }
 
+/// What a process has had of processors, and what it had to wait for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Time on processors.
+    pub ran: Duration,
+    /// Time in which it could have run and others did; `None`: the kernel doesn't tell (CONFIG_SCHED_INFO).
+    pub waited: Option<Duration>,
+}
+
+/// What process `pid` has spent since its start.
+///
+/// # Errors
+/// As for [`time`].
+pub fn spent(pid: i32) -> io::Result<Spent> {
+    // proc_pid_schedstat: nanoseconds run, nanoseconds waited, time slices.
+    let waited = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok();
+    let waited =
+        waited.and_then(|text| text.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos));
+    Ok(Spent { ran: time(pid)?, waited })
+}
+
 /// Nice value of a process that is behind others: a third of the share of one that isn't. More would do no more for the
 /// others, and would starve an honest run on a machine that has other work too.
 const BEHIND: i32 = 5;

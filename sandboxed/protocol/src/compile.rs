@@ -11,9 +11,9 @@ use crate::{Bytes, Global, Limits, List, Malformed};
 pub const MODULE_BYTES_PER_PART: usize = 16 << 20;
 /// Bytes that one [`FromCompiler::Output`] carries; the last carries what is left.
 pub const OUTPUT_BYTES_PER_REPLY: usize = 16 << 20;
-/// Native code of one module, bytes. A code section of 10 MiB comes to a tenth of it
+/// Native code of one module, bytes. A code section of 10 MiB comes to two fifths of it
 /// (docs/decisions/0006-compiler-process.md).
-pub const NATIVE_BYTES_MAX: u64 = 1 << 30;
+pub const NATIVE_BYTES_MAX: u64 = 256 << 20;
 /// Private memory of a compiler, bytes.
 pub const COMPILER_MEMORY_BYTES_MAX: u64 = 4 << 30;
 

@@ -303,7 +303,7 @@ impl WorkerProcess for Process {
 
     fn place(&self, _core: usize) {}
 
-    fn processor_time(&self) -> Option<Duration> {
+    fn processor_time(&self) -> Option<sandbox_os::processor::Spent> {
         None
     }
 

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use execution::memory::{Arena, Budget, PAGE_BYTES};
 use execution::{Backend, BackendError, Invocation, Snapshot};
@@ -96,7 +95,7 @@ impl WorkerProcess for Refusing {
         self.0.place(core);
     }
 
-    fn processor_time(&self) -> Option<Duration> {
+    fn processor_time(&self) -> Option<sandbox_os::processor::Spent> {
         self.0.processor_time()
     }
 

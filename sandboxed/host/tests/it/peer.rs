@@ -225,8 +225,8 @@ impl WorkerProcess for PeerProcess {
 
     fn place(&self, _core: usize) {}
 
-    fn processor_time(&self) -> Option<Duration> {
-        Some(self.looks.next())
+    fn processor_time(&self) -> Option<sandbox_os::processor::Spent> {
+        Some(sandbox_os::processor::Spent { ran: self.looks.next(), waited: None })
     }
 
     fn stand_behind(&self, behind: bool) -> bool {

@@ -281,10 +281,19 @@ fn each_lie_of_a_worker_is_met_by_its_own_refusal() {
     }
 }
 
+const KINDS: [&str; 5] = ["Protocol", "Claim", "Time", "Confinement", "Death"];
+
 /// The texts of all refusals in the sources, in the pieces between what is put in.
 fn refusals() -> Vec<Vec<String>> {
     let mut refusals = Vec::new();
     for source in SOURCES {
+        // A violation may be said with its kind, on a line of its own.
+        let source =
+            KINDS.iter().fold(source.split_whitespace().collect::<Vec<_>>().join(" "), |source, kind| {
+                source
+                    .replace(&format!("violation(Kind::{kind}, "), "violation(")
+                    .replace(&format!("violation( Kind::{kind}, "), "violation(")
+            });
         for site in ["violation(\"", "violation(format!(\"", "Malformed(\"", "#[error(\""] {
             for (at, _) in source.match_indices(site) {
                 let text = source[at + site.len()..].split('"').next().expect("a whole literal");

@@ -11,7 +11,6 @@ use sandbox_os::pull::{PullError, Span};
 use sandbox_os::verify::{NotConfined, Phase};
 use sandbox_os::{Ended, PACKET_BYTES_MAX, Socket, SocketError};
 use sandbox_protocol::{Assembly, ToWorker, decode};
-use std::time::Duration;
 
 use crate::processes::{self, Activity};
 
@@ -210,7 +209,7 @@ impl WorkerProcess for Killable {
         self.process.place(core);
     }
 
-    fn processor_time(&self) -> Option<Duration> {
+    fn processor_time(&self) -> Option<sandbox_os::processor::Spent> {
         self.process.processor_time()
     }
 

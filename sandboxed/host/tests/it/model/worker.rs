@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use execution::memory::{PAGE_BYTES, Window};
 use execution::{BackendError, GlobalValue};
@@ -25,7 +24,7 @@ use super::conversation::{Deviation, PAGES, Plan, Step};
 use crate::peer::{LOADED, Peer, finished};
 
 /// Instructions of a slice; a run pauses one above, and ends half a slice later.
-pub(super) const SLICE: u64 = 10;
+pub(super) const SLICE: u64 = 100_000;
 
 /// What all workers of a world share with it.
 #[derive(Default)]
@@ -178,7 +177,7 @@ impl WorkerProcess for Process {
 
     fn place(&self, _core: usize) {}
 
-    fn processor_time(&self) -> Option<Duration> {
+    fn processor_time(&self) -> Option<sandbox_os::processor::Spent> {
         None
     }
 

@@ -40,7 +40,7 @@ pub(super) fn attacks() -> Vec<Attack> {
 }
 
 /// A memory file of one page that can be resized and written.
-fn plain_file() -> OwnedFd {
+pub(super) fn plain_file() -> OwnedFd {
     let file =
         rustix::fs::memfd_create("shared", rustix::fs::MemfdFlags::CLOEXEC).expect("memory files work");
     let file = std::fs::File::from(file);

@@ -4,7 +4,6 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bulkhead_node::image::IMAGES;
 use candid::{CandidType, Encode};
@@ -161,14 +160,7 @@ fn results(engine: &Engine, backend: Arc<dyn Backend>) -> Results {
         let ids: Vec<Principal> = modules
             .map(|module| {
                 let id = subnet.create_canister(user, None, 1 << 60).expect("there is room");
-                let arg = InstallCode {
-                    mode: Mode::install,
-                    canister_id: id,
-                    wasm_module: module.to_vec(),
-                    arg: Encode!().expect("nothing encodes"),
-                };
-                let arg = Encode!(&arg).expect("an argument encodes");
-                send(&mut subnet, Principal::management_canister(), "install_code", arg);
+                send(&mut subnet, Principal::management_canister(), "install_code", install_arg(id, module));
                 id
             })
             .collect();
@@ -185,6 +177,46 @@ fn results(engine: &Engine, backend: Arc<dyn Backend>) -> Results {
         });
         rounds.collect()
     })
+}
+
+/// Installs a module on a fresh subnet and calls a method of it. The failures of both rounds.
+pub(super) fn install_and_update(
+    compiler: Arc<dyn Compiler>,
+    backend: Arc<dyn Backend>,
+    module: &[u8],
+    method: &str,
+) -> Vec<String> {
+    bulkhead_node::node::on_executor_stack(|| {
+        let options = SchedulerOptions { threads: 1, ..SchedulerOptions::default() };
+        let mut subnet = Subnet::new(SubnetConfig::application(), backend, compiler, options);
+        let user = Principal::self_authenticating(b"the user of the attack suite");
+        let id = subnet.create_canister(user, None, 1 << 60).expect("there is room");
+        let mut failures = Vec::new();
+        let calls = [
+            (Principal::management_canister(), "install_code", install_arg(id, module)),
+            (id, method, Vec::new()),
+        ];
+        for (number, (receiver, method, arg)) in (0_u64..).zip(calls) {
+            let nonce = number.to_le_bytes().to_vec();
+            let message = Ingress { sender: user, receiver, method: method.into(), arg: arg.into(), nonce };
+            if let Err(refused) = subnet.submit(message) {
+                failures.push(refused.to_string());
+            }
+            let report = subnet.round(1_700_000_000_000_000_000 + number * 1_000_000_000, [0; 32]);
+            failures.extend(report.failures.into_iter().map(|failure| failure.error));
+        }
+        failures
+    })
+}
+
+fn install_arg(id: Principal, module: &[u8]) -> Vec<u8> {
+    let arg = InstallCode {
+        mode: Mode::install,
+        canister_id: id,
+        wasm_module: module.to_vec(),
+        arg: Encode!().expect("nothing encodes"),
+    };
+    Encode!(&arg).expect("an argument encodes")
 }
 
 /// The control: one instruction more, as a layer would that is felt inside.
@@ -278,7 +310,7 @@ impl WorkerProcess for Reduced {
 
     fn place(&self, _core: usize) {}
 
-    fn processor_time(&self) -> Option<Duration> {
+    fn processor_time(&self) -> Option<sandbox_os::processor::Spent> {
         None
     }
 

@@ -1,6 +1,7 @@
 //! Attacks on the node: what a worker says, shares and leaves unsaid.
 
 mod arena;
+mod compile;
 mod gullible;
 mod layers;
 mod replies;
@@ -9,7 +10,10 @@ mod world;
 use super::Attack;
 
 pub(super) fn attacks() -> Vec<Attack> {
-    arena::attacks().into_iter().chain(replies::attacks()).chain(layers::attacks()).collect()
+    [arena::attacks(), replies::attacks(), compile::attacks(), layers::attacks()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// What this program does as a stand-in for a node that has no defence. Whether it is one of these.
