@@ -234,7 +234,15 @@ impl Worker {
             match files.take() {
                 Some(files) => socket.send_with_files(packet, files)?,
                 // Room comes when the worker reads, which is all that it has to do now.
-                None => socket.send(packet, patience.idle.saturating_sub(start.elapsed()))?,
+                None => {
+                    socket.send(packet, patience.idle.saturating_sub(start.elapsed())).map_err(|error| {
+                        // All packets together have it, and that is what is said.
+                        match error {
+                            SocketError::Deadline(_) => SocketError::Deadline(patience.idle),
+                            other => other,
+                        }
+                    })?
+                }
             }
         }
         self.reply.restart();

@@ -247,6 +247,13 @@ const SCENES: &[Scene] = &[
             frame[..HEADER_BYTES].to_vec()
         })
     }),
+    ("fewer instructions than its written pages cost", || {
+        claims(|claim| {
+            claim.instructions = 0;
+            claim.heap_pages_dirty = 1;
+            claim.heap = List(vec![span(0, 1)]);
+        })
+    }),
     ("bytes that are no message", || {
         violation(|peer, binding| {
             let mut frame = Vec::new();

@@ -134,7 +134,7 @@ fn all_die(stage: &Stage, setting: Setting, calls: impl Iterator<Item = Call>) -
         let said = worker.ask(&order(call), &[]);
         let expected = match call[0] {
             URETPROBE => {
-                matches!(&said, Said::Died(how) if [SIGSYS, "killed by signal 4"].contains(&how.as_str()))
+                matches!(&said, Said::Died(how) if [SIGSYS, "killed by SIGILL"].contains(&how.as_str()))
             }
             UPROBE => true,
             _ => said == Said::Died(SIGSYS.into()),
