@@ -6,7 +6,7 @@ use bulkhead_node::drun::InstallMode;
 use bulkhead_node::{Node, management};
 use execution::{Ingress, IngressStatus, MessageId, Principal};
 
-const ROUNDS_MAX: u64 = 1_000;
+const ROUNDS_MAX: u64 = 10_000;
 const COUNTER: &[u8] = include_bytes!("../../../tests/canisters/c/counter.wasm");
 /// No values.
 pub(crate) const EMPTY: &[u8] = b"DIDL\0\0";
