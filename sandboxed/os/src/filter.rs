@@ -226,9 +226,9 @@ pub const COMPILE: &[Rule] = &[
 
 /// A filter ready to be installed.
 #[derive(Debug, Clone)]
-pub struct Program(BpfProgram);
+pub struct Filter(BpfProgram);
 
-impl Program {
+impl Filter {
     /// SETUP: the listed calls kill, all others pass.
     #[must_use]
     pub fn setup() -> Self {
@@ -324,7 +324,7 @@ mod tests {
         for rule in SETUP.iter().chain(LOAD).chain(RUN).chain(COMPILE) {
             assert!(!rule.reason.is_empty(), "{} has no reason", rule.name);
         }
-        let _ = (Program::setup(), Program::load(), Program::run(), Program::compile());
+        let _ = (Filter::setup(), Filter::load(), Filter::run(), Filter::compile());
     }
 
     /// The rows of `SECURITY.md`'s table of one list.

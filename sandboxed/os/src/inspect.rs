@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use seccompiler::sock_filter;
 
-use crate::filter::Program;
+use crate::filter::Filter;
 
 /// Instructions of a filter at most (BPF_MAXINSNS).
 const INSTRUCTIONS_MAX: usize = 4096;
@@ -18,15 +21,13 @@ const SECCOMP_GET_FILTER: libc::c_uint = 0x420c;
 /// How long a process may take to stand still. One in a long system call that doesn't notice takes longer, and no correct
 /// worker makes such a call.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often it is looked whether it does.
-const LOOK: Duration = Duration::from_micros(20);
 
 /// Whether the filters that process `pid` installed last are `expected`, in this order, instruction by instruction.
 ///
 /// # Errors
 /// `ETIMEDOUT`: the process didn't stand still, and is dead now. The kernel's: `EACCES` without CAP_SYS_ADMIN, or where this process has a filter itself; `EIO` from a kernel
 /// without CONFIG_CHECKPOINT_RESTORE.
-pub(crate) fn last_filters_are(pid: i32, expected: &[Program]) -> Result<bool, Errno> {
+pub(crate) fn last_filters_are(pid: i32, expected: &[Filter]) -> Result<bool, Errno> {
     let stopped = Stopped::seize(pid)?;
     let mut found = Vec::new();
     // The oldest first.
@@ -46,30 +47,70 @@ fn same(found: &[sock_filter], expected: &[sock_filter]) -> bool {
     found.iter().map(parts).eq(expected.iter().map(parts))
 }
 
+/// Hears of what happens to children and tracees of this thread, which must have no other use for SIGCHLD.
+struct News(SignalFd);
+
+impl News {
+    fn listen() -> Result<Self, Errno> {
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Self::signals()
+            .thread_block()
+            .and_then(|()| SignalFd::with_flags(&Self::signals(), flags))
+            .map_or_else(|errno| Err(Errno::from_raw_os_error(errno as i32)), |told| Ok(Self(told)))
+    }
+
+    fn signals() -> SigSet {
+        SigSet::from(Signal::SIGCHLD)
+    }
+
+    /// Waits for news, at most so long.
+    fn wait(&self, most: Duration) -> Result<(), Errno> {
+        let most = Timespec { tv_sec: most.as_secs() as i64, tv_nsec: most.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&most)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        // One at a time, and old ones too: whoever waits looks anew.
+        let _none = self.0.read_signal();
+        Ok(())
+    }
+}
+
+impl Drop for News {
+    fn drop(&mut self) {
+        let _unblocked = Self::signals().thread_unblock();
+    }
+}
+
 /// A process that stands still while it is looked at.
 struct Stopped(i32);
 
 impl Stopped {
     fn seize(pid: i32) -> Result<Self, Errno> {
+        let news = News::listen()?;
         // SAFETY: reads and writes no memory of this process.
         unsafe { ptrace(libc::PTRACE_SEIZE, pid, 0, std::ptr::null_mut())? };
         let stopped = Self(pid);
         // SAFETY: as above.
         unsafe { ptrace(libc::PTRACE_INTERRUPT, pid, 0, std::ptr::null_mut())? };
-        stopped.wait()?;
+        stopped.wait(&news)?;
         Ok(stopped)
     }
 
     /// Waits until it stands still, and ends it if it doesn't.
-    fn wait(&self) -> Result<(), Errno> {
+    fn wait(&self, news: &News) -> Result<(), Errno> {
         let start = Instant::now();
         loop {
             match self.look(libc::WNOHANG)? {
                 Some(status) if libc::WIFSTOPPED(status) => return Ok(()),
                 Some(_) => return Err(Errno::SRCH),
-                None if start.elapsed() > PATIENCE => break,
-                None => std::thread::sleep(LOOK),
+                None => {}
             }
+            let left = PATIENCE.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            news.wait(left)?;
         }
         if let Some(pid) = rustix::process::Pid::from_raw(self.0) {
             let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::filter;
+use crate::filter::Filter;
 use crate::launch::Program;
 use crate::{Layers, Socket};
 
@@ -68,6 +68,8 @@ pub(crate) struct Order<'a> {
     pub(crate) user: User,
     /// Those that the kernel is known to allow.
     pub(crate) layers: Layers,
+    /// The SETUP filter, built already.
+    pub(crate) setup: &'a Filter,
     /// Its control groups: files that a process joins one by writing `0` into.
     pub(crate) groups: &'a [OwnedFd],
 }
@@ -358,7 +360,7 @@ fn depart(order: &Order<'_>) -> Failed {
             return failed;
         }
     }
-    if order.has(Layers::SETUP) && filter::Program::setup().install().is_err() {
+    if order.has(Layers::SETUP) && order.setup.install().is_err() {
         return Failed::at(Step::Filter, Errno::INVAL);
     }
     let arguments: [*const libc::c_char; 2] = [c"worker".as_ptr(), std::ptr::null()];

@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use crate::Layers;
 use crate::cgroup::Group;
 use crate::ended::Ended;
-use crate::filter;
+use crate::filter::Filter;
 use crate::jail::{self, NAMESPACES, Order, User};
 use crate::socket::{Socket, SocketError};
 
@@ -388,22 +388,7 @@ pub fn serve(layers: Layers) -> Result<(), SocketError> {
     let mut node =
         Socket::from(std::io::stdin().as_fd().try_clone_to_owned().map_err(|_| SocketError::Closed)?);
     let (_, images) = node.receive_with_files(&mut [0])?;
-    let root = rustix::process::geteuid().is_root();
-    let user = |count: u32| match (layers.contains(Layers::USER), root) {
-        (false, _) => User::Same,
-        (true, true) => User::Own(USERS_FIRST + (count % USERS)),
-        (true, false) => User::Namespaced,
-    };
-    let separate = jail::can_make(0, user(0));
-    let wanted = layers;
-    let mut layers = NAMESPACES
-        .iter()
-        .filter(|namespace| wanted.contains(namespace.layer) && !jail::can_make(namespace.flag, user(0)))
-        .fold(wanted, |layers, impossible| layers.without(impossible.layer));
-    if wanted.contains(Layers::MOUNT) && !layers.contains(Layers::MOUNT) {
-        layers = layers | Layers::CHROOT;
-    }
-    let mut count = random();
+    let mut launches = Launches::new(images, layers);
     let mut packet = [0u8; REQUEST_BYTES_MAX];
     loop {
         let (length, files) = match node.receive_with_files(&mut packet) {
@@ -415,39 +400,19 @@ pub fn serve(layers: Layers) -> Result<(), SocketError> {
             [SUCCEED] => match succeed()? {
                 Succession::Successor(socket) => {
                     // Another number to start from than its elder's.
-                    (node, count) = (socket, random());
+                    (node, launches.count) = (socket, random());
                     continue;
                 }
                 Succession::Elder(started) => started,
             },
-            [FILTERS, ref pid @ ..] if pid.len() == 4 => {
-                let pid = i32::from_le_bytes([pid[0], pid[1], pid[2], pid[3]]);
-                let mut reply = record(0, 0);
-                match crate::inspect::last_filters_are(pid, &filter::Program::all()) {
-                    Ok(found) => reply[4] = found.into(),
-                    Err(errno) => reply = failed(jail::Step::Filter, errno),
-                }
-                node.send(&reply, PATIENCE)?;
+            [FILTERS, a, b, c, d] => {
+                node.send(&launches.has_filters(i32::from_le_bytes([a, b, c, d])), PATIENCE)?;
                 continue;
             }
-            [program] => {
-                let private = program & PRIVATE != 0;
-                let Some(program) = Program::ALL.into_iter().find(|known| *known as u8 == program & !PRIVATE)
-                else {
-                    return Ok(());
-                };
-                if !separate {
-                    node.send(&record(NO_SEPARATE_USER, 0), PATIENCE)?;
-                    continue;
-                }
-                count = count.wrapping_add(1);
-                let image = images.get(usize::from(program as u8 - 1));
-                match image.filter(|_| private).map(|image| crate::image::copy(image.as_fd())) {
-                    None => launch(program, image, user(count), layers, &files),
-                    Some(Ok(copy)) => launch(program, Some(&copy), user(count), layers, &files),
-                    Some(Err(errno)) => Err((failed(jail::Step::Image, errno), None)),
-                }
-            }
+            [program] => match Program::ALL.into_iter().find(|known| *known as u8 == program & !PRIVATE) {
+                Some(known) => launches.start(known, program & PRIVATE != 0, &files),
+                None => return Ok(()),
+            },
             _ => return Ok(()),
         };
         match started {
@@ -455,6 +420,85 @@ pub fn serve(layers: Layers) -> Result<(), SocketError> {
             Err((reply, Some(child))) => node.send_with_files(&reply, &[child.as_fd()])?,
             Err((reply, None)) => node.send(&reply, PATIENCE)?,
         }
+    }
+}
+
+/// What a launcher starts processes with.
+struct Launches {
+    images: Vec<OwnedFd>,
+    /// Those that were asked for and that this machine allows.
+    layers: Layers,
+    /// All of a worker in RUN, SETUP first. Building them takes as long as a good part of a launch.
+    filters: [Filter; 3],
+    root: bool,
+    /// Whether there can be a user apart from the node's.
+    separate: bool,
+    /// Counts launches, from a random number on.
+    count: u32,
+}
+
+impl Launches {
+    fn new(images: Vec<OwnedFd>, wanted: Layers) -> Self {
+        let root = rustix::process::geteuid().is_root();
+        let mut launches =
+            Self { images, layers: wanted, filters: Filter::all(), root, separate: true, count: random() };
+        let user = launches.user();
+        launches.separate = jail::can_make(0, user);
+        for namespace in NAMESPACES.iter().filter(|namespace| wanted.contains(namespace.layer)) {
+            if !jail::can_make(namespace.flag, user) {
+                launches.layers = launches.layers.without(namespace.layer);
+            }
+        }
+        if wanted.contains(Layers::MOUNT) && !launches.layers.contains(Layers::MOUNT) {
+            launches.layers = launches.layers | Layers::CHROOT;
+        }
+        launches
+    }
+
+    /// The next process's.
+    fn user(&self) -> User {
+        match (self.layers.contains(Layers::USER), self.root) {
+            (false, _) => User::Same,
+            (true, true) => User::Own(USERS_FIRST + self.count % USERS),
+            (true, false) => User::Namespaced,
+        }
+    }
+
+    fn has_filters(&self, pid: i32) -> Reply {
+        match crate::inspect::last_filters_are(pid, &self.filters) {
+            Ok(found) => {
+                let mut reply = record(0, 0);
+                reply[4] = found.into();
+                reply
+            }
+            Err(errno) => failed(jail::Step::Filter, errno),
+        }
+    }
+
+    fn start(&mut self, program: Program, private: bool, groups: &[OwnedFd]) -> Launched {
+        if !self.separate {
+            return Err((record(NO_SEPARATE_USER, 0), None));
+        }
+        self.count = self.count.wrapping_add(1);
+        let shared = self.images.get(usize::from(program as u8 - 1));
+        let shared = shared.ok_or((failed(jail::Step::Exec, Errno::NOENT), None))?.as_fd();
+        let copy = private.then(|| crate::image::copy(shared)).transpose();
+        let copy = copy.map_err(|errno| (failed(jail::Step::Image, errno), None))?;
+        let image = copy.as_ref().map_or(shared, AsFd::as_fd);
+        let (node_end, worker_end) =
+            Socket::pair().map_err(|_| (failed(jail::Step::Descriptors, Errno::MFILE), None))?;
+        let (user, [setup, ..]) = (self.user(), &self.filters);
+        let order = Order { program, image, socket: &worker_end, user, layers: self.layers, setup, groups };
+        let started = jail::start(&order).map_err(|cause| (failed(cause.step, cause.errno), cause.child))?;
+        let uid = match user {
+            User::Own(id) => id,
+            User::Namespaced | User::Same => rustix::process::geteuid().as_raw(),
+        };
+        let mut reply = record(0, 0);
+        reply[2..4].copy_from_slice(&started.layers.bits().to_le_bytes());
+        reply[4..8].copy_from_slice(&started.pid.to_le_bytes());
+        reply[8..12].copy_from_slice(&uid.to_le_bytes());
+        Ok((reply, started.pidfd, node_end))
     }
 }
 
@@ -508,27 +552,4 @@ fn record(step: u8, errno: u8) -> Reply {
 
 fn failed(step: jail::Step, errno: Errno) -> Reply {
     record(step as u8, errno.raw_os_error() as u8)
-}
-
-fn launch(
-    program: Program,
-    image: Option<&OwnedFd>,
-    user: User,
-    layers: Layers,
-    groups: &[OwnedFd],
-) -> Launched {
-    let image = image.ok_or((failed(jail::Step::Exec, Errno::NOENT), None))?;
-    let (node_end, worker_end) =
-        Socket::pair().map_err(|_| (failed(jail::Step::Descriptors, Errno::MFILE), None))?;
-    let order = Order { program, image: image.as_fd(), socket: &worker_end, user, layers, groups };
-    let started = jail::start(&order).map_err(|cause| (failed(cause.step, cause.errno), cause.child))?;
-    let uid = match user {
-        User::Own(id) => id,
-        User::Namespaced | User::Same => rustix::process::geteuid().as_raw(),
-    };
-    let mut reply = record(0, 0);
-    reply[2..4].copy_from_slice(&started.layers.bits().to_le_bytes());
-    reply[4..8].copy_from_slice(&started.pid.to_le_bytes());
-    reply[8..12].copy_from_slice(&uid.to_le_bytes());
-    Ok((reply, started.pidfd, node_end))
 }

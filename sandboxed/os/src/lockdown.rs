@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use crate::Socket;
-use crate::filter::{Program, SOCKET};
+use crate::filter::{Filter, SOCKET};
 
 /// How a worker ends when it is its own doing. Anything else (SIGSYS above all) is a violation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,13 +158,13 @@ pub fn bound_memory(bytes: u64) {
 }
 
 /// The one lock of a compiler, built before it is installed: building allocates.
-pub struct CompileLock(Program);
+pub struct CompileLock(Filter);
 
 impl CompileLock {
     /// Builds the filter.
     #[must_use]
     pub fn build() -> Self {
-        Self(Program::compile())
+        Self(Filter::compile())
     }
 
     /// Installs COMPILE. Ends the process if that fails.
@@ -198,15 +198,15 @@ fn seal(range: Range<*const u8>) {
 
 /// The two locks, built before the first: building allocates.
 pub struct Locks {
-    load: Program,
-    run: Program,
+    load: Filter,
+    run: Filter,
 }
 
 impl Locks {
     /// Builds both filters.
     #[must_use]
     pub fn build() -> Self {
-        Self { load: Program::load(), run: Program::run() }
+        Self { load: Filter::load(), run: Filter::run() }
     }
 
     /// Installs LOAD. Ends the process if that fails.

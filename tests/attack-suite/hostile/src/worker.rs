@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use hostile::{BUFFER_BYTES, Call, List, Order, Own, PLAN_BYTES, PLAN_MARK, Plan, Report, fill_in};
-use sandbox_os::filter::{Program, SOCKET};
+use sandbox_os::filter::{Filter, SOCKET};
 use sandbox_os::lockdown::{self, Exit, Locks};
 use sandbox_os::{PACKET_BYTES_MAX, Socket, SocketError};
 
@@ -66,14 +66,14 @@ fn main() {
 struct Lockable {
     plan: Plan,
     real: Locks,
-    load: Program,
-    run: Program,
+    load: Filter,
+    run: Filter,
     running: bool,
 }
 
 impl Lockable {
     fn new(plan: Plan) -> Self {
-        let list = |list: List| Program::only(&list.changed(plan.change));
+        let list = |list: List| Filter::only(&list.changed(plan.change));
         Self { plan, real: Locks::build(), load: list(List::Load), run: list(List::Run), running: false }
     }
 
@@ -117,8 +117,8 @@ impl Lockable {
     }
 }
 
-fn install(program: &Program) {
-    if program.install().is_err() {
+fn install(filter: &Filter) {
+    if filter.install().is_err() {
         lockdown::exit(Exit::NotLocked);
     }
 }
