@@ -59,9 +59,15 @@ pub fn behind(pid: i32, behind: bool) -> io::Result<()> {
     }
     let process = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::NotFound)?;
     let by_process = setpriority_process(Some(process), nice).map_err(io::Error::from);
+    placed(by_process, by_group)
+}
+
+/// What came of changing a process's place by its own value and by its group's.
+fn placed(by_process: io::Result<()>, by_group: io::Result<()>) -> io::Result<()> {
     match by_group {
-        // No groups on this machine: the process's own value counts.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => by_process,
+        // The kernel has no groups, or this process is in none: none of its ancestors began a session, and the root
+        // group's weight is fixed (EINVAL, `sched_group_set_shares`). The process's own value counts.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => by_process,
         by_group => by_process.and(by_group),
     }
 }
@@ -82,12 +88,18 @@ pub fn may_renice() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt as _;
     use std::process::{Child, Command};
 
     use super::*;
 
+    /// A process in a session of its own, as workers are: the tests around it keep their place.
     fn sleeper() -> (Child, i32) {
-        let child = Command::new("sleep").arg("100").spawn().unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("100");
+        // SAFETY: setsid(2) is async-signal-safe, and the closure does nothing else.
+        unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?)) };
+        let child = command.spawn().unwrap();
         let pid = child.id().cast_signed();
         (child, pid)
     }
@@ -127,5 +139,23 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(behind(pid, true).is_err());
+    }
+
+    #[test]
+    fn the_value_of_a_process_counts_where_no_group_has_it() {
+        let error = |code| Err(io::Error::from_raw_os_error(code));
+        let code = |result: io::Result<()>| result.err().and_then(|error| error.raw_os_error());
+        for (by_process, by_group, expected) in [
+            (Ok(()), Ok(()), None),
+            (Ok(()), error(libc::ENOENT), None),
+            (Ok(()), error(libc::EINVAL), None),
+            (Ok(()), error(libc::EAGAIN), Some(libc::EAGAIN)),
+            (error(libc::ESRCH), error(libc::EINVAL), Some(libc::ESRCH)),
+            (error(libc::ESRCH), error(libc::ENOENT), Some(libc::ESRCH)),
+            (error(libc::EPERM), Ok(()), Some(libc::EPERM)),
+        ] {
+            let shown = format!("{by_process:?}, {by_group:?}");
+            assert_eq!(code(placed(by_process, by_group)), expected, "{shown}");
+        }
     }
 }
