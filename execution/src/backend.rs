@@ -149,14 +149,14 @@ pub enum BackendError {
     /// Workers of this canister kept ending, and none is started for a while: whoever asks is told at once, and may
     /// ask again later.
     #[error(
-        "{failures} sandbox workers of this canister ended in a row (the last: {last}); the next is started in {milliseconds} ms at the earliest"
+        "{failures} tries in a row failed (the last: {last}); the next is made in {milliseconds} ms at the earliest"
     )]
     BackOff {
-        /// Workers in a row.
+        /// In a row.
         failures: u32,
-        /// How long none will be started.
+        /// How long there will be none.
         milliseconds: u64,
-        /// What ended the last one.
+        /// What the last one was.
         last: String,
     },
     /// The engine failed in a way that no guest can cause.

@@ -82,10 +82,6 @@ impl WorkerProcess for Process {
         Ok(())
     }
 
-    fn limit_memory(&self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
     fn pull(&self, _: &[Span], _: Vec<&mut [u8]>) -> Result<(), PullError> {
         Err(PullError::Gone)
     }

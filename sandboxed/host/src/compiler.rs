@@ -6,12 +6,12 @@
 //! more than its bounds or says what no correct one says is a [`BackendError`], and the module can be tried again.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use execution::check::check_interface;
-use execution::{BackendError, Compiler, InvalidModule, Limits, Module, ModuleHash};
+use execution::{BackendError, Compiler, InvalidModule, Limits, Module, ModuleHash, Violation};
 use sandbox_os::Ended;
 use sandbox_os::lockdown::Exit;
 use sandbox_os::machine;
@@ -21,19 +21,16 @@ use sandbox_protocol::{
     ToCompiler,
 };
 
+use crate::back_off::{BackOff, Pauses};
 use crate::exchange::{Exchange, Failed, violation};
 use crate::launchers::Launchers;
 use crate::pool::descriptors_left;
 use crate::source::{LauncherSource, WorkerProcess, WorkerSource};
-use crate::status::lock;
 use crate::worker::printable;
 
-/// How long a module isn't tried again after its compilation met a bound: doubled by each further time, up to the
-/// longest. So a module that can't be compiled holds up rounds less and less.
-const PAUSE: Duration = Duration::from_secs(60);
-const PAUSE_MAX: Duration = Duration::from_secs(3600);
-/// Modules whose pauses are kept in mind.
-const PAUSED_MAX: usize = 1_000;
+/// How long a module isn't tried again after its compilation met a bound. So a module that can't be compiled holds up
+/// rounds less and less.
+const PAUSES: Pauses = Pauses { free: 0, first: Duration::from_secs(60), longest: Duration::from_secs(3600) };
 
 /// Bounds of [`SandboxedCompiler`]. None of them can change a result.
 #[derive(Clone, Copy, Debug)]
@@ -57,16 +54,7 @@ pub struct SandboxedCompiler {
     limits: Arc<Limits>,
     options: CompilerOptions,
     launches: AtomicU64,
-    paused: Mutex<Vec<Paused>>,
-}
-
-/// A module that met a bound.
-struct Paused {
-    hash: ModuleHash,
-    failures: u32,
-    since: Instant,
-    pause: Duration,
-    why: String,
+    back_off: BackOff<ModuleHash>,
 }
 
 impl SandboxedCompiler {
@@ -82,7 +70,7 @@ impl SandboxedCompiler {
     /// The same in processes from another source.
     #[must_use]
     pub fn new(source: Arc<dyn WorkerSource>, limits: Arc<Limits>, options: CompilerOptions) -> Self {
-        Self { source, limits, options, launches: AtomicU64::new(0), paused: Mutex::default() }
+        Self { source, limits, options, launches: AtomicU64::new(0), back_off: BackOff::new(PAUSES) }
     }
 
     /// Compilers launched since the start.
@@ -91,41 +79,7 @@ impl SandboxedCompiler {
         self.launches.load(Ordering::Relaxed)
     }
 
-    fn may_try(&self, hash: &ModuleHash) -> Result<(), BackendError> {
-        let paused = lock(&self.paused);
-        let Some(paused) = paused.iter().find(|paused| paused.hash == *hash) else { return Ok(()) };
-        let left = paused.pause.saturating_sub(paused.since.elapsed());
-        if left.is_zero() {
-            return Ok(());
-        }
-        // Nothing was tried, so it doesn't count as a failure.
-        Err(BackendError::BackOff {
-            failures: paused.failures,
-            milliseconds: u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1),
-            last: paused.why.clone(),
-        })
-    }
-
-    /// Keeps in mind how a compilation went.
-    fn note(&self, hash: ModuleHash, error: Option<&BackendError>) {
-        let mut all = lock(&self.paused);
-        let before = all.iter().position(|paused| paused.hash == hash).map(|at| all.remove(at));
-        let Some(error @ (BackendError::Deadline { .. } | BackendError::WorkerDied { .. })) = error else {
-            return;
-        };
-        // A compiler that was killed by somebody else is tried again at once.
-        if matches!(error, BackendError::WorkerDied { how } if how != OUT_OF_MEMORY) {
-            return;
-        }
-        let pause = before.as_ref().map_or(PAUSE, |before| before.pause.saturating_mul(2).min(PAUSE_MAX));
-        let failures = before.map_or(0, |before| before.failures).saturating_add(1);
-        all.push(Paused { hash, failures, since: Instant::now(), pause, why: error.to_string() });
-        if all.len() > PAUSED_MAX {
-            all.remove(0);
-        }
-    }
-
-    fn compiled(&self, wasm: &[u8]) -> Result<Result<Module, InvalidModule>, BackendError> {
+    fn compiled(&self, wasm: &[u8]) -> Result<Result<Module, InvalidModule>> {
         let mut process = Process::launch(self)?;
         for part in wasm.chunks(MODULE_BYTES_PER_PART) {
             process.ask(&ToCompiler::Part(Bytes(part)), self.options.step_patience, |reply| match reply {
@@ -148,7 +102,7 @@ impl SandboxedCompiler {
         let output = process.output(claimed.output_bytes(), self.options.step_patience)?;
         let (interface, native) = claimed.with(&output).map_err(|claim| violation(claim.0))?;
         check_interface(&interface, &self.limits)?;
-        Module::new(wasm, interface, native).map(Ok)
+        Ok(Ok(Module::new(wasm, interface, native)?))
     }
 }
 
@@ -159,14 +113,50 @@ impl fmt::Debug for SandboxedCompiler {
 }
 
 impl Compiler for SandboxedCompiler {
-    fn compile(&self, wasm: &[u8]) -> Result<Result<Arc<Module>, InvalidModule>, BackendError> {
+    fn compile(
+        &self,
+        wasm: &[u8],
+    ) -> std::result::Result<std::result::Result<Arc<Module>, InvalidModule>, BackendError> {
         let hash = ModuleHash::of(wasm);
-        self.may_try(&hash)?;
-        let compiled = self.compiled(wasm);
-        self.note(hash, compiled.as_ref().err());
-        Ok(compiled?.map(Arc::new))
+        // A module that waits isn't one that failed once more.
+        self.back_off.may_try(&hash)?;
+        match self.compiled(wasm) {
+            Ok(compiled) => {
+                self.back_off.succeeded(&hash);
+                Ok(compiled.map(Arc::new))
+            }
+            Err(Missed { error, bound }) => {
+                if bound {
+                    self.back_off.failed(hash, &error);
+                }
+                Err(error)
+            }
+        }
     }
 }
+
+/// Why a module wasn't compiled.
+struct Missed {
+    error: BackendError,
+    /// Whether it met a bound of its compilation, which it may well meet again. A compiler that was killed by somebody
+    /// else is tried again at once.
+    bound: bool,
+}
+
+impl From<BackendError> for Missed {
+    fn from(error: BackendError) -> Self {
+        let bound = matches!(error, BackendError::Deadline { .. });
+        Self { error, bound }
+    }
+}
+
+impl From<Violation> for Missed {
+    fn from(violation: Violation) -> Self {
+        BackendError::from(violation).into()
+    }
+}
+
+type Result<T, E = Missed> = std::result::Result<T, E>;
 
 /// A live compiler. Dropping it kills and reaps the process.
 struct Process {
@@ -178,7 +168,7 @@ struct Process {
 
 impl Process {
     /// Starts one and takes it to its COMPILE lock, seen from outside.
-    fn launch(compiler: &SandboxedCompiler) -> Result<Self, BackendError> {
+    fn launch(compiler: &SandboxedCompiler) -> Result<Self> {
         descriptors_left()?;
         let number = compiler.launches.fetch_add(1, Ordering::Relaxed);
         let CompilerOptions { step_patience, compile_patience } = compiler.options;
@@ -200,14 +190,14 @@ impl Process {
         request: &ToCompiler<'_>,
         patience: Duration,
         read: impl FnOnce(FromCompiler<'_>) -> Result<R, BackendError>,
-    ) -> Result<R, BackendError> {
+    ) -> Result<R> {
         let left = patience.min(self.end.saturating_duration_since(Instant::now()));
         let reply = self.exchange.ask(self.process.as_mut(), request, left);
-        reply.map_err(failed).and_then(read)
+        Ok(read(reply.map_err(failed)?)?)
     }
 
     /// All of the output, of a length that has been checked. Memory is taken as bytes arrive.
-    fn output(&mut self, bytes: u64, patience: Duration) -> Result<Vec<u8>, BackendError> {
+    fn output(&mut self, bytes: u64, patience: Duration) -> Result<Vec<u8>> {
         let mut output = Vec::new();
         loop {
             let left = usize::try_from(bytes).unwrap_or(usize::MAX).saturating_sub(output.len());
@@ -226,25 +216,24 @@ impl Process {
     }
 }
 
-/// How a compiler ended that needed more than [`COMPILER_MEMORY_BYTES_MAX`].
-const OUT_OF_MEMORY: &str = "the compiler needed more memory than it may have";
-
 /// What a compiler's end means. Its bounds end it with codes of its own, and so does a bug of ours; a fault, a call
 /// outside its filter or another code is no accident.
-fn failed(error: Failed) -> BackendError {
+fn failed(error: Failed) -> Missed {
     let ended = match error {
         Failed::Ended(ended) => ended,
-        Failed::Otherwise(error) => return error,
+        Failed::Otherwise(error) => return error.into(),
     };
+    let died = |how: String| BackendError::WorkerDied { how };
     match ended {
         Ended::Exited(code) if code == Exit::Memory as i32 => {
-            BackendError::WorkerDied { how: OUT_OF_MEMORY.into() }
+            let error = died("the compiler needed more memory than it may have".into());
+            Missed { error, bound: true }
         }
         Ended::Exited(code) if code == Exit::Panicked as i32 => {
-            BackendError::Engine("the compiler panicked".into())
+            BackendError::Engine("the compiler panicked".into()).into()
         }
-        ended if ended.is_no_correct_workers() => violation(format!("compiling: {ended}")),
-        ended => BackendError::WorkerDied { how: format!("compiling: {ended}") },
+        ended if ended.is_no_correct_workers() => violation(format!("compiling: {ended}")).into(),
+        ended => died(format!("compiling: {ended}")).into(),
     }
 }
 

@@ -6,18 +6,18 @@
 //! number of it is used, and the pages it claims are copied out of the worker by the node, then checked by
 //! `execution::check` like any other outcome.
 //!
-//! - [`source`]: where confined processes come from (the launchers, or a stand-in for tests);
+//! - [`source`], [`Launchers`]: where confined processes come from (the launchers, or a stand-in for tests);
 //! - `worker`: the token, its deadline, and the phases BEGIN, LOAD, RUN;
 //! - `resident`: a worker with a canister in it, and the diff that brings it up to date;
 //! - `claims`: what a reply says, checked against what it may say;
 //! - [`report`]: what confines a worker on this machine, and how that was seen;
 //! - `table`, `pool`: which workers there are, eviction, workers launched ahead;
 //! - `pace`: how slow an honest worker can be, and so how long one may take;
-//! - `back_off`: canisters whose workers keep ending;
+//! - `back_off`: whoever keeps failing waits;
 //! - `fault`: failures on their way out, and kinds of violations;
 //! - `housekeeping`: measures workers, and ends those that have to go;
 //! - [`Sandboxed`]: the backend;
-//! - [`SandboxedCompiler`]: modules compiled in processes of their own.
+//! - [`SandboxedCompiler`]: modules compiled in processes of their own, each asked through an `exchange`.
 
 #![forbid(unsafe_code)]
 

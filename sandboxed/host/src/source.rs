@@ -47,23 +47,29 @@ pub trait WorkerProcess: Send + fmt::Debug {
     /// # Errors
     /// The first layer that is missing.
     fn verify(&self, phase: Phase, memory: &[Range<u64>]) -> Result<(), NotConfined>;
-    /// Lets the process have at most `bytes` of memory, where there is a way to.
-    ///
-    /// # Errors
-    /// The kernel's; above all, that it has more already.
-    fn limit_memory(&self, bytes: u64) -> io::Result<()>;
     /// Copies what lies in `from` in the process into `into`, one after the other; both have as many bytes.
     ///
     /// # Errors
     /// See [`PullError`].
     fn pull(&self, from: &[Span], into: Vec<&mut [u8]>) -> Result<(), PullError>;
-    /// Makes it run on a core. Where that isn't permitted it only runs slower.
-    fn place(&self, core: usize);
+    /// Lets the process have at most `bytes` of memory, where there is a way to.
+    ///
+    /// # Errors
+    /// The kernel's; above all, that it has more already.
+    fn limit_memory(&self, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
+    /// Makes it run on a core, where there is a way to; elsewhere it only runs slower.
+    fn place(&self, _core: usize) {}
     /// What it has had of processors; `None` where that can't be told.
-    fn processor_time(&self) -> Option<Spent>;
+    fn processor_time(&self) -> Option<Spent> {
+        None
+    }
     /// Puts it behind others that want its core, or back among them. Whether that was done: what isn't permitted, or
     /// not now, is left out.
-    fn stand_behind(&self, behind: bool) -> bool;
+    fn stand_behind(&self, _behind: bool) -> bool {
+        false
+    }
     /// Ends and reaps it; says how it ended, which may have been before.
     fn kill(&mut self) -> Ended;
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use execution::BackendError;
 use execution::memory::limit;
 
-use crate::back_off::BackOff;
+use crate::back_off::{BackOff, Pauses};
 use crate::fault;
 use crate::options::Bounds;
 use crate::resident::{Key, Resident};
@@ -18,6 +18,10 @@ use crate::status::{Reason, Registry, Role, lock};
 /// Idle workers that go at once when the kernel refuses something: enough for one worker's descriptors and
 /// those that have to be left, few enough to be launched again soon.
 const RELIEF: usize = 8;
+/// Workers of a canister in a row that may end before the first pause: as many as a message is tried on in a round.
+const FREE: u32 = 3;
+/// The longest pause.
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// All workers with a canister. Those that are busy are out, and counted.
 #[derive(Debug)]
@@ -26,7 +30,7 @@ pub(crate) struct Table {
     returned: Condvar,
     bounds: Bounds,
     registry: Arc<Registry>,
-    back_off: BackOff,
+    back_off: BackOff<Key>,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +69,7 @@ impl Table {
             returned: Condvar::new(),
             bounds,
             registry,
-            back_off: BackOff::new(restart_pause),
+            back_off: BackOff::new(Pauses { free: FREE, first: restart_pause, longest: RESTART_PAUSE_MAX }),
         }
     }
 
@@ -217,7 +221,7 @@ impl Lease {
     /// # Errors
     /// [`BackendError::BackOff`].
     pub(crate) fn may_start(&self) -> Result<(), BackendError> {
-        self.table.back_off.may_start(&self.key)
+        self.table.back_off.may_try(&self.key)
     }
 
     /// Notes what came of a worker, for the next one.

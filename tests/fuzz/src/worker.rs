@@ -3,7 +3,6 @@
 //! is within its bounds; and the next message runs on an honest worker.
 
 use std::fmt;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -283,10 +282,6 @@ impl WorkerProcess for Process {
         Ok(())
     }
 
-    fn limit_memory(&self, _bytes: u64) -> io::Result<()> {
-        Ok(())
-    }
-
     fn pull(&self, from: &[Span], into: Vec<&mut [u8]>) -> Result<(), PullError> {
         let heap = LOADED.heap..LOADED.heap + HEAP_PAGES_MAX * 16 * PAGE_BYTES as u64;
         let stable = LOADED.stable..LOADED.stable + (64 << 30);
@@ -299,16 +294,6 @@ impl WorkerProcess for Process {
         }
         into.into_iter().for_each(|range| range.fill(7));
         Ok(())
-    }
-
-    fn place(&self, _core: usize) {}
-
-    fn processor_time(&self) -> Option<sandbox_os::processor::Spent> {
-        None
-    }
-
-    fn stand_behind(&self, _behind: bool) -> bool {
-        false
     }
 
     fn kill(&mut self) -> Ended {

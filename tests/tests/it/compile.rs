@@ -331,6 +331,6 @@ fn a_module_that_takes_all_memory_or_all_time_ends_its_compiler_and_the_next_mod
     let error = compiler.compile(&bomb).expect_err("no code").to_string();
     assert_eq!(error, "the sandbox worker died: the compiler needed more memory than it may have");
     let again = compiler.compile(&bomb).expect_err("no code").to_string();
-    assert!(again.contains("needed more memory than it may have); the next is started in "), "{again}");
+    assert!(again.contains("needed more memory than it may have); the next is made in "), "{again}");
     compiler.compile(&small()).expect("a compiler").expect("valid");
 }

@@ -191,7 +191,7 @@ fn a_module_that_met_a_deadline_is_not_tried_again_at_once_and_others_are() {
     let compiler = SandboxedCompiler::new(Arc::new(peers), Arc::new(Limits::system()), options);
     assert!(matches!(compiler.compile(WASM), Err(BackendError::Deadline { .. })));
     let again = compiler.compile(WASM).unwrap_err().to_string();
-    assert!(again.contains("gave no answer within 50 ms); the next is started in "), "{again}");
+    assert!(again.contains("gave no answer within 50 ms); the next is made in "), "{again}");
     assert_eq!(compiler.launches(), 1, "no compiler was asked");
     assert!(matches!(compiler.compile(b"another"), Err(BackendError::Deadline { .. })));
     assert_eq!(compiler.launches(), 2);

@@ -219,12 +219,6 @@ impl WorkerProcess for PeerProcess {
         Ok(())
     }
 
-    fn limit_memory(&self, _: u64) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    fn place(&self, _core: usize) {}
-
     fn processor_time(&self) -> Option<sandbox_os::processor::Spent> {
         Some(sandbox_os::processor::Spent { ran: self.looks.next(), waited: None })
     }

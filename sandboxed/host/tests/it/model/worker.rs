@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -149,10 +148,6 @@ impl WorkerProcess for Process {
         Ok(())
     }
 
-    fn limit_memory(&self, _bytes: u64) -> io::Result<()> {
-        Ok(())
-    }
-
     fn pull(&self, from: &[Span], into: Vec<&mut [u8]>) -> Result<(), PullError> {
         if !self.readable {
             return Err(PullError::Refused);
@@ -173,16 +168,6 @@ impl WorkerProcess for Process {
             into.next().expect("as many bytes on both sides").copy_from_slice(&bytes);
         }
         Ok(())
-    }
-
-    fn place(&self, _core: usize) {}
-
-    fn processor_time(&self) -> Option<sandbox_os::processor::Spent> {
-        None
-    }
-
-    fn stand_behind(&self, _behind: bool) -> bool {
-        true
     }
 
     fn kill(&mut self) -> Ended {
