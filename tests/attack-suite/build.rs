@@ -4,13 +4,14 @@
 
 use std::env;
 use std::path::PathBuf;
-use std::process::Command;
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-const PROGRAMS: [(&str, &str, &str); 3] = [
-    ("sandbox-launcher", "bulkhead-launcher", "LAUNCHER_IMAGE"),
-    ("hostile", "hostile-worker", "HOSTILE_WORKER_IMAGE"),
-    ("hostile", "open-launcher", "OPEN_LAUNCHER_IMAGE"),
+#[path = "../../sandboxed/images.rs"]
+mod images;
+
+const PROGRAMS: [(&str, &str); 3] = [
+    ("bulkhead-launcher", "LAUNCHER_IMAGE"),
+    ("hostile-worker", "HOSTILE_WORKER_IMAGE"),
+    ("open-launcher", "OPEN_LAUNCHER_IMAGE"),
 ];
 const SOURCES: [&str; 4] = ["Cargo.lock", "sandboxed/os", "sandboxed/launcher", "tests/attack-suite/hostile"];
 
@@ -24,23 +25,11 @@ fn main() {
     // is being read.
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let target = out.ancestors().nth(4).expect("OUT_DIR is five levels deep").join("images-of-attacks");
-    let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets it"));
-    cargo
-        .current_dir(&root)
-        .args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"])
-        .arg(&target)
-        .args(["--package", "sandbox-launcher", "--package", "hostile"]);
-    for inherited in ["RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET"] {
-        cargo.env_remove(inherited);
-    }
-    cargo
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
-        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
-    let status = cargo.status().expect("cargo runs");
-    assert!(status.success(), "building the hostile images failed; see the messages above");
-    for (_, program, variable) in PROGRAMS {
-        let image = target.join(TARGET).join("release").join(program);
+    let cargo = env::var_os("CARGO").expect("cargo sets it");
+    let built =
+        images::build(cargo, &root, &target, &["--package", "sandbox-launcher", "--package", "hostile"]);
+    for (program, variable) in PROGRAMS {
+        let image = built.join(program);
         assert!(image.is_file(), "the nested build left no {}", image.display());
         println!("cargo::rustc-env={variable}={}", image.display());
     }

@@ -13,6 +13,9 @@ use sandbox_os::pull::Span;
 use sandbox_os::verify::{self, Phase};
 use sandbox_os::{Ended, LaunchedWorker, Launcher, Program, pull};
 
+#[path = "../../images.rs"]
+mod build;
+
 /// Longest wait for anything that is expected to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The kernel's numbers for system calls end well before this.
@@ -42,29 +45,10 @@ fn images() -> &'static Images {
             return Images { launcher, probe, compiler_probe };
         }
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("images");
-        let release = target.join("x86_64-unknown-linux-gnu/release");
-        let build = |what: &[&str]| {
-            let status = Command::new(env!("CARGO"))
-                .current_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")))
-                .args([
-                    "build",
-                    "--release",
-                    "--locked",
-                    "--target",
-                    "x86_64-unknown-linux-gnu",
-                    "--target-dir",
-                ])
-                .arg(&target)
-                .args(what)
-                .env_remove("RUSTFLAGS")
-                .env_remove("RUSTC_WORKSPACE_WRAPPER")
-                .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
-                .status()
-                .expect("cargo runs");
-            assert!(status.success(), "the images build");
-        };
+        let build =
+            |what: &[&str]| build::build(env!("CARGO"), Path::new(env!("CARGO_MANIFEST_DIR")), &target, what);
         build(&["--package", "sandbox-os", "--example", PROBE, "--example", COMPILER_PROBE]);
-        build(&["--package", "sandbox-launcher"]);
+        let release = build(&["--package", "sandbox-launcher"]);
         let [probe, compiler_probe] =
             [PROBE, COMPILER_PROBE].map(|file| read(&release.join("examples"), file));
         Images { launcher: read(&release, LAUNCHER), probe, compiler_probe }

@@ -1,37 +1,28 @@
 //! The real launcher and the real worker, built as the node's build script builds them.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use sandbox_host::{Images, Launchers};
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+#[path = "../../../images.rs"]
+mod build;
 
 /// Launchers of the test's own.
 pub(crate) fn launchers() -> Arc<Launchers> {
     Launchers::start(images()).unwrap()
 }
 
-/// All images, static and without a compiler. A nested cargo, because here features are unified with it.
+/// All images, static and without a compiler.
 fn images() -> Images {
     static IMAGES: OnceLock<Images> = OnceLock::new();
     *IMAGES.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("images");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(root).args(["build", "--release", "--locked", "--target", TARGET]);
-        cargo.arg("--target-dir").arg(&target).args(["-p", "sandbox-worker", "-p", "sandbox-launcher"]);
-        for inherited in ["RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET"] {
-            cargo.env_remove(inherited);
-        }
-        cargo
-            .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
-            .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
-            .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
-        assert!(cargo.status().unwrap().success(), "the images can be built");
+        let packages = ["--package", "sandbox-worker", "--package", "sandbox-launcher"];
+        let built = build::build(env!("CARGO"), &root, &target, &packages);
         let [launcher, worker] = ["bulkhead-launcher", "sandbox-worker"].map(|program| {
-            let bytes = std::fs::read(target.join(TARGET).join("release").join(program)).unwrap();
+            let bytes = std::fs::read(built.join(program)).unwrap();
             &*Box::leak(bytes.into_boxed_slice())
         });
         // What is tested here compiles in this process.
