@@ -11,16 +11,16 @@ use std::time::Duration;
 use hostile::{Change, Order, Own, Plan, Report};
 use sandbox_os::cgroup::Groups;
 use sandbox_os::verify::{self, Phase};
-use sandbox_os::{LaunchedWorker, Launcher, Layers, PACKET_BYTES_MAX, Program, Socket, SocketError};
+use sandbox_os::{Ended, LaunchedWorker, Launcher, Layers, PACKET_BYTES_MAX, Program, Socket, SocketError};
 
 use crate::images;
 
 /// Longest wait for anything that is expected to happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-/// How `LaunchedWorker::kill` tells a death by a filter.
-pub const SIGSYS: &str = "killed by SIGSYS: it made a system call outside its filter";
+/// A death by a filter.
+pub const SIGSYS: Ended = Ended::Signal(libc::SIGSYS);
 /// How it tells a death by a memory fault.
-pub const SIGSEGV: &str = "killed by SIGSEGV";
+pub const SIGSEGV: Ended = Ended::Signal(libc::SIGSEGV);
 
 /// Memory that a worker may have, where it has a control group.
 pub const GROUP_BYTES: u64 = 64 << 20;
@@ -32,8 +32,8 @@ const ALL_GROUPS_BYTES: u64 = 2 << 30;
 pub enum Start {
     /// By the product's launcher.
     Real,
-    /// By a launcher that puts on these layers (bits of [`Layers`]) and no other.
-    With(u16),
+    /// By a launcher that puts on these layers and no other.
+    With(Layers),
 }
 
 /// What there is around a worker, and what it does to itself.
@@ -56,7 +56,7 @@ impl Setting {
     /// Layers of the launcher's and defences of the worker's own.
     #[must_use]
     pub const fn of(layers: Layers, own: Own) -> Self {
-        Self { start: Start::With(layers.bits()), plan: plan(own) }
+        Self { start: Start::With(layers), plan: plan(own) }
     }
 
     /// The same with a filter changed.
@@ -84,7 +84,7 @@ pub enum Said {
     /// It says that the kernel refused, with this error number.
     Refused(i32),
     /// It died, and how.
-    Died(String),
+    Died(Ended),
     /// Nothing within [`PATIENCE`].
     Silent,
 }
@@ -135,13 +135,12 @@ impl Stage {
 
     /// The setting as this user can have it: an ordinary user's namespaces need a user namespace.
     fn possible(&self, setting: Setting) -> Setting {
-        let Start::With(bits) = setting.start else { return setting };
-        let layers = Layers::from_bits(bits);
+        let Start::With(layers) = setting.start else { return setting };
         let namespaces =
             [Layers::MOUNT, Layers::PID, Layers::NET, Layers::IPC, Layers::UTS, Layers::CGROUP_NAMESPACE];
         let some = namespaces.into_iter().any(|layer| layers.contains(layer));
         let layers = if !self.root && some { layers | Layers::USER } else { layers };
-        Setting { start: Start::With(layers.bits()), ..setting }
+        Setting { start: Start::With(layers), ..setting }
     }
 
     /// A hostile worker, locked as `setting` says.
@@ -197,16 +196,14 @@ impl Stage {
                 let image = images::worker_with(setting.plan);
                 let launcher = match setting.start {
                     Start::Real => Launcher::start(images::LAUNCHER, &[&image]),
-                    Start::With(bits) => {
-                        Launcher::start(&images::launcher_with(Layers::from_bits(bits)), &[&image])
-                    }
+                    Start::With(layers) => Launcher::start(&images::launcher_with(layers), &[&image]),
                 };
                 entry.insert(launcher.map_err(|error| error.to_string())?)
             }
         };
         let grouped = match setting.start {
             Start::Real => true,
-            Start::With(bits) => Layers::from_bits(bits).contains(Layers::CGROUP),
+            Start::With(layers) => layers.contains(Layers::CGROUP),
         };
         let group = self.groups.as_ref().filter(|_| grouped).map(|groups| groups.group(GROUP_BYTES));
         let group = group.transpose().map_err(|error| format!("a control group: {error}"))?;
@@ -275,8 +272,8 @@ impl Hostile {
     }
 
     /// Kills it, and tells how it ended, which may have been before.
-    pub fn end(&mut self) -> String {
-        self.launched.kill().to_string()
+    pub fn end(&mut self) -> Ended {
+        self.launched.kill()
     }
 }
 
@@ -341,7 +338,7 @@ impl Inheriting {
                 Some(Report::Refused(errno)) => Said::Refused(errno),
                 None => Said::Silent,
             },
-            Err(error) => Said::Died(error.to_string()),
+            Err(_gone) => Said::Died(Ended::Unknown),
         }
     }
 }

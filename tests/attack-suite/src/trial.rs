@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 
 use hostile::{Call, Order, Own};
-use sandbox_os::Layers;
+use sandbox_os::{Ended, Layers};
 
 use crate::stage::{Hostile, SIGSEGV, SIGSYS, Said, Setting, Stage, borrowed};
 use crate::table::{Control, Phase, Rows};
@@ -100,8 +100,8 @@ pub enum Stop {
     Fault,
     /// The kernel kills it for memory.
     OutOfMemory,
-    /// A signal kills the worker, as `LaunchedWorker::kill` tells it.
-    Death(&'static str),
+    /// The worker ends like this.
+    Death(Ended),
     /// The kernel refuses with one of these error numbers.
     Errno(&'static [i32]),
     /// Not at all: the call may succeed, and has no effect.
@@ -111,10 +111,10 @@ pub enum Stop {
 impl Stop {
     fn shows(self, said: &Said) -> bool {
         match (self, said) {
-            (Self::Sigsys, Said::Died(how)) => how == SIGSYS,
-            (Self::Fault, Said::Died(how)) => [SIGSEGV, SIGSYS].contains(&how.as_str()),
-            (Self::OutOfMemory, Said::Died(how)) => how == "killed by SIGKILL",
-            (Self::Death(expected), Said::Died(how)) => how == expected,
+            (Self::Sigsys, Said::Died(how)) => *how == SIGSYS,
+            (Self::Fault, Said::Died(how)) => [SIGSEGV, SIGSYS].contains(how),
+            (Self::OutOfMemory, Said::Died(how)) => *how == Ended::Signal(libc::SIGKILL),
+            (Self::Death(expected), Said::Died(how)) => *how == expected,
             (Self::Errno(expected), Said::Refused(errno)) => expected.contains(errno),
             (Self::NoEffect, _) => true,
             _ => false,
@@ -169,8 +169,8 @@ impl Alone {
     /// Beside layers without which the attack can't be made.
     #[must_use]
     pub fn beside(mut self, layers: Layers) -> Self {
-        if let crate::stage::Start::With(bits) = self.setting.start {
-            self.setting.start = crate::stage::Start::With((Layers::from_bits(bits) | layers).bits());
+        if let crate::stage::Start::With(alone) = self.setting.start {
+            self.setting.start = crate::stage::Start::With(alone | layers);
         }
         self
     }
@@ -315,7 +315,7 @@ fn shown(said: &Said) -> String {
         Said::Done { results, .. } => format!("the worker says that it worked: {results:x?}"),
         Said::Refused(0) => "nothing was found".into(),
         Said::Refused(errno) => std::io::Error::from_raw_os_error(*errno).to_string(),
-        Said::Died(how) => how.clone(),
+        Said::Died(how) => how.to_string(),
         Said::Silent => "the worker neither answers nor dies".into(),
     }
 }

@@ -29,7 +29,7 @@ fn passes(stage: &Stage, setting: Setting, made: Call) -> bool {
     worker.tell(&Order::routine("held", [0; 4]), &[]);
     let said = worker.answer();
     assert_ne!(said, Said::Silent, "{made:x?}");
-    said != Said::Died(SIGSYS.into())
+    said != Said::Died(SIGSYS)
 }
 
 /// Whether a worker gets as far as making a call under a filter that lacks a rule, and survives it.

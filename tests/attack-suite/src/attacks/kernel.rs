@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use hostile::{Call, List, Order, Own, call, text};
-use sandbox_os::Layers;
 use sandbox_os::filter::Rule;
+use sandbox_os::{Ended, Layers};
 
 use super::Attack;
 use crate::perturbed::perturbed;
@@ -134,10 +134,10 @@ fn all_die(stage: &Stage, setting: Setting, calls: impl Iterator<Item = Call>) -
         let said = worker.ask(&order(call), &[]);
         let expected = match call[0] {
             URETPROBE => {
-                matches!(&said, Said::Died(how) if [SIGSYS, "killed by SIGILL"].contains(&how.as_str()))
+                matches!(&said, Said::Died(how) if [SIGSYS, Ended::Signal(libc::SIGILL)].contains(how))
             }
             UPROBE => true,
-            _ => said == Said::Died(SIGSYS.into()),
+            _ => said == Said::Died(SIGSYS),
         };
         if !expected {
             return Err(format!("call {call:x?}: {said:?}"));
@@ -211,7 +211,7 @@ fn entries() -> Attack {
                 let contained = (0..NUMBERS_32).try_for_each(|number| {
                     let mut worker = stage.worker(setting)?;
                     match worker.ask(&Order::routine("32-bit-entry", [number, 0, 0, 0]), &[]) {
-                        Said::Died(how) if how == SIGSYS => Ok(()),
+                        Said::Died(SIGSYS) => Ok(()),
                         said => Err(format!("32-bit call {number}: {said:?}")),
                     }
                 });

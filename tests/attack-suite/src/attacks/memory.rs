@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use hostile::{Order, Own, call, result};
 use libc::{EACCES, EPERM};
-use sandbox_os::Layers;
+use sandbox_os::{Ended, Layers};
 
 use super::Attack;
 use crate::stage::{GROUP_BYTES, Hostile, Inheriting, Said, Setting, Stage};
@@ -158,7 +158,7 @@ fn fills() -> Attack {
             contained(&[file()], Setting::LOAD, Stop::Sigsys),
         );
         let limit = Setting::of(Layers::LIMITS, Own::NOTHING);
-        let size = contained(&[file()], limit, Stop::Death("killed by signal 25"));
+        let size = contained(&[file()], limit, Stop::Death(Ended::Signal(libc::SIGXFSZ)));
         rows.add(Phase::None, "file size limit alone (memory files)", &control, size);
         rows.add(Phase::Run, "first to be ended for memory", &control, goes_first(stage));
         if stage.has_groups() {

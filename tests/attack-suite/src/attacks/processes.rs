@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use hostile::{Order, Own, call, result, text};
 use libc::{EACCES, EAGAIN, EFBIG, ENOENT, EPERM, ESRCH};
-use sandbox_os::Layers;
+use sandbox_os::{Ended, Layers};
 
 use super::Attack;
 use crate::stage::{Hostile, Said, Setting, Stage};
@@ -36,18 +36,22 @@ fn bomb() -> Attack {
         way("clone", libc::SYS_clone),
         way("clone3", libc::SYS_clone3),
     ])
-    .alone(Alone::layer("SETUP filter alone", Layers::SETUP, Stop::Sigsys).only(&["fork", "vfork", "clone3"]))
-    .alone(Alone::layer(
-        "process limit of its own user alone",
-        Layers::LIMITS | Layers::USER,
-        Stop::Errno(&[EAGAIN]),
-    ))
     .alone(
-        Alone::layer("control group alone", Layers::CGROUP, Stop::Errno(&[EAGAIN]))
-            .needs_root("an ordinary user has no control groups here"),
-    )
-    .alone(Alone::without_filters(Stop::Errno(&[EAGAIN])));
-    Attack::worker("A5", "makes processes without end", trial)
+        Alone::layer("SETUP filter alone", Layers::SETUP, Stop::Sigsys).only(&["fork", "vfork", "clone3"]),
+    );
+    Attack::worker("A5", "makes processes without end", by_limits(trial))
+}
+
+/// Stopped by what limits processes, too.
+fn by_limits(trial: Trial) -> Trial {
+    let stop = Stop::Errno(&[EAGAIN]);
+    trial
+        .alone(Alone::layer("process limit of its own user alone", Layers::LIMITS | Layers::USER, stop))
+        .alone(
+            Alone::layer("control group alone", Layers::CGROUP, stop)
+                .needs_root("an ordinary user has no control groups here"),
+        )
+        .alone(Alone::without_filters(stop))
 }
 
 fn threads() -> Attack {
@@ -59,18 +63,8 @@ fn threads() -> Attack {
         })
     };
     let trial = Trial::of_calls(vec![way("clone", "thread"), way("clone3", "thread-of-libc")])
-        .alone(Alone::layer("SETUP filter alone", Layers::SETUP, Stop::Sigsys).only(&["clone3"]))
-        .alone(Alone::layer(
-            "process limit of its own user alone",
-            Layers::LIMITS | Layers::USER,
-            Stop::Errno(&[EAGAIN]),
-        ))
-        .alone(
-            Alone::layer("control group alone", Layers::CGROUP, Stop::Errno(&[EAGAIN]))
-                .needs_root("an ordinary user has no control groups here"),
-        )
-        .alone(Alone::without_filters(Stop::Errno(&[EAGAIN])));
-    Attack::worker("A6", "counts in a thread, to have a clock", trial)
+        .alone(Alone::layer("SETUP filter alone", Layers::SETUP, Stop::Sigsys).only(&["clone3"]));
+    Attack::worker("A6", "counts in a thread, to have a clock", by_limits(trial))
 }
 
 /// A static program of one segment: sends "executed" over descriptor 3 and waits for its end.
@@ -134,7 +128,7 @@ fn programs() -> Attack {
         .alone(Alone::layer("empty root alone", Layers::MOUNT, Stop::Errno(&[ENOENT])).only(&["on disk"]))
         .alone(Alone::layer("Landlock alone", Layers::LANDLOCK, Stop::Errno(&[EACCES])).only(&["on disk"]))
         .alone(
-            Alone::layer("file size limit alone", Layers::LIMITS, Stop::Death("killed by signal 25"))
+            Alone::layer("file size limit alone", Layers::LIMITS, Stop::Death(Ended::Signal(libc::SIGXFSZ)))
                 .only(&["in memory"]),
         )
         .alone(Alone::without_filters(Stop::Errno(&[ENOENT])).only(&["on disk"]))

@@ -102,6 +102,24 @@ fn empties() -> Calls {
     ]
 }
 
+/// Ways to attack a plain file, in both phases under the filters, and the same ways against an arena's seals alone.
+fn by_filters_and_seals(
+    stage: &Stage,
+    rows: &mut Rows,
+    control: &Result<Control, String>,
+    [plain, sealed]: [&[Way]; 2],
+) {
+    for (phase, setting, name) in
+        [(Phase::Load, Setting::LOAD, "LOAD filter"), (Phase::Run, Setting::RUN, "RUN filter")]
+    {
+        let contained = plain.iter().try_for_each(|way| stopped(stage, way, setting, Stop::Sigsys));
+        rows.add(phase, name, control, contained);
+    }
+    let contained =
+        sealed.iter().try_for_each(|way| stopped(stage, way, Setting::OPEN, Stop::Errno(&[EPERM])));
+    rows.add(Phase::None, "arena's seals alone", control, contained);
+}
+
 /// In both phases by the filters, and by the seals of an arena alone.
 fn with_seals(id: &'static str, title: &'static str, calls: Calls, kills: bool) -> Attack {
     Attack::once(id, title, move |stage, rows| {
@@ -110,15 +128,7 @@ fn with_seals(id: &'static str, title: &'static str, calls: Calls, kills: bool) 
         if kills && control.is_ok() {
             control = a_parent_dies();
         }
-        for (phase, setting, name) in
-            [(Phase::Load, Setting::LOAD, "LOAD filter"), (Phase::Run, Setting::RUN, "RUN filter")]
-        {
-            let contained = plain.iter().try_for_each(|way| stopped(stage, way, setting, Stop::Sigsys));
-            rows.add(phase, name, &control, contained);
-        }
-        let contained =
-            sealed.iter().try_for_each(|way| stopped(stage, way, Setting::OPEN, Stop::Errno(&[EPERM])));
-        rows.add(Phase::None, "arena's seals alone", &control, contained);
+        by_filters_and_seals(stage, rows, &control, [&plain, &sealed]);
     })
 }
 
@@ -159,15 +169,7 @@ fn written_after_a_commit() -> Attack {
     Attack::once("A18", "writes a page after it was committed", move |stage, rows| {
         let [plain, sealed] = ways(&calls);
         let control = plain.iter().try_for_each(|way| works(stage, way)).map(|()| Control::Fired);
-        for (phase, setting, name) in
-            [(Phase::Load, Setting::LOAD, "LOAD filter"), (Phase::Run, Setting::RUN, "RUN filter")]
-        {
-            let contained = plain.iter().try_for_each(|way| stopped(stage, way, setting, Stop::Sigsys));
-            rows.add(phase, name, &control, contained);
-        }
-        let contained =
-            sealed.iter().try_for_each(|way| stopped(stage, way, Setting::OPEN, Stop::Errno(&[EPERM])));
-        rows.add(Phase::None, "arena's seals alone", &control, contained);
+        by_filters_and_seals(stage, rows, &control, [&plain, &sealed]);
         flips(rows, "the node's own copy");
     })
 }

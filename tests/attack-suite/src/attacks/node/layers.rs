@@ -1,12 +1,13 @@
 //! The same canisters on a node whose workers have all layers, and on nodes whose workers lack one each: a difference
 //! between them would be an attack on consensus.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bulkhead_node::drun::InstallMode;
 use bulkhead_node::image::IMAGES;
-use candid::{CandidType, Encode};
+use bulkhead_node::management::install_code;
+use candid::Encode;
 use execution::{
     Backend, BackendError, Compiler, Executed, Execution, Ingress, Invocation, Limits, Outcome, Principal,
     SchedulerOptions, Snapshot, Subnet, SubnetConfig,
@@ -123,20 +124,6 @@ fn differ(root: bool, rows: &mut Rows) {
     }
 }
 
-#[derive(CandidType)]
-#[allow(non_camel_case_types, reason = "the interface's own word")]
-enum Mode {
-    install,
-}
-
-#[derive(CandidType)]
-struct InstallCode {
-    mode: Mode,
-    canister_id: Principal,
-    wasm_module: Vec<u8>,
-    arg: Vec<u8>,
-}
-
 /// Runs all canisters on a backend, a message each a round.
 fn results(engine: &Engine, backend: Arc<dyn Backend>) -> Results {
     let limits = Limits { update_instructions: 50_000_000, ..Limits::application() };
@@ -209,14 +196,9 @@ pub(super) fn install_and_update(
     })
 }
 
-fn install_arg(id: Principal, module: &[u8]) -> Vec<u8> {
-    let arg = InstallCode {
-        mode: Mode::install,
-        canister_id: id,
-        wasm_module: module.to_vec(),
-        arg: Encode!().expect("nothing encodes"),
-    };
-    Encode!(&arg).expect("an argument encodes")
+pub(super) fn install_arg(id: Principal, module: &[u8]) -> Vec<u8> {
+    let no_values = Encode!().expect("nothing encodes");
+    install_code(InstallMode::Install, id, module, &no_values, false)
 }
 
 /// The control: one instruction more, as a layer would that is felt inside.
@@ -300,22 +282,8 @@ impl WorkerProcess for Reduced {
         Ok(())
     }
 
-    fn limit_memory(&self, _bytes: u64) -> io::Result<()> {
-        Ok(())
-    }
-
     fn pull(&self, from: &[Span], into: Vec<&mut [u8]>) -> Result<(), PullError> {
         sandbox_os::pull::copy(self.0.pid, from, into)
-    }
-
-    fn place(&self, _core: usize) {}
-
-    fn processor_time(&self) -> Option<sandbox_os::processor::Spent> {
-        None
-    }
-
-    fn stand_behind(&self, _behind: bool) -> bool {
-        false
     }
 
     fn kill(&mut self) -> Ended {

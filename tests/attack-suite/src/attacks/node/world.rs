@@ -1,14 +1,12 @@
 //! A node with two canisters, whose workers are threads of this process: honest, but for one answer.
 
 use std::fmt;
-use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use candid::{CandidType, Encode};
 use execution::memory::{Blob, PAGE_BYTES};
 use execution::module::{Interface, MethodKind};
 use execution::{
@@ -266,10 +264,6 @@ impl WorkerProcess for Process {
         Ok(())
     }
 
-    fn limit_memory(&self, _bytes: u64) -> io::Result<()> {
-        Ok(())
-    }
-
     fn pull(&self, from: &[Span], into: Vec<&mut [u8]>) -> Result<(), PullError> {
         let heap = LOADED.heap..LOADED.heap + HEAP_PAGES_MAX * 16 * PAGE_BYTES as u64;
         if from.iter().any(|span| span.bytes > 0 && !heap.contains(&span.address)) {
@@ -277,16 +271,6 @@ impl WorkerProcess for Process {
         }
         into.into_iter().for_each(|range| range.fill(7));
         Ok(())
-    }
-
-    fn place(&self, _core: usize) {}
-
-    fn processor_time(&self) -> Option<sandbox_os::processor::Spent> {
-        None
-    }
-
-    fn stand_behind(&self, _behind: bool) -> bool {
-        false
     }
 
     fn kill(&mut self) -> Ended {
@@ -314,20 +298,6 @@ impl Compiler for Any {
     }
 }
 
-#[derive(CandidType)]
-#[allow(non_camel_case_types, reason = "the interface's own word")]
-enum Mode {
-    install,
-}
-
-#[derive(CandidType)]
-struct InstallCode {
-    mode: Mode,
-    canister_id: Principal,
-    wasm_module: Vec<u8>,
-    arg: Vec<u8>,
-}
-
 fn user() -> Principal {
     Principal::self_authenticating(b"the user of the attack suite")
 }
@@ -340,28 +310,6 @@ pub(super) struct Node {
     rounds: u64,
     target: Principal,
     sibling: Principal,
-}
-
-/// A backend that others look into.
-struct Shared(Arc<Sandboxed>);
-
-impl execution::Backend for Shared {
-    fn execute(
-        &self,
-        snapshot: &execution::Snapshot,
-        invocation: &execution::Invocation,
-    ) -> Result<execution::Execution, BackendError> {
-        self.0.execute(snapshot, invocation)
-    }
-
-    fn query(
-        &self,
-        snapshot: &execution::Snapshot,
-        invocation: &execution::Invocation,
-        overlay: Option<&execution::Snapshot>,
-    ) -> Result<execution::Outcome, BackendError> {
-        self.0.query(snapshot, invocation, overlay)
-    }
 }
 
 /// What a round came to.
@@ -385,17 +333,18 @@ impl Node {
         let sandbox = Sandboxed::with_source(source, options).map_err(|error| error.to_string())?;
         let sandbox = Arc::new(sandbox);
         let scheduler = SchedulerOptions { threads: 1, ..SchedulerOptions::default() };
-        let backend = Arc::new(Shared(Arc::clone(&sandbox)));
+        let backend = Arc::clone(&sandbox) as Arc<dyn execution::Backend>;
         let mut subnet = Subnet::new(SubnetConfig::application(), backend, Arc::new(Any), scheduler);
         let mut made = || subnet.create_canister(user(), None, 1 << 60).map_err(|error| error.to_string());
         let (target, sibling) = (made()?, made()?);
         plan.only(target);
         let mut node = Self { subnet, sandbox, plan, rounds: 0, target, sibling };
         for id in [target, sibling] {
-            let code =
-                InstallCode { mode: Mode::install, canister_id: id, wasm_module: vec![0], arg: Vec::new() };
-            let arg = Encode!(&code).map_err(|error| error.to_string())?;
-            node.submit(Principal::management_canister(), "install_code", arg)?;
+            node.submit(
+                Principal::management_canister(),
+                "install_code",
+                super::layers::install_arg(id, &[0]),
+            )?;
             node.round();
         }
         node.both(Vec::new())?;
