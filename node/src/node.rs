@@ -458,7 +458,13 @@ impl Node {
     /// The kernel's.
     pub fn kill_worker(&self, worker: &LiveWorker) -> std::io::Result<()> {
         let pid = Pid::from_raw(worker.pid).ok_or(std::io::ErrorKind::InvalidInput)?;
-        Ok(rustix::process::kill_process(pid, Signal::KILL)?)
+        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        // Still a worker, so the handle is its own: its number is nobody else's before it leaves the list.
+        let lives = self.sandbox().is_some_and(|now| now.workers.iter().any(|live| live.pid == worker.pid));
+        if !lives {
+            return Err(std::io::ErrorKind::NotFound.into());
+        }
+        Ok(rustix::process::pidfd_send_signal(handle, Signal::KILL)?)
     }
 
     /// Makes an empty canister as an operator does, with `creator` and itself as controllers.

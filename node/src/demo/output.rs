@@ -90,8 +90,8 @@ pub(super) struct Summary {
     pub(super) executions: rollout::Table,
     pub(super) shadow: ShadowCounts,
     pub(super) records: Records,
-    /// Layers of confinement that workers lack here.
     pub(super) confinement: Option<Confinement>,
+    /// Layers of confinement that workers lack here.
     pub(super) layers_off: Vec<&'static str>,
     pub(super) worst_gap: Duration,
     pub(super) state_root: [u8; 32],

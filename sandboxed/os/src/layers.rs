@@ -5,7 +5,7 @@ use std::ops::BitOr;
 
 /// A set of layers of confinement. The product launches with [`Layers::ALL`]; where the machine lacks one, the
 /// launch goes without it and says so, or is refused (see [`crate::verify`]).
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Layers(u16);
 
 impl Layers {

@@ -1,4 +1,4 @@
-//! The worker's own side of confinement, after exec.
+//! The own side of confinement of workers and compilers, after exec.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use crate::Socket;
 use crate::filter::{Filter, SOCKET};
 
-/// How a worker ends when it is its own doing. Anything else (SIGSYS above all) is a violation.
+/// How a worker or a compiler ends when it is its own doing. Anything else (SIGSYS above all) is a violation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Exit {
