@@ -24,15 +24,12 @@ use clap::Parser;
 
 /// Measures Bulkhead against its limits.
 #[derive(Parser)]
-#[command(
-    name = "perf",
-    after_help = "Example: cargo run --release -p perf -- --only empty-update --json out.json"
-)]
+#[command(name = "perf", after_help = "Example: cargo run --release -p perf -- --only B1 --json out.json")]
 struct Arguments {
     /// Also write the results as JSON to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Run only the benchmarks whose id starts with this.
+    /// Run only the benchmarks with this code, or whose id starts with this.
     #[arg(long, value_name = "ID")]
     only: Option<String>,
 }

@@ -1,16 +1,19 @@
 //! The table of results, its verdicts and its JSON form.
 
 use std::path::Path;
+use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::benchmarks::{ALL, Bench};
+use crate::benchmarks::{ALL, Bench, Benchmark};
 
 /// What a benchmark found.
 #[derive(Debug, Serialize)]
 pub(crate) struct Finding {
     /// Stable name; starts with its benchmark's.
     pub(crate) id: String,
+    /// As in [`Benchmark::code`].
+    pub(crate) code: Option<&'static str>,
     /// What ran.
     pub(crate) workload: String,
     /// The limit or peer, measured in the same run, with its unit.
@@ -87,7 +90,7 @@ pub(crate) enum Unit {
     Bytes,
     /// Given in operations a second.
     Rate,
-    /// Printed as a number.
+    /// Printed as a factor.
     Factor,
 }
 
@@ -120,6 +123,7 @@ impl Finding {
         let ratio = compared.measured / compared.limit;
         Self {
             id: id.into(),
+            code: None,
             workload,
             limit: compared.unit.show(compared.limit),
             measured: compared.unit.show(compared.measured),
@@ -128,38 +132,125 @@ impl Finding {
             verdict: target.judge(ratio, control_held),
         }
     }
+
+    /// Its line of the table.
+    fn print(&self) {
+        println!(
+            "{:<34} {:<4} {:>12} {:>12} {:>8.3}  {:<8} {:<8}  {}",
+            self.id,
+            self.code.unwrap_or("-"),
+            self.limit,
+            self.measured,
+            self.ratio,
+            self.target,
+            format!("{:?}", self.verdict),
+            self.workload
+        );
+    }
 }
 
-/// Runs all benchmarks, or those whose id starts with `only`, prints the table and writes the JSON.
+/// Runs all benchmarks, or those that `only` selects, prints the table and writes the JSON. One that fails doesn't keep
+/// the others from running.
 pub(crate) fn run(only: Option<&str>, json: Option<&Path>) -> Result<(), String> {
-    let chosen: Vec<_> =
-        ALL.iter().filter(|benchmark| only.is_none_or(|id| benchmark.id.starts_with(id))).collect();
-    if chosen.is_empty() {
-        let known: Vec<_> = ALL.iter().map(|benchmark| benchmark.id).collect();
-        return Err(format!("no benchmark {:?}; there are: {}", only.unwrap_or(""), known.join(", ")));
-    }
+    let chosen = choose(only)?;
+    let started = Instant::now();
     let bench = Bench::new()?;
-    let mut findings = Vec::new();
-    println!("{:<32} {:>12} {:>12} {:>8}  {:<8} verdict", "id", "limit", "measured", "ratio", "target");
+    let (mut findings, mut failures) = (Vec::new(), Vec::new());
+    println!(
+        "{:<34} {:<4} {:>12} {:>12} {:>8}  {:<8} verdict",
+        "id", "code", "limit", "measured", "ratio", "target"
+    );
     for benchmark in chosen {
-        for finding in (benchmark.run)(&bench).map_err(|error| format!("{}: {error}", benchmark.id))? {
-            println!(
-                "{:<32} {:>12} {:>12} {:>8.3}  {:<8} {:<8}  {}",
-                finding.id,
-                finding.limit,
-                finding.measured,
-                finding.ratio,
-                finding.target,
-                format!("{:?}", finding.verdict),
-                finding.workload
-            );
-            findings.push(finding);
+        match (benchmark.run)(&bench) {
+            Ok(found) => {
+                for finding in found {
+                    let finding = Finding { code: benchmark.code, ..finding };
+                    finding.print();
+                    findings.push(finding);
+                }
+            }
+            Err(error) => {
+                eprintln!("{} FAILED: {error}", benchmark.id);
+                failures.push(format!("{}: {error}", benchmark.id));
+            }
         }
     }
+    println!("{:.0} s in all", started.elapsed().as_secs_f64());
     if let Some(path) = json {
-        let text = serde_json::to_string_pretty(&serde_json::json!({ "benchmarks": findings }))
-            .map_err(|error| error.to_string())?;
-        std::fs::write(path, text).map_err(|error| format!("can't write {}: {error}", path.display()))?;
+        write(path, &findings)?;
     }
-    Ok(())
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+}
+
+fn write(path: &Path, findings: &[Finding]) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(&serde_json::json!({ "benchmarks": findings }))
+        .map_err(|error| error.to_string())?;
+    std::fs::write(path, text).map_err(|error| format!("can't write {}: {error}", path.display()))
+}
+
+/// The benchmarks that `only` selects, by code or by how the id begins; all of them without it.
+fn choose(only: Option<&str>) -> Result<Vec<&'static Benchmark>, String> {
+    let Some(wanted) = only else { return Ok(ALL.iter().collect()) };
+    let chosen: Vec<_> = ALL.iter().filter(|benchmark| benchmark.is(wanted)).collect();
+    if chosen.is_empty() {
+        let known: Vec<_> = ALL.iter().map(Benchmark::name).collect();
+        return Err(format!("no benchmark {wanted:?}; there are: {}", known.join(", ")));
+    }
+    Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(only: &str) -> Vec<&'static str> {
+        choose(Some(only)).unwrap().iter().map(|benchmark| benchmark.id).collect()
+    }
+
+    #[test]
+    fn a_code_selects_its_benchmark_and_not_those_with_longer_codes() {
+        assert_eq!(ids("B1"), ["empty-update"]);
+        assert_eq!(ids("B10"), ["pull"]);
+    }
+
+    #[test]
+    fn several_benchmarks_may_have_one_code() {
+        assert_eq!(ids("B9"), ["tracking-store", "tracking-harvest", "tracking-pages"]);
+    }
+
+    #[test]
+    fn the_start_of_an_id_selects_all_that_begin_so() {
+        assert_eq!(ids("idle"), ["idle-workers"]);
+        assert_eq!(ids("tracking-p"), ["tracking-pages"]);
+    }
+
+    #[test]
+    fn an_unknown_one_is_refused_with_ids_and_codes() {
+        let refused = choose(Some("B")).unwrap_err();
+        assert!(refused.contains("empty-update (B1), "), "{refused}");
+        assert!(refused.contains(", footprint, ") || refused.contains(": footprint, "), "{refused}");
+    }
+
+    #[test]
+    fn no_two_benchmarks_have_one_id() {
+        let mut ids: Vec<_> = ALL.iter().map(|benchmark| benchmark.id).collect();
+        ids.sort_unstable();
+        let count = ids.len();
+        ids.dedup();
+        assert_eq!(ids.len(), count);
+    }
+
+    #[test]
+    fn a_target_is_met_or_missed_at_its_edge() {
+        assert_eq!(Target::AtMost(1.5).judge(1.5, true), Verdict::Met);
+        assert_eq!(Target::AtMost(1.5).judge(1.51, true), Verdict::Missed);
+        assert_eq!(Target::AtLeast(0.9).judge(0.9, true), Verdict::Met);
+        assert_eq!(Target::AtLeast(0.9).judge(0.89, true), Verdict::Missed);
+    }
+
+    #[test]
+    fn a_failed_control_leaves_a_target_unjudged_and_a_figure_a_figure() {
+        assert_eq!(Target::AtMost(1.5).judge(1.0, false), Verdict::Unjudged);
+        assert_eq!(Target::None.judge(1.0, false), Verdict::Info);
+    }
 }

@@ -21,33 +21,60 @@ use crate::report::Finding;
 use crate::tracking;
 
 /// A benchmark by name.
+#[derive(Debug)]
 pub(crate) struct Benchmark {
+    /// Stable name; its findings' begin with it.
     pub(crate) id: &'static str,
+    /// What the project calls the question that it answers (`B1`, `P7`); several may answer one.
+    pub(crate) code: Option<&'static str>,
     pub(crate) run: fn(&Bench) -> Result<Vec<Finding>, String>,
+}
+
+impl Benchmark {
+    const fn new(
+        id: &'static str,
+        code: Option<&'static str>,
+        run: fn(&Bench) -> Result<Vec<Finding>, String>,
+    ) -> Self {
+        Self { id, code, run }
+    }
+
+    /// Whether `wanted` selects it: its code, or how its id begins.
+    pub(crate) fn is(&self, wanted: &str) -> bool {
+        self.code == Some(wanted) || self.id.starts_with(wanted)
+    }
+
+    /// Id and code as text.
+    pub(crate) fn name(&self) -> String {
+        match self.code {
+            Some(code) => format!("{} ({code})", self.id),
+            None => self.id.into(),
+        }
+    }
 }
 
 /// All of them, in the order of the table.
 pub(crate) const ALL: &[Benchmark] = &[
     // First: it watches this process grow, and memory that others gave back would hide that.
-    Benchmark { id: "footprint", run: workers::footprint },
-    Benchmark { id: "empty-update", run: messages::empty_update },
-    Benchmark { id: "compute", run: messages::compute },
-    Benchmark { id: "heap-size", run: messages::heap_size },
-    Benchmark { id: "scaling", run: scaling::scaling },
-    Benchmark { id: "pull", run: pull::pull },
-    Benchmark { id: "bulk", run: bulk::bulk },
-    Benchmark { id: "lockdown", run: launch::lockdown },
-    Benchmark { id: "hand-over", run: launch::hand_over },
-    Benchmark { id: "cold-start", run: starts::cold_start },
-    Benchmark { id: "attach", run: starts::attach },
-    Benchmark { id: "compile-cache", run: starts::compile_cache },
-    Benchmark { id: "live-workers", run: workers::live },
-    Benchmark { id: "idle-workers", run: workers::idle },
-    Benchmark { id: "noise", run: noise::noise },
-    Benchmark { id: "pace", run: pace::pace },
-    Benchmark { id: "tracking-store", run: tracking::stores },
-    Benchmark { id: "tracking-harvest", run: tracking::harvest },
-    Benchmark { id: "tracking-pages", run: tracking::pages },
+    Benchmark::new("footprint", None, workers::footprint),
+    Benchmark::new("empty-update", Some("B1"), messages::empty_update),
+    Benchmark::new("compute", Some("B5"), messages::compute),
+    Benchmark::new("heap-size", None, messages::heap_size),
+    Benchmark::new("scaling", Some("B6"), scaling::scaling),
+    Benchmark::new("pull", Some("B10"), pull::pull),
+    Benchmark::new("bulk", Some("P7"), bulk::bulk),
+    Benchmark::new("lockdown", None, launch::lockdown),
+    Benchmark::new("hand-over", None, launch::hand_over),
+    Benchmark::new("cold-start", None, starts::cold_start),
+    Benchmark::new("attach", None, starts::attach),
+    Benchmark::new("compile-cache", None, starts::compile_cache),
+    Benchmark::new("live-workers", None, workers::live),
+    Benchmark::new("idle-workers", Some("B8"), workers::idle),
+    Benchmark::new("noise", None, noise::noise),
+    Benchmark::new("pace", None, pace::pace),
+    Benchmark::new("tracking-store", Some("B9"), tracking::stores),
+    Benchmark::new("tracking-harvest", Some("B9"), tracking::harvest),
+    Benchmark::new("tracking-pages", Some("B9"), tracking::pages),
 ];
 
 /// A Motoko actor of about 250 KB with a 64-bit heap.
