@@ -8,7 +8,7 @@ use crate::modules::{self, Heap, WASM_PAGE_BYTES};
 use crate::peer::{Peer, Role};
 use crate::placement::Pinned;
 use crate::report::{Compared, Finding, Target, Unit};
-use crate::sample::{Samples, Variant, interleaved};
+use crate::sample::{Variant, interleaved};
 
 /// Bytes of an empty update's request and reply on the wire, rounded up; the bare round trip carries as many.
 const REQUEST_BYTES: usize = 512;
@@ -49,38 +49,6 @@ pub(super) fn empty_update(bench: &Bench) -> Result<Vec<Finding>, String> {
             Unit::Time.show(outside),
             Unit::Time.show(inside)
         ),
-    )])
-}
-
-/// A message that only computes, for about a millisecond: throughput of the sandbox against in-process.
-pub(super) fn compute(bench: &Bench) -> Result<Vec<Finding>, String> {
-    const MESSAGE_NANOSECONDS: f64 = 1e6;
-    const TRIAL_TURNS: u64 = 1_000_000;
-    let _pinned = Pinned::this_thread(CORE)?;
-    let sandboxed = Bench::sandboxed(SandboxOptions::default())?;
-    let mut trial = Canister::from_text(&bench.compiler, &modules::compute(TRIAL_TURNS), 1)?;
-    let trials: &mut [Variant<'_>] = &mut [&mut || trial.update(&bench.in_process, "compute")];
-    let nanoseconds = interleaved(10, 1, trials)?[0].quantile(0.0);
-    let text = modules::compute((TRIAL_TURNS as f64 * MESSAGE_NANOSECONDS / nanoseconds) as u64);
-    let canister = |index| Canister::from_text(&bench.compiler, &text, index);
-    let (mut here, mut control, mut there) = (canister(2)?, canister(3)?, canister(4)?);
-    let samples = interleaved(
-        400,
-        1,
-        &mut [
-            &mut || here.update(&bench.in_process, "compute"),
-            &mut || there.update(&sandboxed, "compute"),
-            &mut || control.update(&bench.in_process, "compute"),
-        ],
-    )?;
-    let steady = samples.iter().all(Samples::steady);
-    let [here, there, control] = [0, 1, 2].map(|index| samples[index].median());
-    Ok(vec![Finding::new(
-        "compute",
-        &Compared { limit: 1e9 / here, measured: 1e9 / there, unit: Unit::Rate },
-        Target::AtLeast(0.99),
-        steady && (control / here - 1.0).abs() < 0.01,
-        "messages that only compute, about 1 ms each: sandboxed against in-process".into(),
     )])
 }
 

@@ -3,6 +3,7 @@
 mod bulk;
 mod launch;
 mod messages;
+mod modes;
 mod noise;
 mod pace;
 mod pull;
@@ -58,7 +59,8 @@ pub(crate) const ALL: &[Benchmark] = &[
     // First: it watches this process grow, and memory that others gave back would hide that.
     Benchmark::new("footprint", None, workers::footprint),
     Benchmark::new("empty-update", Some("B1"), messages::empty_update),
-    Benchmark::new("compute", Some("B5"), messages::compute),
+    Benchmark::new("compute", Some("B5"), modes::compute),
+    Benchmark::new("modes", Some("P2"), modes::modes),
     Benchmark::new("heap-size", None, messages::heap_size),
     Benchmark::new("scaling", Some("B6"), scaling::scaling),
     Benchmark::new("pull", Some("B10"), pull::pull),

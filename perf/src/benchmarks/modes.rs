@@ -1,0 +1,69 @@
+//! The honest comparison of the modes: warm sandboxed against warm in-process, where neither maps anything.
+
+use sandbox_host::SandboxOptions;
+
+use super::{Bench, CORE};
+use crate::canister::Canister;
+use crate::modules;
+use crate::placement::Pinned;
+use crate::report::{Compared, Finding, Target, Unit};
+use crate::sample::{Samples, Variant, interleaved};
+
+/// Time that a sample takes, about.
+const SAMPLE_NANOSECONDS: f64 = 1e6;
+/// Samples of each variant.
+const ROUNDS: usize = 400;
+/// How far two in-process canisters that do the same may be apart: as much as the strictest target allows.
+const CONTROL: f64 = 0.01;
+
+/// Messages that only compute for about a millisecond (B5 of performance.md section 9).
+pub(super) fn compute(bench: &Bench) -> Result<Vec<Finding>, String> {
+    Ok(vec![throughput(bench, "compute", 1e6, 0.99, "")?])
+}
+
+/// Short messages and long ones, one at a time (P2 of issue 6, with its targets and aims).
+pub(super) fn modes(bench: &Bench) -> Result<Vec<Finding>, String> {
+    Ok(vec![
+        throughput(bench, "modes-30us", 30e3, 0.88, "; the aim is 0.9")?,
+        throughput(bench, "modes-1ms", 1e6, 0.99, "; the aim is 1.0")?,
+    ])
+}
+
+/// Messages a second of about `nanoseconds` each: the sandbox against in-process.
+fn throughput(bench: &Bench, id: &str, nanoseconds: f64, target: f64, aim: &str) -> Result<Finding, String> {
+    let _pinned = Pinned::this_thread(CORE)?;
+    let sandboxed = Bench::sandboxed(SandboxOptions::default())?;
+    let text = modules::compute(turns(bench, nanoseconds)?);
+    let canister = |index| Canister::from_text(&bench.compiler, &text, index);
+    let (mut here, mut control, mut there) = (canister(2)?, canister(3)?, canister(4)?);
+    let samples = interleaved(
+        ROUNDS,
+        (SAMPLE_NANOSECONDS / nanoseconds).ceil() as u32,
+        &mut [
+            &mut || here.update(&bench.in_process, "compute"),
+            &mut || there.update(&sandboxed, "compute"),
+            &mut || control.update(&bench.in_process, "compute"),
+        ],
+    )?;
+    let steady = samples.iter().all(Samples::steady);
+    let [here, there, control] = [0, 1, 2].map(|index| samples[index].median());
+    Ok(Finding::new(
+        id,
+        &Compared { limit: 1e9 / here, measured: 1e9 / there, unit: Unit::Rate },
+        Target::AtLeast(target),
+        steady && (control / here - 1.0).abs() < CONTROL,
+        format!(
+            "messages that only compute, about {} each: sandboxed against in-process{aim}",
+            Unit::Time.show(nanoseconds)
+        ),
+    ))
+}
+
+/// Turns of [`modules::compute`] that take about `nanoseconds`.
+fn turns(bench: &Bench, nanoseconds: f64) -> Result<u64, String> {
+    const TRIAL_TURNS: u64 = 1_000_000;
+    let mut trial = Canister::from_text(&bench.compiler, &modules::compute(TRIAL_TURNS), 1)?;
+    let trials: &mut [Variant<'_>] = &mut [&mut || trial.update(&bench.in_process, "compute")];
+    let fastest = interleaved(10, 1, trials)?[0].quantile(0.0);
+    Ok((TRIAL_TURNS as f64 * nanoseconds / fastest) as u64)
+}
