@@ -14,6 +14,7 @@ mod modules;
 mod peer;
 mod placement;
 mod report;
+mod runner;
 mod sample;
 mod tracking;
 

@@ -1,50 +1,17 @@
 //! Loops in an engine with the product's settings.
 
-use execution::Limits;
-use wasmtime::{Engine, Func, Global, Instance, Memory, Module, Store, TypedFunc, Val};
+use wasmtime::{Engine, Func, Global, Memory, Val};
 
 use super::barrier::{Barrier, Layout, SUMMARY_BITS};
 use super::loops::Variant;
 use crate::modules::Heap;
+use crate::runner::Runner;
 
-/// Name of the global with the instructions left in a module that the product instrumented.
-const PRODUCT_COUNTER: &str = "canister counter_instructions";
-
-/// A loop that can be run.
-pub(super) struct Runner {
-    store: Store<()>,
-    instance: Instance,
-    run: TypedFunc<(), ()>,
-}
-
-impl Runner {
-    fn new(engine: &Engine, wasm: &[u8], name: &str) -> Result<Self, String> {
-        let failed = |error: wasmtime::Error| format!("{error:#}");
-        let module = Module::new(engine, wasm).map_err(failed)?;
-        let mut store = Store::new(engine, ());
-        let out = Func::wrap(&mut store, || -> Result<(), wasmtime::Error> {
-            Err(wasmtime::Error::msg("out of instructions"))
-        });
-        let instance = Instance::new(&mut store, &module, &[out.into()]).map_err(failed)?;
-        let run = instance.get_typed_func(&mut store, name).map_err(failed)?;
-        Ok(Self { store, instance, run })
-    }
-
-    /// The loop of `variant` as the product's instrumentation makes it.
-    pub(super) fn product(engine: &Engine, variant: Variant) -> Result<Self, String> {
-        let wasm = wat::parse_str(variant.canister()).map_err(|error| error.to_string())?;
-        let instrumented = in_process::compile::instrument(&Limits::application(), &wasm)
-            .map_err(|error| format!("{variant:?}: {error}"))?;
-        let mut runner = Self::new(engine, &instrumented.wasm, "canister_update run")?;
-        let counter = runner.instance.get_global(&mut runner.store, PRODUCT_COUNTER).ok_or("no counter")?;
-        counter.set(&mut runner.store, Val::I64(i64::MAX)).map_err(|error| format!("{error:#}"))?;
-        Ok(runner)
-    }
-
-    /// Runs the loop once.
-    pub(super) fn run(&mut self) -> Result<(), String> {
-        self.run.call(&mut self.store, ()).map_err(|error| format!("{error:#}"))
-    }
+/// The loop of `variant` as the product's instrumentation makes it.
+pub(super) fn product(engine: &Engine, variant: Variant) -> Result<Runner, String> {
+    let wasm = wat::parse_str(variant.canister()).map_err(|error| error.to_string())?;
+    Runner::product(engine, &wasm, "canister_update run", &[])
+        .map_err(|error| format!("{variant:?}: {error}"))
 }
 
 /// A loop with one of the candidates for a barrier.
@@ -62,8 +29,8 @@ impl Guest {
     pub(super) fn new(engine: &Engine, variant: Variant) -> Result<Self, String> {
         let wasm = wat::parse_str(variant.module()).map_err(|error| error.to_string())?;
         let mut runner =
-            Runner::new(engine, &wasm, "run").map_err(|error| format!("{variant:?}: {error}"))?;
-        let (store, instance) = (&mut runner.store, runner.instance);
+            Runner::new(engine, &wasm, "run", &[]).map_err(|error| format!("{variant:?}: {error}"))?;
+        let (store, instance) = runner.parts();
         let store_at = instance.get_func(&mut *store, "store").ok_or("no store")?;
         let dirty = instance.get_memory(&mut *store, "dirty").ok_or("no dirty")?;
         let listed = instance.get_global(&mut *store, "listed").ok_or("no listed")?;
@@ -81,12 +48,13 @@ impl Guest {
             Heap::Bits32 => Val::I32((address as u32).cast_signed()),
             Heap::Bits64 => Val::I64(address.cast_signed()),
         };
-        self.store.call(&mut self.runner.store, &[address], &mut []).map_err(|error| format!("{error:#}"))
+        let (store, _) = self.runner.parts();
+        self.store.call(store, &[address], &mut []).map_err(|error| format!("{error:#}"))
     }
 
     /// Pages written since the last call, ascending. Nothing is marked afterwards.
     pub(super) fn harvest(&mut self) -> Vec<u32> {
-        let store = &mut self.runner.store;
+        let (store, _) = self.runner.parts();
         let listed = self.listed.get(&mut *store).i32().expect("an i32 global").cast_unsigned() as usize;
         let memory = self.dirty.data_mut(&mut *store);
         match self.variant.barrier {

@@ -8,7 +8,7 @@ mod loops;
 mod pages;
 
 use barrier::Barrier;
-use guest::{Guest, Runner};
+use guest::Guest;
 use loops::{Counter, Loop, RANGE_BYTES, Variant};
 use pages::{Field, Method, Order, PageCosts};
 
@@ -16,6 +16,7 @@ use crate::benchmarks::Bench;
 use crate::kernel::PAGE_BYTES;
 use crate::modules::Heap;
 use crate::report::{Compared, Finding, Target, Unit};
+use crate::runner::Runner;
 use crate::sample::{Samples, Timed, interleaved_timed, time};
 
 const ROUNDS: usize = 11;
@@ -52,7 +53,7 @@ fn store_loop(bench: &Bench, body: Loop, heap: Heap) -> Result<Finding, String> 
     let engine = bench.engine.raw();
     let mut guests =
         variants.iter().map(|variant| Guest::new(engine, *variant)).collect::<Result<Vec<_>, _>>()?;
-    let mut product = Runner::product(engine, uncounted[0])?;
+    let mut product = guest::product(engine, uncounted[0])?;
     let each: Vec<f64> = sample_loops(&mut guests, &mut product)?
         .iter()
         .map(|samples| samples.median() / body.operations() as f64)

@@ -1,0 +1,105 @@
+//! A module's function in a bare engine: wasmtime with the product's settings, or others, and nothing of Bulkhead
+//! around it.
+
+use execution::Limits;
+use execution::module::DataSegment;
+use in_process::compile::Instrumented;
+use wasmtime::{Caller, Engine, Instance, Linker, Module, Store, TypedFunc, Val};
+
+/// Name of the global with the instructions left in a module that the product instrumented.
+const PRODUCT_COUNTER: &str = "canister counter_instructions";
+/// Name of the heap in such a module; canister toolchains call it so as well.
+const HEAP: &str = "memory";
+
+/// What stands in for the System API of a 32-bit canister. It answers what computing methods ask for; all else traps.
+pub(crate) struct Host {
+    arg: Vec<u8>,
+    time: i64,
+}
+
+/// A function that can be run.
+pub(crate) struct Runner {
+    store: Store<Host>,
+    instance: Instance,
+    run: TypedFunc<(), ()>,
+}
+
+impl Runner {
+    /// Function `name` of `wasm` as it is, which finds `arg` as the message's argument.
+    pub(crate) fn new(engine: &Engine, wasm: &[u8], name: &str, arg: &[u8]) -> Result<Self, String> {
+        let start = || {
+            let module = Module::new(engine, wasm)?;
+            let mut linker = linker(engine)?;
+            linker.define_unknown_imports_as_traps(&module)?;
+            let mut store = Store::new(engine, Host { arg: arg.into(), time: 1 });
+            // Refused where the engine has no fuel to count.
+            let _unmetered = store.set_fuel(u64::MAX);
+            let instance = linker.instantiate(&mut store, &module)?;
+            let run = instance.get_typed_func(&mut store, name)?;
+            Ok(Self { store, instance, run })
+        };
+        start().map_err(failed)
+    }
+
+    /// The same function as the product's instrumentation makes it.
+    pub(crate) fn product(engine: &Engine, wasm: &[u8], name: &str, arg: &[u8]) -> Result<Self, String> {
+        let Instrumented { wasm, interface } =
+            in_process::compile::instrument(&Limits::application(), wasm).map_err(|e| e.to_string())?;
+        let mut runner = Self::new(engine, &wasm, name, arg)?;
+        runner.place(&interface.data)?;
+        let counter = runner.instance.get_global(&mut runner.store, PRODUCT_COUNTER).ok_or("no counter")?;
+        counter.set(&mut runner.store, Val::I64(i64::MAX)).map_err(failed)?;
+        Ok(runner)
+    }
+
+    /// Runs the function once.
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        self.run.call(&mut self.store, ()).map_err(failed)
+    }
+
+    /// What its instance lives in, and the instance.
+    pub(crate) fn parts(&mut self) -> (&mut Store<Host>, Instance) {
+        (&mut self.store, self.instance)
+    }
+
+    /// Writes the data segments, which the product takes out of a module.
+    fn place(&mut self, segments: &[DataSegment]) -> Result<(), String> {
+        let Some(heap) = self.instance.get_memory(&mut self.store, HEAP) else { return Ok(()) };
+        segments.iter().try_for_each(|segment| {
+            let offset = usize::try_from(segment.offset).map_err(|error| error.to_string())?;
+            heap.write(&mut self.store, offset, &segment.bytes).map_err(|error| error.to_string())
+        })
+    }
+}
+
+fn failed(error: wasmtime::Error) -> String {
+    format!("{error:#}")
+}
+
+fn linker(engine: &Engine) -> Result<Linker<Host>, wasmtime::Error> {
+    let mut linker = Linker::new(engine);
+    linker.func_wrap("__", "out_of_instructions", || -> Result<(), wasmtime::Error> {
+        Err(wasmtime::Error::msg("out of instructions"))
+    })?;
+    linker.func_wrap("ic0", "time", |caller: Caller<'_, Host>| caller.data().time)?;
+    linker
+        .func_wrap("ic0", "msg_arg_data_size", |caller: Caller<'_, Host>| caller.data().arg.len() as u32)?;
+    linker.func_wrap("ic0", "msg_arg_data_copy", copy_arg)?;
+    linker.func_wrap("ic0", "msg_reply_data_append", |_from: u32, _size: u32| ())?;
+    linker.func_wrap("ic0", "msg_reply", || ())?;
+    Ok(linker)
+}
+
+fn copy_arg(mut caller: Caller<'_, Host>, to: u32, from: u32, size: u32) -> Result<(), wasmtime::Error> {
+    let heap = caller.get_export(HEAP).and_then(wasmtime::Extern::into_memory);
+    let heap = heap.ok_or_else(|| wasmtime::Error::msg("no heap"))?;
+    let (heap, host) = heap.data_and_store_mut(&mut caller);
+    let part = |start: u32| start as usize..start as usize + size as usize;
+    match (heap.get_mut(part(to)), host.arg.get(part(from))) {
+        (Some(heap), Some(arg)) => {
+            heap.copy_from_slice(arg);
+            Ok(())
+        }
+        _ => Err(wasmtime::Error::msg("out of bounds")),
+    }
+}
