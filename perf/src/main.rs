@@ -13,6 +13,7 @@ mod kernel;
 mod modules;
 mod peer;
 mod placement;
+mod process;
 mod report;
 mod runner;
 mod sample;

@@ -116,3 +116,68 @@ pub(crate) fn compute(turns: u64) -> String {
              (call $reply)))"
     )
 }
+
+/// System API calls of [`system_calls`]'s method.
+pub(crate) const SYSTEM_CALLS: u32 = 1_000;
+
+/// A canister with methods `calls`, which makes [`SYSTEM_CALLS`] System API calls in a loop, and `turns`, the same loop
+/// without them.
+pub(crate) fn system_calls() -> String {
+    let function = |name: &str, body: &str| {
+        format!(
+            "(func (export \"canister_update {name}\") (local $turn i32)
+               (loop $next
+                 {body}
+                 (local.set $turn (i32.add (local.get $turn) (i32.const 1)))
+                 (br_if $next (i32.lt_u (local.get $turn) (i32.const {SYSTEM_CALLS}))))
+               (call $reply))"
+        )
+    };
+    format!(
+        "(module
+           (import \"ic0\" \"msg_reply\" (func $reply))
+           (import \"ic0\" \"time\" (func $time (result i64)))
+           (memory 1)
+           (global $sum (mut i64) (i64.const 0))
+           {}
+           {})",
+        function("calls", "(global.set $sum (i64.add (global.get $sum) (call $time)))"),
+        function("turns", "(global.set $sum (i64.add (global.get $sum) (i64.const 1)))")
+    )
+}
+
+/// A canister whose method `kernel` computes a Fibonacci number by calling itself: hardly anything but calls.
+pub(crate) fn calls() -> String {
+    "(module
+       (memory 1)
+       (global $result (mut i32) (i32.const 0))
+       (func $fibonacci (param $n i32) (result i32)
+         (if (result i32) (i32.lt_u (local.get $n) (i32.const 2))
+           (then (local.get $n))
+           (else (i32.add
+             (call $fibonacci (i32.sub (local.get $n) (i32.const 1)))
+             (call $fibonacci (i32.sub (local.get $n) (i32.const 2)))))))
+       (func (export \"canister_update kernel\") (global.set $result (call $fibonacci (i32.const 24)))))"
+        .into()
+}
+
+/// A canister whose method `kernel` sums a MiB word by word, eight times: a loop as tight as loads can be in.
+pub(crate) fn loads() -> String {
+    let walk = Heap::Bits32.walk(
+        "(local.set $sum (i64.add (local.get $sum) (i64.load (local.get $address))))",
+        8,
+        16 * WASM_PAGE_BYTES,
+    );
+    format!(
+        "(module
+           (memory 16)
+           (global $result (mut i64) (i64.const 0))
+           (func (export \"canister_update kernel\") (local $address i32) (local $sum i64) (local $turn i32)
+             (loop $again
+               (local.set $address (i32.const 0))
+               {walk}
+               (local.set $turn (i32.add (local.get $turn) (i32.const 1)))
+               (br_if $again (i32.lt_u (local.get $turn) (i32.const 8))))
+             (global.set $result (local.get $sum))))"
+    )
+}

@@ -92,6 +92,8 @@ pub(crate) enum Unit {
     Rate,
     /// Printed as a factor.
     Factor,
+    /// Printed as a number.
+    Count,
 }
 
 impl Unit {
@@ -107,6 +109,7 @@ impl Unit {
             Self::Bytes => format!("{:.1} MB", value / 1e6),
             Self::Rate => format!("{value:.1}/s"),
             Self::Factor => format!("{value:.2}x"),
+            Self::Count => format!("{value:.3}"),
         }
     }
 }

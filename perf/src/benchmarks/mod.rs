@@ -1,8 +1,10 @@
 //! The benchmarks. Each function measures one thing and gives its findings.
 
+mod api;
 mod bulk;
 mod launch;
 mod messages;
+mod metering;
 mod modes;
 mod noise;
 mod pace;
@@ -61,6 +63,8 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("empty-update", Some("B1"), messages::empty_update),
     Benchmark::new("compute", Some("B5"), modes::compute),
     Benchmark::new("modes", Some("P2"), modes::modes),
+    Benchmark::new("metering", Some("B11"), metering::metering),
+    Benchmark::new("api-calls", Some("B12"), api::api_calls),
     Benchmark::new("heap-size", None, messages::heap_size),
     Benchmark::new("scaling", Some("B6"), scaling::scaling),
     Benchmark::new("pull", Some("B10"), pull::pull),

@@ -1,6 +1,5 @@
 //! What live workers cost in memory.
 
-use std::fs;
 use std::time::Duration;
 
 use execution::{Backend, EntryPoint};
@@ -9,6 +8,7 @@ use sandbox_host::{SandboxOptions, Sandboxed};
 use super::{Bench, MOTOKO};
 use crate::canister::Canister;
 use crate::modules::{self, Heap, WASM_PAGE_BYTES};
+use crate::process::{own_pid, page_tables, smaps, total};
 use crate::report::{Compared, Finding, Target, Unit};
 
 /// 200 canisters with a worker each: their share of memory, and page tables.
@@ -126,31 +126,4 @@ fn installed(bench: &Bench, sandboxed: &Sandboxed, count: usize) -> Result<Vec<C
 fn initialise(canister: &mut Canister, backend: &dyn Backend) -> Result<(), String> {
     canister.run(backend, EntryPoint::Start)?;
     canister.run(backend, EntryPoint::Init { arg: (*b"DIDL\0\0").into() }).map(drop)
-}
-
-fn own_pid() -> i32 {
-    rustix::process::getpid().as_raw_pid()
-}
-
-fn total(pids: &[i32], of: impl Fn(i32) -> Result<f64, String>) -> Result<f64, String> {
-    pids.iter().map(|pid| of(*pid)).sum()
-}
-
-/// Bytes in fields of smaps_rollup.
-fn smaps(pid: i32, names: &[&str]) -> Result<f64, String> {
-    names.iter().map(|name| field(pid, "smaps_rollup", name)).sum()
-}
-
-/// Bytes of page tables.
-fn page_tables(pid: i32) -> Result<f64, String> {
-    field(pid, "status", "VmPTE:")
-}
-
-fn field(pid: i32, file: &str, name: &str) -> Result<f64, String> {
-    let path = format!("/proc/{pid}/{file}");
-    let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-    text.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_suffix("kB")?.trim().parse::<f64>().ok())
-        .map(|kilobytes| kilobytes * 1024.0)
-        .ok_or_else(|| format!("{path} has no {name}"))
 }

@@ -1,0 +1,84 @@
+//! System API calls: what one costs, and that none of them leaves the process that runs the canister.
+
+use sandbox_host::{SandboxOptions, Sandboxed};
+
+use super::{Bench, CORE};
+use crate::canister::Canister;
+use crate::modules::{self, SYSTEM_CALLS};
+use crate::placement::Pinned;
+use crate::process;
+use crate::report::{Compared, Finding, Target, Unit};
+use crate::runner::Runner;
+use crate::sample::{Samples, interleaved};
+
+const ROUNDS: usize = 200;
+const OPERATIONS: u32 = 10;
+/// What a call may cost against a bare host function (B12 of performance.md section 9).
+const AGAINST_BARE: Target = Target::AtMost(1.5);
+/// Waits of a worker for each message: one for its request; the kernel's own now and then.
+const ONE_WAIT: Target = Target::AtMost(1.05);
+
+/// 1000 System API calls in a message, less the same loop without them, against a bare host function.
+pub(super) fn api_calls(bench: &Bench) -> Result<Vec<Finding>, String> {
+    let _pinned = Pinned::this_thread(CORE)?;
+    let text = modules::system_calls();
+    let wasm = wat::parse_str(&text).map_err(|error| error.to_string())?;
+    let options = SandboxOptions { pool: 0, ..SandboxOptions::default() };
+    let sandboxed = Bench::sandboxed(options)?;
+    let canister = |index| Canister::new(&bench.compiler, &wasm, index);
+    let [mut here_calls, mut here_turns] = [canister(1)?, canister(2)?];
+    let [mut there_calls, mut there_turns] = [canister(3)?, canister(4)?];
+    let bare = |name| Runner::new(bench.engine.raw(), &wasm, name, &[]);
+    let (mut bare_calls, mut bare_turns) = (bare("canister_update calls")?, bare("canister_update turns")?);
+    let samples = interleaved(
+        ROUNDS,
+        OPERATIONS,
+        &mut [
+            &mut || bare_calls.run(),
+            &mut || bare_turns.run(),
+            &mut || here_calls.update(&bench.in_process, "calls"),
+            &mut || here_turns.update(&bench.in_process, "turns"),
+            &mut || there_calls.update(&sandboxed, "calls"),
+            &mut || there_turns.update(&sandboxed, "turns"),
+        ],
+    )?;
+    let each = |at: usize| (samples[at].median() - samples[at + 1].median()) / f64::from(SYSTEM_CALLS);
+    let (bare, in_process, outside) = (each(0), each(2), each(4));
+    let finding = |mode: &str, measured: f64, more: String| {
+        Finding::new(
+            format!("api-calls-{mode}"),
+            &Compared { limit: bare, measured, unit: Unit::Time },
+            AGAINST_BARE,
+            samples.iter().all(Samples::steady),
+            format!(
+                "one of {SYSTEM_CALLS} System API calls (time) in a message, less the loop around it, {mode}, against \
+                 a bare host function{more}"
+            ),
+        )
+    };
+    let added = |calls: usize| Unit::Time.show(samples[4 + calls].median() - samples[2 + calls].median());
+    let more = format!("; the sandbox adds {} to a message with them, {} to one without", added(0), added(1));
+    Ok(vec![
+        finding("in-process", in_process, String::new()),
+        finding("sandboxed", outside, more),
+        round_trips(&sandboxed, &mut there_calls)?,
+    ])
+}
+
+/// How often a worker goes to sleep for each message with 1000 System API calls: once for each round trip, because it
+/// has nothing to do but wait for the next request.
+fn round_trips(sandboxed: &Sandboxed, canister: &mut Canister) -> Result<Finding, String> {
+    const MESSAGES: u32 = 1_000;
+    let sleeps = || process::total(&sandboxed.pids(), process::sleeps);
+    let before = sleeps()?;
+    (0..MESSAGES).try_for_each(|_| canister.update(sandboxed, "calls"))?;
+    Ok(Finding::new(
+        "api-calls-round-trips",
+        &Compared { limit: 1.0, measured: (sleeps()? - before) / f64::from(MESSAGES), unit: Unit::Count },
+        ONE_WAIT,
+        true,
+        format!(
+            "waits of the worker for each message with {SYSTEM_CALLS} System API calls, against one round trip"
+        ),
+    ))
+}
