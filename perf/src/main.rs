@@ -8,6 +8,7 @@
 
 mod benchmarks;
 mod canister;
+mod hops;
 mod hostile;
 mod kernel;
 mod modules;

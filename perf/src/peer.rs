@@ -2,12 +2,13 @@
 //! calls what a worker does with the product's.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::process::Pid;
 
+use crate::hops;
 use crate::kernel::{Mapping, MemoryFile};
 use crate::placement::pin;
 
@@ -23,6 +24,19 @@ pub(crate) enum Role {
     Echo(usize),
     /// Writes and reads a private mapping of so many pages.
     Memory(usize),
+    /// The other side of [`crate::hops`].
+    Hops,
+}
+
+impl Role {
+    /// Its name, its number if it has one, and its kind of socket.
+    fn start(self) -> (&'static str, usize, SocketType) {
+        match self {
+            Self::Echo(bytes) => ("echo", bytes, SocketType::SEQPACKET),
+            Self::Memory(pages) => ("memory", pages, SocketType::SEQPACKET),
+            Self::Hops => ("hops", 0, SocketType::STREAM),
+        }
+    }
 }
 
 /// What is asked of a [`Role::Memory`].
@@ -45,12 +59,9 @@ pub(crate) struct Peer {
 impl Peer {
     /// Starts one.
     pub(crate) fn start(role: Role) -> Result<Self, String> {
-        let (name, number) = match role {
-            Role::Echo(bytes) => ("echo", bytes),
-            Role::Memory(pages) => ("memory", pages),
-        };
+        let (name, number, kind) = role.start();
         let start = || {
-            let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+            let family = AddressFamily::UNIX;
             let (socket, theirs) = rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None)?;
             let child = Command::new(std::env::current_exe()?)
                 .args([ROLE, name, &number.to_string()])
@@ -59,6 +70,11 @@ impl Peer {
             Ok(Self { child, socket })
         };
         start().map_err(|error: io::Error| format!("{name} peer: {error}"))
+    }
+
+    /// This end of its socket.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Its process id.
@@ -109,6 +125,7 @@ pub(crate) fn serve() -> ExitCode {
     let served = match (role.as_deref(), number) {
         (Some("echo"), Some(bytes)) => answer_all(bytes.clamp(1, 1 << 16), |_, _| Ok(())),
         (Some("memory"), Some(pages)) => serve_memory(pages),
+        (Some("hops"), Some(_)) => hops::serve(),
         _ => return ExitCode::from(2),
     };
     match served {

@@ -61,6 +61,7 @@ pub(crate) const ALL: &[Benchmark] = &[
     // First: it watches this process grow, and memory that others gave back would hide that.
     Benchmark::new("footprint", None, workers::footprint),
     Benchmark::new("empty-update", Some("B1"), messages::empty_update),
+    Benchmark::new("usual-design", Some("B2"), messages::usual_design),
     Benchmark::new("compute", Some("B5"), modes::compute),
     Benchmark::new("modes", Some("P2"), modes::modes),
     Benchmark::new("metering", Some("B11"), metering::metering),
