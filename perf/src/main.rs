@@ -8,10 +8,12 @@
 
 mod benchmarks;
 mod canister;
+mod contention;
 mod hops;
 mod hostile;
 mod kernel;
 mod modules;
+mod parallel;
 mod peer;
 mod placement;
 mod process;

@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::process::Pid;
 
+use crate::contention::Workload;
 use crate::hops;
 use crate::kernel::{Mapping, MemoryFile};
 use crate::placement::pin;
@@ -16,6 +17,9 @@ use crate::placement::pin;
 pub(crate) const ROLE: &str = "benchmark-peer";
 /// Bytes of a memory peer's answer: where its mapping lies, and the sum of what it read.
 const MEMORY_ANSWER_BYTES: usize = 16;
+
+/// Bytes of a working peer's answer.
+const RATE_BYTES: usize = size_of::<f64>();
 
 /// What a peer does.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +30,8 @@ pub(crate) enum Role {
     Memory(usize),
     /// The other side of [`crate::hops`].
     Hops,
+    /// Does the same on the cores that it is told, and counts.
+    Work(Workload),
 }
 
 impl Role {
@@ -35,6 +41,7 @@ impl Role {
             Self::Echo(bytes) => ("echo", bytes, SocketType::SEQPACKET),
             Self::Memory(pages) => ("memory", pages, SocketType::SEQPACKET),
             Self::Hops => ("hops", 0, SocketType::STREAM),
+            Self::Work(workload) => ("work", workload.number(), SocketType::SEQPACKET),
         }
     }
 }
@@ -89,12 +96,31 @@ impl Peer {
 
     /// One round trip: sends `request`, waits for the answer.
     pub(crate) fn round_trip(&self, request: &[u8], answer: &mut [u8]) -> Result<(), String> {
-        let failed = |error| format!("a peer: {error}");
-        rustix::net::send(&self.socket, request, SendFlags::NOSIGNAL).map_err(failed)?;
+        self.ask(request)?;
+        self.answer(answer)
+    }
+
+    fn ask(&self, request: &[u8]) -> Result<(), String> {
+        rustix::net::send(&self.socket, request, SendFlags::NOSIGNAL).map(drop).map_err(failed)
+    }
+
+    fn answer(&self, answer: &mut [u8]) -> Result<(), String> {
         match rustix::net::recv(&self.socket, answer, RecvFlags::empty()).map_err(failed)? {
             (0, _) => Err("a peer is gone".into()),
             _ => Ok(()),
         }
+    }
+
+    /// Has a [`Role::Work`] begin to work on each of `cores`; [`Peer::rate`] waits for it.
+    pub(crate) fn begin_work(&self, cores: &[usize]) -> Result<(), String> {
+        self.ask(&cores.iter().flat_map(|core| core.to_ne_bytes()).collect::<Vec<_>>())
+    }
+
+    /// Messages a second of a [`Role::Work`] that was told to begin.
+    pub(crate) fn rate(&self) -> Result<f64, String> {
+        let mut answer = [0; RATE_BYTES];
+        self.answer(&mut answer)?;
+        Ok(f64::from_ne_bytes(answer))
     }
 
     /// Has a [`Role::Memory`] do `task`. Returns the address of its mapping.
@@ -118,6 +144,10 @@ impl Drop for Peer {
     }
 }
 
+fn failed(error: rustix::io::Errno) -> String {
+    format!("a peer: {error}")
+}
+
 /// The peer's side: serves until the other end closes.
 pub(crate) fn serve() -> ExitCode {
     let mut words = std::env::args().skip(2);
@@ -126,6 +156,10 @@ pub(crate) fn serve() -> ExitCode {
         (Some("echo"), Some(bytes)) => answer_all(bytes.clamp(1, 1 << 16), |_, _| Ok(())),
         (Some("memory"), Some(pages)) => serve_memory(pages),
         (Some("hops"), Some(_)) => hops::serve(),
+        (Some("work"), Some(number)) => match Workload::numbered(number) {
+            Some(workload) => serve_work(workload),
+            None => return ExitCode::from(2),
+        },
         _ => return ExitCode::from(2),
     };
     match served {
@@ -135,6 +169,15 @@ pub(crate) fn serve() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn serve_work(workload: Workload) -> Result<(), String> {
+    answer_all(RATE_BYTES, |request, answer| {
+        let (cores, _) = request.as_chunks();
+        let cores: Vec<_> = cores.iter().map(|core| usize::from_ne_bytes(*core)).collect();
+        answer.copy_from_slice(&workload.rate(&cores)?.to_ne_bytes());
+        Ok(())
+    })
 }
 
 fn serve_memory(pages: usize) -> Result<(), String> {

@@ -2,6 +2,7 @@
 
 mod api;
 mod bulk;
+mod contention;
 mod launch;
 mod messages;
 mod metering;
@@ -62,6 +63,8 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("footprint", None, workers::footprint),
     Benchmark::new("empty-update", Some("B1"), messages::empty_update),
     Benchmark::new("usual-design", Some("B2"), messages::usual_design),
+    Benchmark::new("mapping", Some("B3"), contention::mapping),
+    Benchmark::new("write-tracking", Some("B4"), contention::write_tracking),
     Benchmark::new("compute", Some("B5"), modes::compute),
     Benchmark::new("modes", Some("P2"), modes::modes),
     Benchmark::new("metering", Some("B11"), metering::metering),

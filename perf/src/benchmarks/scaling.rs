@@ -1,27 +1,21 @@
 //! Canisters on several cores at once.
 
 use std::ops::RangeInclusive;
-use std::sync::Barrier;
-use std::time::{Duration, Instant};
 
-use execution::{Backend, EXECUTOR_STACK_BYTES};
+use execution::Backend;
 use sandbox_host::SandboxOptions;
 
 use super::Bench;
 use crate::canister::Canister;
-use crate::modules::{self, Heap, WASM_PAGE_BYTES, XORSHIFT_SEED};
-use crate::placement::pin;
+use crate::modules::{self, Heap, WASM_PAGE_BYTES};
+use crate::parallel::{Work, compute, rate};
 use crate::report::{Compared, Finding, Target, Unit};
 use crate::sample::Samples;
 
 const DIRTY_PAGES: u64 = 16;
-const WINDOW: Duration = Duration::from_millis(250);
 const ROUNDS: usize = 9;
 /// What the control may gain, as a share of the cores: beyond, others used the machine meanwhile.
 const CONTROL_SHARE: RangeInclusive<f64> = 0.85..=1.1;
-
-/// Something that a thread does over and over.
-type Work<'a> = Box<dyn FnMut() -> Result<(), String> + Send + 'a>;
 
 /// How much faster all cores are than one: canisters that write pages, sandboxed, against pure computing.
 pub(super) fn scaling(bench: &Bench) -> Result<Vec<Finding>, String> {
@@ -61,52 +55,8 @@ fn messages<'a>(backend: &'a dyn Backend, canisters: &'a mut [Canister]) -> Vec<
         .collect()
 }
 
-/// About 20 us of arithmetic.
-fn compute() -> Result<(), String> {
-    let mut random = std::hint::black_box(XORSHIFT_SEED);
-    for _ in 0..10_000 {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-    }
-    std::hint::black_box(random);
-    Ok(())
-}
-
 /// Operations a second of all workers, one a core, against the first alone.
 fn speed_up(cores: &[usize], workers: &mut [Work<'_>]) -> Result<f64, String> {
     let alone = rate(cores, &mut workers[..1])?;
     Ok(rate(cores, workers)? / alone)
-}
-
-fn rate(cores: &[usize], workers: &mut [Work<'_>]) -> Result<f64, String> {
-    let start = Barrier::new(workers.len());
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = workers
-            .iter_mut()
-            .zip(cores)
-            .map(|(worker, core)| {
-                let start = &start;
-                std::thread::Builder::new()
-                    .stack_size(EXECUTOR_STACK_BYTES)
-                    .spawn_scoped(scope, move || {
-                        let pinned = pin(None, *core);
-                        start.wait();
-                        pinned.and_then(|()| rate_of_one(worker))
-                    })
-                    .map_err(|error| format!("a thread: {error}"))
-            })
-            .collect::<Result<_, _>>()?;
-        threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread panicked")?).sum()
-    })
-}
-
-fn rate_of_one(work: &mut Work<'_>) -> Result<f64, String> {
-    work()?;
-    let (start, mut operations) = (Instant::now(), 0_u32);
-    while start.elapsed() < WINDOW {
-        work()?;
-        operations += 1;
-    }
-    Ok(f64::from(operations) / start.elapsed().as_secs_f64())
 }

@@ -65,6 +65,21 @@ impl Mapping {
         Ok(Self { base, pages: file.pages })
     }
 
+    /// Maps a page of `file` in the place of one of this private mapping's.
+    pub(crate) fn replace(&mut self, page: usize, file: &MemoryFile, with: usize) -> Result<(), String> {
+        assert!(page < self.pages && with < file.pages, "a page of this mapping, and one of the file");
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        let offset = (with * PAGE_BYTES) as u64;
+        // SAFETY: a page of our own mapping gives way; `&mut self`, so that nobody holds a reference into it. The whole
+        // range is unmapped when this is dropped, whatever lies in it.
+        let mapped = unsafe {
+            let at = self.base.as_ptr().add(page * PAGE_BYTES);
+            rustix::mm::mmap(at.cast(), PAGE_BYTES, access, flags, &file.file, offset)
+        };
+        mapped.map(drop).map_err(|error| format!("mmap of a page: {error}"))
+    }
+
     /// Number of pages.
     pub(crate) fn pages(&self) -> usize {
         self.pages
@@ -130,12 +145,12 @@ impl Mapping {
         .map_err(|error| format!("{what}: {error}"))
     }
 
-    /// Allows or forbids writing to `count` pages from `first` on.
-    pub(super) fn set_writable(&self, writable: bool, first: usize, count: usize) -> Result<(), String> {
+    /// Allows or forbids writing to `count` pages from `first` on. Whoever writes where it is forbidden meets SIGSEGV.
+    pub(crate) fn set_writable(&self, writable: bool, first: usize, count: usize) -> Result<(), String> {
         assert!(first + count <= self.pages, "pages of this mapping");
         let access = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
-        // SAFETY: a range of our own mapping; a write to it meanwhile faults and is answered by the handler
-        // that the caller installed.
+        // SAFETY: a range of our own mapping; a write to it meanwhile faults: the caller's handler answers, or the
+        // process ends.
         let result = unsafe {
             let start = self.base.as_ptr().add(first * PAGE_BYTES);
             libc::mprotect(start.cast(), count * PAGE_BYTES, access)
