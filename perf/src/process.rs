@@ -2,6 +2,15 @@
 
 use std::fs;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Lets this process have as many descriptors as it may, as a node does: a canister has some, a worker has some.
+pub(crate) fn raise_open_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where the kernel refuses, the limit stays.
+    let _refused = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
 /// This process's number.
 pub(crate) fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_pid()

@@ -20,8 +20,8 @@ pub(crate) struct Finding {
     pub(crate) limit: String,
     /// The product, with its unit.
     pub(crate) measured: String,
-    /// measured / limit.
-    pub(crate) ratio: f64,
+    /// measured / limit; nothing where nothing was measured.
+    pub(crate) ratio: Option<f64>,
     /// What the ratio is asked to be.
     pub(crate) target: String,
     /// The judgement.
@@ -40,6 +40,8 @@ pub(crate) enum Verdict {
     Unjudged,
     /// There is no target: a figure to read.
     Info,
+    /// What the benchmark needs isn't here: nothing was measured, and nothing is said of the product.
+    Absent,
 }
 
 /// What a ratio is asked to be.
@@ -130,21 +132,35 @@ impl Finding {
             workload,
             limit: compared.unit.show(compared.limit),
             measured: compared.unit.show(compared.measured),
-            ratio,
+            ratio: Some(ratio),
             target: target.text(),
             verdict: target.judge(ratio, control_held),
+        }
+    }
+
+    /// Says that nothing was measured, because something isn't here.
+    pub(crate) fn absent(id: impl Into<String>, why: String) -> Self {
+        Self {
+            id: id.into(),
+            code: None,
+            workload: format!("NOT RUN: {why}"),
+            limit: "-".into(),
+            measured: "-".into(),
+            ratio: None,
+            target: Target::None.text(),
+            verdict: Verdict::Absent,
         }
     }
 
     /// Its line of the table.
     fn print(&self) {
         println!(
-            "{:<34} {:<4} {:>12} {:>12} {:>8.3}  {:<8} {:<8}  {}",
+            "{:<34} {:<4} {:>12} {:>12} {:>8}  {:<8} {:<8}  {}",
             self.id,
             self.code.unwrap_or("-"),
             self.limit,
             self.measured,
-            self.ratio,
+            self.ratio.map_or("-".into(), |ratio| format!("{ratio:.3}")),
             self.target,
             format!("{:?}", self.verdict),
             self.workload
@@ -255,5 +271,11 @@ mod tests {
     fn a_failed_control_leaves_a_target_unjudged_and_a_figure_a_figure() {
         assert_eq!(Target::AtMost(1.5).judge(1.0, false), Verdict::Unjudged);
         assert_eq!(Target::None.judge(1.0, false), Verdict::Info);
+    }
+
+    #[test]
+    fn what_was_not_measured_has_no_ratio() {
+        let absent = Finding::absent("peer", "no peer".into());
+        assert_eq!((absent.ratio, absent.verdict), (None, Verdict::Absent));
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn api_calls(bench: &Bench) -> Result<Vec<Finding>, String> {
     let wasm = wat::parse_str(&text).map_err(|error| error.to_string())?;
     let options = SandboxOptions { pool: 0, ..SandboxOptions::default() };
     let sandboxed = Bench::sandboxed(options)?;
-    let canister = |index| Canister::new(&bench.compiler, &wasm, index);
+    let canister = |index| Canister::new(&*bench.compiler, &wasm, index);
     let [mut here_calls, mut here_turns] = [canister(1)?, canister(2)?];
     let [mut there_calls, mut there_turns] = [canister(3)?, canister(4)?];
     let bare = |name| Runner::new(bench.engine.raw(), &wasm, name, &[]);

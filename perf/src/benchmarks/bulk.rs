@@ -3,10 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use execution::Backend;
-use in_process::{InProcess, InProcessOptions};
 use sandbox_host::{Phases, SandboxOptions};
 
-use super::{Bench, GIB};
+use super::{Bench, GIB, Mode};
 use crate::canister::Canister;
 use crate::kernel::{self, Mapping, MemoryFile, PAGE_BYTES};
 use crate::modules::{self, Heap};
@@ -23,8 +22,8 @@ pub(super) fn bulk(bench: &Bench) -> Result<Vec<Finding>, String> {
     let mut limit = Limit::new()?;
     let mut findings = Vec::new();
     for heap in Heap::ALL {
-        for kind in [Kind::InProcess, Kind::Sandboxed] {
-            findings.extend(Series::new(bench, kind, heap, &mut limit)?.run()?);
+        for mode in Mode::ALL {
+            findings.extend(Series::new(bench, mode, heap, &mut limit)?.run()?);
         }
     }
     Ok(findings)
@@ -75,42 +74,20 @@ impl Limit {
 }
 
 /// A backend that knows no canister, and where it notes the phases of its last message.
-type Started = (Box<dyn Backend>, Arc<Mutex<Option<Phases>>>);
+type Started = (Arc<dyn Backend>, Arc<Mutex<Option<Phases>>>);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    InProcess,
-    Sandboxed,
-}
-
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::InProcess => "in-process",
-            Self::Sandboxed => "sandboxed",
-        }
-    }
-
-    fn start(self, bench: &Bench) -> Result<Started, String> {
-        let last = Arc::new(Mutex::new(None));
-        let backend: Box<dyn Backend> = match self {
-            Self::InProcess => Box::new(InProcess::new(bench.engine.clone(), &InProcessOptions::default())),
-            Self::Sandboxed => {
-                let last = Arc::clone(&last);
-                let observer = move |phases: &Phases| *last.lock().expect("no holder panics") = Some(*phases);
-                let options =
-                    SandboxOptions { observer: Some(Arc::new(observer)), ..SandboxOptions::default() };
-                Box::new(Bench::sandboxed(options)?)
-            }
-        };
-        Ok((backend, last))
-    }
+fn start(mode: Mode, bench: &Bench) -> Result<Started, String> {
+    let last = Arc::new(Mutex::new(None));
+    let noted = Arc::clone(&last);
+    let observer = move |phases: &Phases| *noted.lock().expect("no holder panics") = Some(*phases);
+    let options = SandboxOptions { observer: Some(Arc::new(observer)), ..SandboxOptions::default() };
+    Ok((mode.start(bench, options)?, last))
 }
 
 /// A canister with a heap of 1 GiB on a backend of its own, and the limit to compare it with.
 struct Series<'a> {
     bench: &'a Bench,
-    kind: Kind,
+    mode: Mode,
     heap: Heap,
     canister: Canister,
     limit: &'a mut Limit,
@@ -124,20 +101,20 @@ struct Durations {
 }
 
 impl<'a> Series<'a> {
-    fn new(bench: &'a Bench, kind: Kind, heap: Heap, limit: &'a mut Limit) -> Result<Self, String> {
-        let canister = Canister::from_text(&bench.compiler, &modules::memory(heap, GIB, 0), 1)?;
-        Ok(Self { bench, kind, heap, canister, limit })
+    fn new(bench: &'a Bench, mode: Mode, heap: Heap, limit: &'a mut Limit) -> Result<Self, String> {
+        let canister = Canister::from_text(&*bench.compiler, &modules::memory(heap, GIB, 0), 1)?;
+        Ok(Self { bench, mode, heap, canister, limit })
     }
 
     fn run(mut self) -> Result<Vec<Finding>, String> {
-        let started = self.kind.start(self.bench)?;
+        let started = start(self.mode, self.bench)?;
         let write_first = self.messages(&started, "store", 1, Limit::write_first)?;
         let _second = self.messages(&started, "store", 1, Limit::write)?;
         let write = self.messages(&started, "store", MESSAGES, Limit::write)?;
         let fill = self.messages(&started, "fill", MESSAGES, Limit::write)?;
         let read = self.messages(&started, "load", MESSAGES, Limit::read_again)?;
         drop(started);
-        let started = self.kind.start(self.bench)?;
+        let started = start(self.mode, self.bench)?;
         let read_first = self.messages(&started, "load", 1, Limit::read_first)?;
         let written = write.measured.median();
         let mut findings = vec![
@@ -151,7 +128,7 @@ impl<'a> Series<'a> {
             self.finding("read-first", "a new instance's first message reads 1 GiB", &read_first),
             self.finding("read", "a later message reads 1 GiB", &read),
         ];
-        if self.kind == Kind::Sandboxed && self.heap == Heap::Bits64 {
+        if self.mode == Mode::Sandboxed && self.heap == Heap::Bits64 {
             findings.push(self.hash(written)?);
         }
         Ok(findings)
@@ -187,7 +164,7 @@ impl<'a> Series<'a> {
                 "a bare process that writes a private mapping, fault by fault, and a copy of it to warm memory"
             }
         };
-        let (bits, backend) = (self.heap.bits(), self.kind.name());
+        let (bits, backend) = (self.heap.bits(), self.mode.name());
         Finding::new(
             format!("bulk-{what}-{bits}-{backend}"),
             &Compared { limit: limit.median(), measured: measured.median(), unit: Unit::Time },

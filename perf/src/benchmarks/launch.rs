@@ -122,7 +122,7 @@ pub(super) fn hand_over(bench: &Bench) -> Result<Vec<Finding>, String> {
     let mut index = 0;
     let mut fresh = || {
         index += 1;
-        Canister::new(&bench.compiler, MOTOKO, index)
+        Canister::new(&*bench.compiler, MOTOKO, index)
     };
     let mut ahead = || {
         let mut canister = fresh()?;
@@ -136,7 +136,7 @@ pub(super) fn hand_over(bench: &Bench) -> Result<Vec<Finding>, String> {
         let mut index = 1_000;
         move || {
             index += 1;
-            let mut canister = Canister::new(&bench.compiler, MOTOKO, index)?;
+            let mut canister = Canister::new(&*bench.compiler, MOTOKO, index)?;
             let cold = InProcess::new(bench.engine.clone(), &InProcessOptions::default());
             time(|| canister.run(&cold, EntryPoint::Start).map(drop))
         }

@@ -35,8 +35,8 @@ impl EmptyUpdates {
     fn beside(bench: &Bench, peer: Variant<'_>) -> Result<Self, String> {
         let text = modules::memory(Heap::Bits32, WASM_PAGE_BYTES, 0);
         let sandboxed = Bench::sandboxed(SandboxOptions::default())?;
-        let mut here = Canister::from_text(&bench.compiler, &text, 1)?;
-        let mut there = Canister::from_text(&bench.compiler, &text, 2)?;
+        let mut here = Canister::from_text(&*bench.compiler, &text, 1)?;
+        let mut there = Canister::from_text(&*bench.compiler, &text, 2)?;
         let mut samples = interleaved(
             200,
             200,
@@ -106,7 +106,7 @@ pub(super) fn heap_size(bench: &Bench) -> Result<Vec<Finding>, String> {
         let small_bytes = if method == "empty" { WASM_PAGE_BYTES } else { 4096 * DIRTY_PAGES };
         let small_bytes = small_bytes.next_multiple_of(WASM_PAGE_BYTES);
         let canister = |bytes, index| {
-            Canister::from_text(&bench.compiler, &modules::memory(Heap::Bits32, bytes, DIRTY_PAGES), index)
+            Canister::from_text(&*bench.compiler, &modules::memory(Heap::Bits32, bytes, DIRTY_PAGES), index)
         };
         let mut small = [canister(small_bytes, 1)?, canister(small_bytes, 2)?];
         let mut large = [canister(GIB, 3)?, canister(GIB, 4)?];

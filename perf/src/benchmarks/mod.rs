@@ -3,6 +3,7 @@
 mod api;
 mod bulk;
 mod contention;
+mod installed;
 mod launch;
 mod messages;
 mod metering;
@@ -16,12 +17,13 @@ mod workers;
 
 use std::sync::Arc;
 
-use execution::Limits;
+use execution::{Backend, Compiler, Limits};
 use in_process::compile::ModuleCompiler;
 use in_process::{Engine, InProcess, InProcessOptions};
 use sandbox_host::{SandboxOptions, Sandboxed};
 
 use crate::report::Finding;
+use crate::rounds::Rounds;
 use crate::tracking;
 
 /// A benchmark by name.
@@ -73,6 +75,7 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("scaling", Some("B6"), scaling::scaling),
     Benchmark::new("pull", Some("B10"), pull::pull),
     Benchmark::new("bulk", Some("P7"), bulk::bulk),
+    Benchmark::new("installed", Some("P9"), installed::installed),
     Benchmark::new("lockdown", None, launch::lockdown),
     Benchmark::new("hand-over", None, launch::hand_over),
     Benchmark::new("cold-start", None, starts::cold_start),
@@ -97,7 +100,7 @@ const GIB: u64 = 1 << 30;
 /// What the benchmarks share.
 pub(crate) struct Bench {
     pub(crate) engine: Engine,
-    compiler: ModuleCompiler,
+    compiler: Arc<ModuleCompiler>,
     in_process: InProcess,
 }
 
@@ -105,7 +108,7 @@ impl Bench {
     /// Starts the engine.
     pub(crate) fn new() -> Result<Self, String> {
         let engine = Engine::new().map_err(|error| error.to_string())?;
-        let compiler = ModuleCompiler::new(engine.clone(), Arc::new(Limits::application()));
+        let compiler = Arc::new(ModuleCompiler::new(engine.clone(), Arc::new(Limits::application())));
         let in_process = InProcess::new(engine.clone(), &InProcessOptions::default());
         Ok(Self { engine, compiler, in_process })
     }
@@ -114,5 +117,39 @@ impl Bench {
         bulkhead_node::image::launchers()
             .and_then(|launchers| Sandboxed::start(launchers, options))
             .map_err(|error| error.to_string())
+    }
+}
+
+/// The two ways to run a canister.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    InProcess,
+    Sandboxed,
+}
+
+impl Mode {
+    /// Both.
+    const ALL: [Self; 2] = [Self::InProcess, Self::Sandboxed];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::InProcess => "in-process",
+            Self::Sandboxed => "sandboxed",
+        }
+    }
+
+    /// A backend that knows no canister.
+    fn start(self, bench: &Bench, options: SandboxOptions) -> Result<Arc<dyn Backend>, String> {
+        Ok(match self {
+            Self::InProcess => Arc::new(InProcess::new(bench.engine.clone(), &InProcessOptions::default())),
+            Self::Sandboxed => Arc::new(Bench::sandboxed(options)?),
+        })
+    }
+
+    /// A subnet without canisters on a backend of its own.
+    fn rounds(self, bench: &Bench) -> Result<Rounds, String> {
+        let backend = self.start(bench, SandboxOptions::default())?;
+        let compiler = Arc::clone(&bench.compiler) as Arc<dyn Compiler>;
+        Ok(Rounds::new(backend, compiler))
     }
 }

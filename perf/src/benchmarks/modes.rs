@@ -34,7 +34,7 @@ fn throughput(bench: &Bench, id: &str, nanoseconds: f64, target: f64, aim: &str)
     let _pinned = Pinned::this_thread(CORE)?;
     let sandboxed = Bench::sandboxed(SandboxOptions::default())?;
     let text = modules::compute(turns(bench, nanoseconds)?);
-    let canister = |index| Canister::from_text(&bench.compiler, &text, index);
+    let canister = |index| Canister::from_text(&*bench.compiler, &text, index);
     let (mut here, mut control, mut there) = (canister(2)?, canister(3)?, canister(4)?);
     let samples = interleaved(
         ROUNDS,
@@ -62,7 +62,7 @@ fn throughput(bench: &Bench, id: &str, nanoseconds: f64, target: f64, aim: &str)
 /// Turns of [`modules::compute`] that take about `nanoseconds`.
 fn turns(bench: &Bench, nanoseconds: f64) -> Result<u64, String> {
     const TRIAL_TURNS: u64 = 1_000_000;
-    let mut trial = Canister::from_text(&bench.compiler, &modules::compute(TRIAL_TURNS), 1)?;
+    let mut trial = Canister::from_text(&*bench.compiler, &modules::compute(TRIAL_TURNS), 1)?;
     let trials: &mut [Variant<'_>] = &mut [&mut || trial.update(&bench.in_process, "compute")];
     let fastest = interleaved(10, 1, trials)?[0].quantile(0.0);
     Ok((TRIAL_TURNS as f64 * nanoseconds / fastest) as u64)

@@ -47,11 +47,11 @@ enum Other {
 pub(super) fn noise(bench: &Bench) -> Result<Vec<Finding>, String> {
     let _pinned = Pinned::this_thread(CORE)?;
     let sandboxed = Arc::new(Bench::sandboxed(SandboxOptions::default())?);
-    let mut trial = Canister::from_text(&bench.compiler, &modules::compute(10_000), 1)?;
+    let mut trial = Canister::from_text(&*bench.compiler, &modules::compute(10_000), 1)?;
     let trials: &mut [Variant<'_>] = &mut [&mut || trial.update(&*sandboxed, "compute")];
     let each = interleaved(200, 1, trials)?[0].median() / 10_000.0;
     let text = modules::compute((MESSAGE_NANOSECONDS / each) as u64);
-    let mut sibling = Canister::from_text(&bench.compiler, &text, 2)?;
+    let mut sibling = Canister::from_text(&*bench.compiler, &text, 2)?;
     let warm: &mut [Variant<'_>] = &mut [&mut || sibling.update(&*sandboxed, "compute")];
     let period = Duration::from_nanos((interleaved(200, 1, warm)?[0].median() * 2.0) as u64);
 
@@ -144,7 +144,7 @@ fn hang(
     index: u64,
 ) -> Result<thread::JoinHandle<()>, String> {
     const BEFORE: Duration = Duration::from_millis(30);
-    let mut spinner = Canister::from_text(&bench.compiler, &modules::compute(1 << 40), index)?;
+    let mut spinner = Canister::from_text(&*bench.compiler, &modules::compute(1 << 40), index)?;
     let sandboxed = Arc::clone(sandboxed);
     let (begins, began) = mpsc::channel();
     let thread = thread::spawn(move || {
@@ -166,7 +166,7 @@ fn fail(
     stop: &Arc<AtomicBool>,
 ) -> Result<thread::JoinHandle<()>, String> {
     const TRIES: usize = 3;
-    let mut canister = Canister::from_text(&bench.compiler, &modules::compute(1), index)?;
+    let mut canister = Canister::from_text(&*bench.compiler, &modules::compute(1), index)?;
     let source: Box<dyn WorkerSource> = Box::new(Hostile(deed));
     let options = SandboxOptions { pool: 0, ..SandboxOptions::default() };
     let sandboxed = Sandboxed::with_source(source, options).map_err(|error| error.to_string())?;

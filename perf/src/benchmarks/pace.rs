@@ -124,8 +124,8 @@ pub(super) fn pace(bench: &Bench) -> Result<Vec<Finding>, String> {
     let instruction = 1e9 / options.claimed_instructions_per_second_min as f64;
     let page = 1e9 / options.pages_per_second_min as f64;
     let sandboxed = Bench::sandboxed(options)?;
-    let mut canister = Canister::from_text(&bench.compiler, &module(), 1)?;
-    let mut growing = Canister::from_text(&bench.compiler, &growing(), 2)?;
+    let mut canister = Canister::from_text(&*bench.compiler, &module(), 1)?;
+    let mut growing = Canister::from_text(&*bench.compiler, &growing(), 2)?;
     canister.update(&sandboxed, "stable")?;
     let mut findings = Vec::new();
     let mut found = |id: &str, what: &str, nanoseconds: f64, instructions: f64, pages: f64| {

@@ -23,7 +23,7 @@ pub(super) fn scaling(bench: &Bench) -> Result<Vec<Finding>, String> {
     let sandboxed = Bench::sandboxed(SandboxOptions::default())?;
     let text = modules::memory(Heap::Bits32, WASM_PAGE_BYTES, DIRTY_PAGES);
     let canisters = |first: u64| -> Result<Vec<Canister>, String> {
-        (first..).take(cores.len()).map(|index| Canister::from_text(&bench.compiler, &text, index)).collect()
+        (first..).take(cores.len()).map(|index| Canister::from_text(&*bench.compiler, &text, index)).collect()
     };
     let (mut outside, mut inside) = (canisters(0)?, canisters(1_000)?);
     let [mut computing, mut sandbox, mut here] = [const { Vec::new() }; 3];

@@ -21,7 +21,7 @@ pub(super) fn cold_start(bench: &Bench) -> Result<Vec<Finding>, String> {
     const STARTS: u64 = 21;
     let sandboxed = Bench::sandboxed(nothing_ahead())?;
     let start = |index| {
-        let mut canister = Canister::new(&bench.compiler, MOTOKO, index)?;
+        let mut canister = Canister::new(&*bench.compiler, MOTOKO, index)?;
         time(|| canister.run(&sandboxed, EntryPoint::Start).map(drop))
     };
     let durations: Samples = (0..STARTS).map(start).collect::<Result<_, _>>()?;
@@ -47,12 +47,12 @@ pub(super) fn attach(bench: &Bench) -> Result<Vec<Finding>, String> {
     let mut canisters = Vec::new();
     for (index, (_, bytes)) in sizes.into_iter().enumerate() {
         let text = modules::memory(Heap::Bits64, bytes, 0);
-        let mut canister = Canister::from_text(&bench.compiler, &text, index as u64)?;
+        let mut canister = Canister::from_text(&*bench.compiler, &text, index as u64)?;
         canister.update(&bench.in_process, "store")?;
         canisters.push(canister);
     }
     let first =
-        RefCell::new(Canister::from_text(&bench.compiler, &modules::memory(Heap::Bits64, MIB, 0), 9)?);
+        RefCell::new(Canister::from_text(&*bench.compiler, &modules::memory(Heap::Bits64, MIB, 0), 9)?);
     let mut variants: Vec<_> = canisters
         .iter_mut()
         .map(|canister| {

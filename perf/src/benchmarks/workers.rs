@@ -42,7 +42,7 @@ pub(super) fn idle(bench: &Bench) -> Result<Vec<Finding>, String> {
     let mut canisters = Vec::new();
     let mut failed = String::new();
     for index in 0..WORKERS as u64 {
-        let mut canister = Canister::from_text(&bench.compiler, &text, index)?;
+        let mut canister = Canister::from_text(&*bench.compiler, &text, index)?;
         if let Err(error) = canister.update(&sandboxed, "pages") {
             // The machine has no room for more: judge by those that live.
             failed = format!("; no more: {error}");
@@ -78,10 +78,10 @@ pub(super) fn footprint(bench: &Bench) -> Result<Vec<Finding>, String> {
     let node = || smaps(own_pid(), &["Pss:"]).and_then(|bytes| Ok(bytes + page_tables(own_pid())?));
     let each = |bytes: f64| bytes / CANISTERS as f64;
     // Compiled code and the allocator's first pages are not one canister's.
-    initialise(&mut Canister::new(&bench.compiler, MOTOKO, CANISTERS as u64)?, &bench.in_process)?;
+    initialise(&mut Canister::new(&*bench.compiler, MOTOKO, CANISTERS as u64)?, &bench.in_process)?;
     let before = node()?;
     let mut canisters = (0..CANISTERS as u64)
-        .map(|index| Canister::new(&bench.compiler, MOTOKO, index))
+        .map(|index| Canister::new(&*bench.compiler, MOTOKO, index))
         .collect::<Result<Vec<_>, _>>()?;
     let installed = [each(node()? - before), 0.0];
     for canister in &mut canisters {
@@ -116,7 +116,7 @@ fn as_many(workers_max: usize) -> SandboxOptions {
 fn installed(bench: &Bench, sandboxed: &Sandboxed, count: usize) -> Result<Vec<Canister>, String> {
     (0..count as u64)
         .map(|index| {
-            let mut canister = Canister::new(&bench.compiler, MOTOKO, index)?;
+            let mut canister = Canister::new(&*bench.compiler, MOTOKO, index)?;
             initialise(&mut canister, sandboxed)?;
             Ok(canister)
         })

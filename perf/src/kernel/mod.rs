@@ -12,7 +12,7 @@ mod process;
 pub(crate) use fault::WriteFaults;
 pub(crate) use mapping::{Mapping, MemoryFile};
 pub(crate) use pagemap::{PageMap, Pages, WriteProtection};
-pub(crate) use process::copy;
+pub(crate) use process::{copy, give_back_free_memory};
 
 /// Bytes in a page.
 pub(crate) const PAGE_BYTES: usize = 4096;

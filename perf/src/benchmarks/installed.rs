@@ -1,0 +1,136 @@
+//! What canisters cost that are installed and do nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use execution::Principal;
+use sandbox_os::machine;
+
+use super::{Bench, Mode};
+use crate::kernel;
+use crate::modules::{self, Heap, WASM_PAGE_BYTES};
+use crate::process::{own_pid, page_tables, smaps};
+use crate::report::{Compared, Finding, Target, Unit};
+use crate::rounds::Rounds;
+use crate::sample::{Samples, Variant, interleaved, time};
+
+/// Numbers of installed canisters. The first is the measure of the others.
+const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
+/// Canisters that get messages.
+const ACTIVE: usize = 10;
+/// Rounds of a sample.
+const ROUNDS: u32 = 100;
+const SAMPLES: usize = 15;
+/// How often storage is charged, of all canisters there are: the one part of a round that grows with them.
+const CHARGE_INTERVAL: Duration = Duration::from_secs(100);
+/// Such rounds that are timed.
+const CHARGES: usize = 5;
+/// What throughput may lose, against 10 installed canisters (P9 of issue 6).
+const AGAINST_FEW: Target = Target::AtLeast(0.9);
+/// How far two subnets of 10 canisters may be apart.
+const CONTROL: f64 = 0.05;
+
+/// Messages a second to ten canisters, by the number of those installed; and what an installed one takes of memory.
+pub(super) fn installed(bench: &Bench) -> Result<Vec<Finding>, String> {
+    let mut findings = Vec::new();
+    for mode in Mode::ALL {
+        findings.extend(by_size(bench, mode)?);
+    }
+    Ok(findings)
+}
+
+fn by_size(bench: &Bench, mode: Mode) -> Result<Vec<Finding>, String> {
+    // A canister's arena is a file, and all these subnets are there at once.
+    let room = usize::try_from(machine::open_files_max()).unwrap_or(usize::MAX) / 3 * 2;
+    let (sizes, too_many): (Vec<usize>, Vec<usize>) = SIZES.into_iter().partition(|size| *size <= room);
+    let mut control = Active::new(bench, mode, SIZES[0])?;
+    kernel::give_back_free_memory();
+    let before = own_bytes()?;
+    let mut subnets =
+        sizes.iter().map(|size| Active::new(bench, mode, *size)).collect::<Result<Vec<_>, _>>()?;
+    let memory = (own_bytes()? - before) / sizes.iter().sum::<usize>() as f64;
+    let mut variants: Vec<_> = subnets.iter_mut().map(|subnet| || subnet.round()).collect();
+    let mut variants: Vec<Variant<'_>> = variants.iter_mut().map(|variant| variant as Variant<'_>).collect();
+    let mut again = || control.round();
+    variants.push(&mut again);
+    let samples = interleaved(SAMPLES, ROUNDS, &mut variants)?;
+    let charging = subnets.iter_mut().map(Active::charging_round).collect::<Result<Vec<_>, _>>()?;
+    let rate = |samples: &Samples| 1e9 * ACTIVE as f64 / samples.median();
+    let (few, again) = (rate(&samples[0]), rate(&samples[sizes.len()]));
+    let held = samples[0].steady() && (again / few - 1.0).abs() < CONTROL;
+    let id = |size: usize| format!("installed-{size}-{}", mode.name());
+    let mut findings: Vec<_> = sizes
+        .iter()
+        .zip(samples.iter().zip(charging))
+        .skip(1)
+        .map(|(&size, (samples, charging))| {
+            Finding::new(
+                id(size),
+                &Compared { limit: few, measured: rate(samples), unit: Unit::Rate },
+                AGAINST_FEW,
+                held,
+                format!(
+                    "empty updates a second in rounds of {ACTIVE}, one for each of {ACTIVE} canisters, {size} installed, \
+                     {}, against {} installed; each takes {} of this process's memory; a round in which storage is \
+                     charged, one in {} s, takes {}",
+                    mode.name(),
+                    SIZES[0],
+                    Unit::Bytes.show(memory),
+                    CHARGE_INTERVAL.as_secs(),
+                    Unit::Time.show(charging)
+                ),
+            )
+        })
+        .collect();
+    findings.extend(
+        too_many.into_iter().map(|size| {
+            Finding::absent(id(size), format!("{size} canisters need more open files than {room}"))
+        }),
+    );
+    Ok(findings)
+}
+
+/// Memory of this process and its page tables, bytes.
+fn own_bytes() -> Result<f64, String> {
+    Ok(smaps(own_pid(), &["Pss:"])? + page_tables(own_pid())?)
+}
+
+/// A subnet of which some canisters get messages.
+struct Active {
+    rounds: Rounds,
+    canisters: Vec<Principal>,
+    no_arg: Arc<[u8]>,
+}
+
+impl Active {
+    fn new(bench: &Bench, mode: Mode, size: usize) -> Result<Self, String> {
+        let text = modules::memory(Heap::Bits32, WASM_PAGE_BYTES, 0);
+        let wasm = wat::parse_str(text).map_err(|error| error.to_string())?;
+        let mut rounds = mode.rounds(bench)?;
+        let mut canisters: Vec<_> =
+            (0..size).map(|_| rounds.install(&wasm, &[])).collect::<Result<_, _>>()?;
+        canisters.truncate(ACTIVE);
+        Ok(Self { rounds, canisters, no_arg: Arc::from([]) })
+    }
+
+    /// A message to each of the active ones, and its answer.
+    fn round(&mut self) -> Result<(), String> {
+        let messages = self
+            .canisters
+            .iter()
+            .map(|canister| self.rounds.submit(*canister, "empty", &self.no_arg))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.rounds.finish(&messages)
+    }
+
+    /// Nanoseconds of a round in which storage is charged.
+    fn charging_round(&mut self) -> Result<f64, String> {
+        let timed: Samples = (0..CHARGES)
+            .map(|_| {
+                self.rounds.pass(CHARGE_INTERVAL);
+                time(|| self.round())
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(timed.median())
+    }
+}

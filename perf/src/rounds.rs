@@ -1,0 +1,107 @@
+//! A subnet and its rounds, as a node runs them: messages are taken in, rounds run, answers are there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkhead_node::drun::InstallMode;
+use bulkhead_node::management;
+use execution::{
+    Backend, Compiler, Ingress, IngressStatus, MessageId, Principal, RoundReport, SchedulerOptions, Subnet,
+    SubnetConfig,
+};
+
+use crate::placement::pin;
+
+/// Cycles of a new canister: enough for whatever a benchmark does.
+const CYCLES: u128 = 1_000_000_000_000_000;
+/// Time between two rounds: one that is full takes about so long, and the clock of a node that is always busy goes by
+/// that.
+const ROUND_NANOSECONDS: u64 = 1_000_000;
+/// Time of the first round.
+const FIRST_NANOSECONDS: u64 = 1_620_328_630_000_000_000;
+/// Rounds that may pass before a message is answered.
+const ROUNDS_MAX: usize = 100;
+
+/// A subnet with its clock.
+pub(crate) struct Rounds {
+    subnet: Subnet,
+    time: u64,
+    nonce: u64,
+}
+
+impl Rounds {
+    /// A subnet without canisters; each executor thread on a core of its own.
+    pub(crate) fn new(backend: Arc<dyn Backend>, compiler: Arc<dyn Compiler>) -> Self {
+        let cores = sandbox_os::place::cores();
+        let threads = cores.len();
+        let place = move |number: usize| {
+            // Where that isn't permitted they run where the kernel puts them.
+            let _not_permitted = pin(None, cores[number % cores.len()]);
+        };
+        let options = SchedulerOptions {
+            threads,
+            on_thread_start: Some(Arc::new(place)),
+            ..SchedulerOptions::default()
+        };
+        let subnet = Subnet::new(SubnetConfig::application(), backend, compiler, options);
+        Self { subnet, time: FIRST_NANOSECONDS, nonce: 0 }
+    }
+
+    /// Makes a canister and installs `wasm` in it.
+    pub(crate) fn install(&mut self, wasm: &[u8], arg: &[u8]) -> Result<Principal, String> {
+        let canister = self
+            .subnet
+            .create_canister(Principal::anonymous(), None, CYCLES)
+            .map_err(|error| error.to_string())?;
+        let arg = management::install_code(InstallMode::Install, canister, wasm, arg, false);
+        let message = self.submit(Principal::management_canister(), "install_code", &arg.into())?;
+        self.finish(&[message])?;
+        Ok(canister)
+    }
+
+    /// Takes a message in.
+    pub(crate) fn submit(
+        &mut self,
+        receiver: Principal,
+        method: &str,
+        arg: &Arc<[u8]>,
+    ) -> Result<MessageId, String> {
+        self.nonce += 1;
+        let message = Ingress {
+            sender: Principal::anonymous(),
+            receiver,
+            method: method.into(),
+            arg: Arc::clone(arg),
+            nonce: self.nonce.to_be_bytes().into(),
+        };
+        self.subnet.submit(message).map_err(|error| error.to_string())
+    }
+
+    /// Runs rounds until all of `messages` are answered with a reply.
+    pub(crate) fn finish(&mut self, messages: &[MessageId]) -> Result<(), String> {
+        for _ in 0..ROUNDS_MAX {
+            let report = self.round();
+            if let Some(failure) = report.failures.first() {
+                return Err(format!("{}: {}", failure.canister, failure.error));
+            }
+            if !report.more {
+                break;
+            }
+        }
+        messages.iter().try_for_each(|message| match self.subnet.status(message) {
+            IngressStatus::Replied(_) => Ok(()),
+            IngressStatus::Rejected(error) => Err(format!("a benchmark message was rejected: {error}")),
+            status => Err(format!("a benchmark message is {status:?} after {ROUNDS_MAX} rounds")),
+        })
+    }
+
+    /// Moves the subnet's clock, as if nothing had been asked of it for so long.
+    pub(crate) fn pass(&mut self, duration: Duration) {
+        self.time += u64::try_from(duration.as_nanos()).expect("centuries are not passed");
+    }
+
+    fn round(&mut self) -> RoundReport {
+        self.time += ROUND_NANOSECONDS;
+        self.subnet.round(self.time, [0; 32])
+    }
+}
