@@ -6,8 +6,8 @@ use std::time::Duration;
 use bulkhead_node::drun::InstallMode;
 use bulkhead_node::management;
 use execution::{
-    Backend, Compiler, Ingress, IngressStatus, MessageId, Principal, RoundReport, SchedulerOptions, Subnet,
-    SubnetConfig,
+    Backend, Compiler, Ingress, IngressStatus, MessageId, Principal, QueryView, RoundReport,
+    SchedulerOptions, Subnet, SubnetConfig,
 };
 
 use crate::placement::pin;
@@ -93,6 +93,11 @@ impl Rounds {
             IngressStatus::Rejected(error) => Err(format!("a benchmark message was rejected: {error}")),
             status => Err(format!("a benchmark message is {status:?} after {ROUNDS_MAX} rounds")),
         })
+    }
+
+    /// The committed state, to be asked while rounds go on.
+    pub(crate) fn queries(&self) -> QueryView {
+        self.subnet.queries()
     }
 
     /// Moves the subnet's clock, as if nothing had been asked of it for so long.

@@ -5,12 +5,14 @@ mod bulk;
 mod contention;
 mod installed;
 mod launch;
+mod ledgers;
 mod messages;
 mod metering;
 mod modes;
 mod noise;
 mod pace;
 mod pull;
+mod queries;
 mod scaling;
 mod starts;
 mod workers;
@@ -76,6 +78,8 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("pull", Some("B10"), pull::pull),
     Benchmark::new("bulk", Some("P7"), bulk::bulk),
     Benchmark::new("installed", Some("P9"), installed::installed),
+    Benchmark::new("ledger", None, ledgers::ledgers),
+    Benchmark::new("queries", None, queries::queries),
     Benchmark::new("lockdown", None, launch::lockdown),
     Benchmark::new("hand-over", None, launch::hand_over),
     Benchmark::new("cold-start", None, starts::cold_start),
@@ -94,6 +98,8 @@ pub(crate) const ALL: &[Benchmark] = &[
 const MOTOKO: &[u8] = include_bytes!("../../../tests/canisters/motoko/Counter-eop.wasm");
 /// Where messages run that are measured one at a time.
 const CORE: usize = 0;
+/// Another one.
+const OTHER: usize = 1;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 

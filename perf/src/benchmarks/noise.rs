@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal};
 use sandbox_host::source::WorkerSource;
 use sandbox_host::{SandboxOptions, Sandboxed};
 
-use super::{Bench, CORE};
+use super::{Bench, CORE, OTHER};
 use crate::canister::Canister;
 use crate::hostile::{Deed, Hostile};
 use crate::modules;
@@ -18,8 +18,6 @@ use crate::placement::Pinned;
 use crate::report::{Compared, Finding, Target, Unit};
 use crate::sample::{Samples, Variant, interleaved};
 
-/// Another core than [`CORE`].
-const OTHER: usize = 1;
 /// How long the sibling is measured at a time, and how often.
 const PHASE: Duration = Duration::from_millis(400);
 const ROUNDS: u64 = 6;
