@@ -9,6 +9,7 @@
 mod benchmarks;
 mod canister;
 mod contention;
+mod fresh;
 mod hops;
 mod hostile;
 mod kernel;
@@ -21,6 +22,7 @@ mod report;
 mod rounds;
 mod runner;
 mod sample;
+mod template;
 mod tracking;
 
 use std::path::PathBuf;
@@ -42,11 +44,12 @@ struct Arguments {
 
 fn main() -> ExitCode {
     // Peers are this same program, started with one word.
-    if std::env::args_os().nth(1).is_some_and(|word| word == peer::ROLE) {
-        return peer::serve();
-    }
-    if std::env::args_os().nth(1).is_some_and(|word| word == hostile::ROLE) {
-        return hostile::serve();
+    let role = std::env::args_os().nth(1);
+    match role.as_ref().and_then(|role| role.to_str()) {
+        Some(peer::ROLE) => return peer::serve(),
+        Some(hostile::ROLE) => return hostile::serve(),
+        Some(fresh::ROLE) => return fresh::serve(),
+        _ => {}
     }
     let arguments = Arguments::parse();
     process::raise_open_files();

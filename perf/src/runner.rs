@@ -1,10 +1,14 @@
 //! A module's function in a bare engine: wasmtime with the product's settings, or others, and nothing of Bulkhead
 //! around it.
 
+use std::fs::File;
+
 use execution::Limits;
 use execution::module::DataSegment;
 use in_process::compile::Instrumented;
 use wasmtime::{Caller, Engine, Instance, Linker, Module, Store, TypedFunc, Val};
+
+use crate::kernel;
 
 /// Name of the global with the instructions left in a module that the product instrumented.
 const PRODUCT_COUNTER: &str = "canister counter_instructions";
@@ -17,49 +21,43 @@ pub(crate) struct Host {
     time: i64,
 }
 
-/// A function that can be run.
-pub(crate) struct Runner {
+/// An instance whose functions may be run.
+pub(crate) struct Loaded {
     store: Store<Host>,
     instance: Instance,
-    run: TypedFunc<(), ()>,
 }
 
-impl Runner {
-    /// Function `name` of `wasm` as it is, which finds `arg` as the message's argument.
-    pub(crate) fn new(engine: &Engine, wasm: &[u8], name: &str, arg: &[u8]) -> Result<Self, String> {
+impl Loaded {
+    /// Maps what the product compiled for `engine`'s settings.
+    pub(crate) fn map(engine: &Engine, code: File) -> Result<Self, String> {
+        let mut loaded = Self::new(engine, &kernel::map_code(engine, code)?, &[])?;
+        loaded.fill_counter()?;
+        Ok(loaded)
+    }
+
+    fn new(engine: &Engine, module: &Module, arg: &[u8]) -> Result<Self, String> {
         let start = || {
-            let module = Module::new(engine, wasm)?;
             let mut linker = linker(engine)?;
-            linker.define_unknown_imports_as_traps(&module)?;
+            linker.define_unknown_imports_as_traps(module)?;
             let mut store = Store::new(engine, Host { arg: arg.into(), time: 1 });
             // Refused where the engine has no fuel to count.
             let _unmetered = store.set_fuel(u64::MAX);
-            let instance = linker.instantiate(&mut store, &module)?;
-            let run = instance.get_typed_func(&mut store, name)?;
-            Ok(Self { store, instance, run })
+            let instance = linker.instantiate(&mut store, module)?;
+            Ok(Self { store, instance })
         };
         start().map_err(failed)
     }
 
-    /// The same function as the product's instrumentation makes it.
-    pub(crate) fn product(engine: &Engine, wasm: &[u8], name: &str, arg: &[u8]) -> Result<Self, String> {
-        let Instrumented { wasm, interface } =
-            in_process::compile::instrument(&Limits::application(), wasm).map_err(|e| e.to_string())?;
-        let mut runner = Self::new(engine, &wasm, name, arg)?;
-        runner.place(&interface.data)?;
-        let counter = runner.instance.get_global(&mut runner.store, PRODUCT_COUNTER).ok_or("no counter")?;
-        counter.set(&mut runner.store, Val::I64(i64::MAX)).map_err(failed)?;
-        Ok(runner)
+    /// Its function `name`.
+    pub(crate) fn runner(mut self, name: &str) -> Result<Runner, String> {
+        let run = self.instance.get_typed_func(&mut self.store, name).map_err(failed)?;
+        Ok(Runner { loaded: self, run })
     }
 
-    /// Runs the function once.
-    pub(crate) fn run(&mut self) -> Result<(), String> {
-        self.run.call(&mut self.store, ()).map_err(failed)
-    }
-
-    /// What its instance lives in, and the instance.
-    pub(crate) fn parts(&mut self) -> (&mut Store<Host>, Instance) {
-        (&mut self.store, self.instance)
+    /// Gives the product's counter all the instructions there are.
+    fn fill_counter(&mut self) -> Result<(), String> {
+        let counter = self.instance.get_global(&mut self.store, PRODUCT_COUNTER).ok_or("no counter")?;
+        counter.set(&mut self.store, Val::I64(i64::MAX)).map_err(failed)
     }
 
     /// Writes the data segments, which the product takes out of a module.
@@ -69,6 +67,41 @@ impl Runner {
             let offset = usize::try_from(segment.offset).map_err(|error| error.to_string())?;
             heap.write(&mut self.store, offset, &segment.bytes).map_err(|error| error.to_string())
         })
+    }
+}
+
+/// A function that can be run.
+pub(crate) struct Runner {
+    loaded: Loaded,
+    run: TypedFunc<(), ()>,
+}
+
+impl Runner {
+    /// Function `name` of `wasm` as it is, which finds `arg` as the message's argument.
+    pub(crate) fn new(engine: &Engine, wasm: &[u8], name: &str, arg: &[u8]) -> Result<Self, String> {
+        let module = Module::new(engine, wasm).map_err(failed)?;
+        Loaded::new(engine, &module, arg)?.runner(name)
+    }
+
+    /// The same function as the product's instrumentation makes it.
+    pub(crate) fn product(engine: &Engine, wasm: &[u8], name: &str, arg: &[u8]) -> Result<Self, String> {
+        let Instrumented { wasm, interface } =
+            in_process::compile::instrument(&Limits::application(), wasm).map_err(|e| e.to_string())?;
+        let module = Module::new(engine, wasm).map_err(failed)?;
+        let mut loaded = Loaded::new(engine, &module, arg)?;
+        loaded.place(&interface.data)?;
+        loaded.fill_counter()?;
+        loaded.runner(name)
+    }
+
+    /// Runs the function once.
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        self.run.call(&mut self.loaded.store, ()).map_err(failed)
+    }
+
+    /// What its instance lives in, and the instance.
+    pub(crate) fn parts(&mut self) -> (&mut Store<Host>, Instance) {
+        (&mut self.loaded.store, self.loaded.instance)
     }
 }
 

@@ -1,13 +1,13 @@
 //! What the lockdown costs: a worker up to its LOAD lock, seen from outside, against the least program behind the same
 //! launch; and what is left of it when one waits ahead.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead_node::image;
 use execution::EntryPoint;
 use in_process::{InProcess, InProcessOptions};
-use sandbox_host::SandboxOptions;
 use sandbox_host::source::{LauncherSource, WorkerSource};
+use sandbox_host::{SandboxOptions, Sandboxed};
 use sandbox_os::verify::Phase;
 use sandbox_os::{Launcher, Program};
 use sandbox_protocol::{Assembly, Binding, PACKET_BYTES, ToNode, ToWorker, decode, encode, packets};
@@ -51,23 +51,35 @@ fn least_program() -> Vec<u8> {
     program
 }
 
-/// From the request for a launch until the node may send code, against the same launch of the least program.
-pub(super) fn lockdown(_: &Bench) -> Result<Vec<Finding>, String> {
-    let bare = Launcher::start(image::IMAGES.launcher, &[&least_program()]).map_err(|e| e.to_string())?;
-    let launchers = image::launchers().map_err(|e| e.to_string())?;
-    let source = LauncherSource::new(launchers, u64::MAX, false);
-    let mut least = || {
-        // Its end is not timed.
+/// Launches of that program, as a worker's.
+pub(super) struct Least(Launcher);
+
+impl Least {
+    pub(super) fn new() -> Result<Self, String> {
+        let launcher = Launcher::start(image::IMAGES.launcher, &[&least_program()]);
+        launcher.map(Self).map_err(|error| error.to_string())
+    }
+
+    /// Nanoseconds from the request for a launch to the byte that the program sends. Its end is not timed.
+    pub(super) fn launch(&self) -> Result<f64, String> {
         let mut started = None;
         let nanoseconds = time(|| {
-            let process = bare.launch(Program::Worker, false, None).map_err(|e| e.to_string())?;
+            let process = self.0.launch(Program::Worker, false, None).map_err(|e| e.to_string())?;
             process.socket.receive(&mut [0; 8], PATIENCE).map_err(|e| e.to_string())?;
             started = Some(process);
             Ok(())
         });
         drop(started);
         nanoseconds
-    };
+    }
+}
+
+/// From the request for a launch until the node may send code, against the same launch of the least program.
+pub(super) fn lockdown(_: &Bench) -> Result<Vec<Finding>, String> {
+    let bare = Least::new()?;
+    let launchers = image::launchers().map_err(|e| e.to_string())?;
+    let source = LauncherSource::new(launchers, u64::MAX, false);
+    let mut least = || bare.launch();
     let mut worker = || {
         let mut started = None;
         let nanoseconds = time(|| {
@@ -113,6 +125,18 @@ fn begin(socket: &sandbox_os::Socket) -> Result<(), String> {
     }
 }
 
+/// Waits until a worker is launched, in its lock, and serves nobody.
+pub(super) fn wait_for_one_ahead(sandboxed: &Sandboxed) -> Result<(), String> {
+    let start = Instant::now();
+    while !sandboxed.status().workers.iter().any(|worker| worker.canister.is_none()) {
+        if start.elapsed() > PATIENCE {
+            return Err("no worker was launched ahead".into());
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
 /// The first message of a canister for which a worker waits ahead, less what the same costs in-process: loading the
 /// module, making the instance, running.
 pub(super) fn hand_over(bench: &Bench) -> Result<Vec<Finding>, String> {
@@ -126,10 +150,7 @@ pub(super) fn hand_over(bench: &Bench) -> Result<Vec<Finding>, String> {
     };
     let mut ahead = || {
         let mut canister = fresh()?;
-        // One is launched, in its lock, and serves nobody.
-        while !sandboxed.status().workers.iter().any(|worker| worker.canister.is_none()) {
-            std::thread::yield_now();
-        }
+        wait_for_one_ahead(&sandboxed)?;
         time(|| canister.run(&sandboxed, EntryPoint::Start).map(drop))
     };
     let mut here = {

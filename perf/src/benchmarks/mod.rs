@@ -4,6 +4,7 @@ mod api;
 mod bulk;
 mod contention;
 mod installed;
+mod large;
 mod launch;
 mod ledgers;
 mod messages;
@@ -83,6 +84,8 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("lockdown", None, launch::lockdown),
     Benchmark::new("hand-over", None, launch::hand_over),
     Benchmark::new("cold-start", None, starts::cold_start),
+    Benchmark::new("start-6mb", Some("B7"), large::against_bare),
+    Benchmark::new("first-reply-6mb", Some("P4"), large::first_reply),
     Benchmark::new("attach", None, starts::attach),
     Benchmark::new("compile-cache", None, starts::compile_cache),
     Benchmark::new("live-workers", None, workers::live),

@@ -12,7 +12,7 @@ use crate::report::{Compared, Finding, Target, Unit};
 use crate::sample::{Samples, Timed, interleaved_timed, time};
 
 /// No worker ahead: each start is a whole one.
-fn nothing_ahead() -> SandboxOptions {
+pub(super) fn nothing_ahead() -> SandboxOptions {
     SandboxOptions { pool: 0, ..SandboxOptions::default() }
 }
 

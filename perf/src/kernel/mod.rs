@@ -1,14 +1,16 @@
 //! What the kernel does by itself, without Bulkhead: mappings of memory files, faults, page map scans, and
-//! reads of another process's memory. Peers and limits of the benchmarks are made of these. All unsafe code
-//! of this crate is here.
+//! reads of another process's memory; and code mapped from a file. Peers and limits of the benchmarks are made of these.
+//! All unsafe code of this crate is here.
 
-#![expect(unsafe_code, reason = "mappings, signal handlers and ioctl(2) have no safe interface")]
+#![expect(unsafe_code, reason = "mappings, signal handlers, native code and ioctl(2) have no safe interface")]
 
+mod code;
 mod fault;
 mod mapping;
 mod pagemap;
 mod process;
 
+pub(crate) use code::map_code;
 pub(crate) use fault::WriteFaults;
 pub(crate) use mapping::{Mapping, MemoryFile};
 pub(crate) use pagemap::{PageMap, Pages, WriteProtection};
