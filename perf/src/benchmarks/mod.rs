@@ -12,6 +12,7 @@ mod metering;
 mod modes;
 mod noise;
 mod pace;
+mod peers;
 mod pull;
 mod queries;
 mod scaling;
@@ -86,6 +87,7 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("cold-start", None, starts::cold_start),
     Benchmark::new("start-6mb", Some("B7"), large::against_bare),
     Benchmark::new("first-reply-6mb", Some("P4"), large::first_reply),
+    Benchmark::new("peers-process", None, peers::per_call),
     Benchmark::new("attach", None, starts::attach),
     Benchmark::new("compile-cache", None, starts::compile_cache),
     Benchmark::new("live-workers", None, workers::live),
