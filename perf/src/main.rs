@@ -13,6 +13,7 @@ mod fresh;
 mod hops;
 mod hostile;
 mod kernel;
+mod mailbox;
 mod modules;
 mod parallel;
 mod peer;

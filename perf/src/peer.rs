@@ -11,6 +11,7 @@ use rustix::process::Pid;
 use crate::contention::Workload;
 use crate::hops;
 use crate::kernel::{Mapping, MemoryFile};
+use crate::mailbox;
 use crate::placement::pin;
 
 /// The argument that makes this program a peer.
@@ -30,6 +31,8 @@ pub(crate) enum Role {
     Memory(usize),
     /// The other side of [`crate::hops`].
     Hops,
+    /// The other side of [`crate::mailbox`], with this process's file of such a number.
+    Mailbox(usize),
     /// Does the same on the cores that it is told, and counts.
     Work(Workload),
 }
@@ -41,6 +44,7 @@ impl Role {
             Self::Echo(bytes) => ("echo", bytes, SocketType::SEQPACKET),
             Self::Memory(pages) => ("memory", pages, SocketType::SEQPACKET),
             Self::Hops => ("hops", 0, SocketType::STREAM),
+            Self::Mailbox(file) => ("mailbox", file, SocketType::SEQPACKET),
             Self::Work(workload) => ("work", workload.number(), SocketType::SEQPACKET),
         }
     }
@@ -156,6 +160,7 @@ pub(crate) fn serve() -> ExitCode {
         (Some("echo"), Some(bytes)) => answer_all(bytes.clamp(1, 1 << 16), |_, _| Ok(())),
         (Some("memory"), Some(pages)) => serve_memory(pages),
         (Some("hops"), Some(_)) => hops::serve(),
+        (Some("mailbox"), Some(file)) => mailbox::serve(file),
         (Some("work"), Some(number)) => match Workload::numbered(number) {
             Some(workload) => serve_work(workload),
             None => return ExitCode::from(2),

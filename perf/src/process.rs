@@ -31,9 +31,10 @@ pub(crate) fn page_tables(pid: i32) -> Result<f64, String> {
     bytes(pid, "status", "VmPTE:")
 }
 
-/// How often the process has gone to sleep.
-pub(crate) fn sleeps(pid: i32) -> Result<f64, String> {
-    number(pid, "status", "voluntary_ctxt_switches:", "")
+/// How often the process has left its core, by itself or not.
+pub(crate) fn switches(pid: i32) -> Result<f64, String> {
+    let count = |name| number(pid, "status", name, "");
+    Ok(count("voluntary_ctxt_switches:")? + count("nonvoluntary_ctxt_switches:")?)
 }
 
 fn bytes(pid: i32, file: &str, name: &str) -> Result<f64, String> {

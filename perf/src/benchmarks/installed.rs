@@ -32,62 +32,83 @@ const CONTROL: f64 = 0.05;
 
 /// Messages a second to ten canisters, by the number of those installed; and what an installed one takes of memory.
 pub(super) fn installed(bench: &Bench) -> Result<Vec<Finding>, String> {
+    // A canister's arena is a file, and all these subnets are there at once.
+    let room = usize::try_from(machine::open_files_max()).unwrap_or(usize::MAX) / 3 * 2;
+    let (sizes, too_many): (Vec<usize>, Vec<usize>) = SIZES.into_iter().partition(|size| *size <= room);
     let mut findings = Vec::new();
     for mode in Mode::ALL {
-        findings.extend(by_size(bench, mode)?);
+        findings.extend(BySize::measure(bench, mode, &sizes)?.findings());
+        findings.extend(too_many.iter().map(|size| {
+            let why = format!("{size} canisters need more open files than {room}");
+            Finding::absent(id(*size, mode), why)
+        }));
     }
     Ok(findings)
 }
 
-fn by_size(bench: &Bench, mode: Mode) -> Result<Vec<Finding>, String> {
-    // A canister's arena is a file, and all these subnets are there at once.
-    let room = usize::try_from(machine::open_files_max()).unwrap_or(usize::MAX) / 3 * 2;
-    let (sizes, too_many): (Vec<usize>, Vec<usize>) = SIZES.into_iter().partition(|size| *size <= room);
-    let mut control = Active::new(bench, mode, SIZES[0])?;
-    kernel::give_back_free_memory();
-    let before = own_bytes()?;
-    let mut subnets =
-        sizes.iter().map(|size| Active::new(bench, mode, *size)).collect::<Result<Vec<_>, _>>()?;
-    let memory = (own_bytes()? - before) / sizes.iter().sum::<usize>() as f64;
-    let mut variants: Vec<_> = subnets.iter_mut().map(|subnet| || subnet.round()).collect();
-    let mut variants: Vec<Variant<'_>> = variants.iter_mut().map(|variant| variant as Variant<'_>).collect();
-    let mut again = || control.round();
-    variants.push(&mut again);
-    let samples = interleaved(SAMPLES, ROUNDS, &mut variants)?;
-    let charging = subnets.iter_mut().map(Active::charging_round).collect::<Result<Vec<_>, _>>()?;
-    let rate = |samples: &Samples| 1e9 * ACTIVE as f64 / samples.median();
-    let (few, again) = (rate(&samples[0]), rate(&samples[sizes.len()]));
-    let held = samples[0].steady() && (again / few - 1.0).abs() < CONTROL;
-    let id = |size: usize| format!("installed-{size}-{}", mode.name());
-    let mut findings: Vec<_> = sizes
-        .iter()
-        .zip(samples.iter().zip(charging))
-        .skip(1)
-        .map(|(&size, (samples, charging))| {
-            Finding::new(
-                id(size),
-                &Compared { limit: few, measured: rate(samples), unit: Unit::Rate },
-                AGAINST_FEW,
-                held,
-                format!(
-                    "empty updates a second in rounds of {ACTIVE}, one for each of {ACTIVE} canisters, {size} installed, \
-                     {}, against {} installed; each takes {} of this process's memory; a round in which storage is \
-                     charged, one in {} s, takes {}",
-                    mode.name(),
-                    SIZES[0],
-                    Unit::Bytes.show(memory),
-                    CHARGE_INTERVAL.as_secs(),
-                    Unit::Time.show(charging)
-                ),
-            )
-        })
-        .collect();
-    findings.extend(
-        too_many.into_iter().map(|size| {
-            Finding::absent(id(size), format!("{size} canisters need more open files than {room}"))
-        }),
-    );
-    Ok(findings)
+fn id(size: usize, mode: Mode) -> String {
+    format!("installed-{size}-{}", mode.name())
+}
+
+/// What was measured of subnets that differ in size only.
+struct BySize<'a> {
+    mode: Mode,
+    sizes: &'a [usize],
+    /// Rounds, by size; last, the first size again.
+    rounds: Vec<Samples>,
+    /// Nanoseconds of a round in which storage is charged, by size.
+    charging: Vec<f64>,
+    /// Bytes of an installed canister in this process.
+    memory: f64,
+}
+
+impl<'a> BySize<'a> {
+    fn measure(bench: &Bench, mode: Mode, sizes: &'a [usize]) -> Result<Self, String> {
+        let mut control = Active::new(bench, mode, sizes[0])?;
+        kernel::give_back_free_memory();
+        let before = own_bytes()?;
+        let mut subnets =
+            sizes.iter().map(|size| Active::new(bench, mode, *size)).collect::<Result<Vec<_>, _>>()?;
+        let memory = (own_bytes()? - before) / sizes.iter().sum::<usize>() as f64;
+        let mut variants: Vec<_> =
+            subnets.iter_mut().chain([&mut control]).map(|subnet| move || subnet.round()).collect();
+        let mut variants: Vec<Variant<'_>> =
+            variants.iter_mut().map(|variant| variant as Variant<'_>).collect();
+        let rounds = interleaved(SAMPLES, ROUNDS, &mut variants)?;
+        let charging = subnets.iter_mut().map(Active::charging_round).collect::<Result<_, _>>()?;
+        Ok(Self { mode, sizes, rounds, charging, memory })
+    }
+
+    /// Messages a second.
+    fn rate(&self, at: usize) -> f64 {
+        1e9 * ACTIVE as f64 / self.rounds[at].median()
+    }
+
+    /// All sizes against the first.
+    fn findings(&self) -> Vec<Finding> {
+        let (few, again) = (self.rate(0), self.rate(self.sizes.len()));
+        let held = self.rounds[0].steady() && (again / few - 1.0).abs() < CONTROL;
+        (1..self.sizes.len())
+            .map(|at| {
+                let compared = Compared { limit: few, measured: self.rate(at), unit: Unit::Rate };
+                Finding::new(id(self.sizes[at], self.mode), &compared, AGAINST_FEW, held, self.describe(at))
+            })
+            .collect()
+    }
+
+    fn describe(&self, at: usize) -> String {
+        format!(
+            "empty updates a second in rounds of {ACTIVE}, one for each of {ACTIVE} canisters, {} installed, {}, against \
+             {} installed; each takes {} of this process's memory; a round in which storage is charged, one in {} s, \
+             takes {}",
+            self.sizes[at],
+            self.mode.name(),
+            self.sizes[0],
+            Unit::Bytes.show(self.memory),
+            CHARGE_INTERVAL.as_secs(),
+            Unit::Time.show(self.charging[at])
+        )
+    }
 }
 
 /// Memory of this process and its page tables, bytes.

@@ -5,6 +5,7 @@ use sandbox_host::SandboxOptions;
 use super::{Bench, CORE, GIB};
 use crate::canister::Canister;
 use crate::hops::Hops;
+use crate::mailbox::Mailbox;
 use crate::modules::{self, Heap, WASM_PAGE_BYTES};
 use crate::peer::{Peer, Role};
 use crate::placement::Pinned;
@@ -23,34 +24,34 @@ const BARE_NANOSECONDS_MAX: f64 = 20_000.0;
 /// Pages that a small message writes.
 const DIRTY_PAGES: u64 = 100;
 
-/// Medians of empty updates, one beside the other, and of a peer.
+/// Empty updates of both modes, and round trips of peers.
 struct EmptyUpdates {
-    peer: Samples,
+    peers: Vec<Samples>,
     in_process: f64,
     sandboxed: f64,
 }
 
 impl EmptyUpdates {
-    /// Warm ones, on one core with `peer`.
-    fn beside(bench: &Bench, peer: Variant<'_>) -> Result<Self, String> {
+    /// Warm ones, on one core with `peers`.
+    fn beside<const N: usize>(bench: &Bench, peers: [Variant<'_>; N]) -> Result<Self, String> {
         let text = modules::memory(Heap::Bits32, WASM_PAGE_BYTES, 0);
         let sandboxed = Bench::sandboxed(SandboxOptions::default())?;
         let mut here = Canister::from_text(&*bench.compiler, &text, 1)?;
         let mut there = Canister::from_text(&*bench.compiler, &text, 2)?;
-        let mut samples = interleaved(
-            200,
-            200,
-            &mut [peer, &mut || here.update(&bench.in_process, "empty"), &mut || {
-                there.update(&sandboxed, "empty")
-            }],
-        )?;
-        let (in_process, sandboxed) = (samples[1].median(), samples[2].median());
-        Ok(Self { peer: samples.swap_remove(0), in_process, sandboxed })
+        let mut inside = || here.update(&bench.in_process, "empty");
+        let mut outside = || there.update(&sandboxed, "empty");
+        let mut peers = peers.map(|peer| move || peer());
+        let peers = peers.iter_mut().map(|peer| peer as Variant<'_>);
+        let mut variants: Vec<_> = peers.chain([&mut inside as Variant<'_>, &mut outside]).collect();
+        let mut samples = interleaved(200, 200, &mut variants)?;
+        let products = samples.split_off(N);
+        Ok(Self { peers: samples, in_process: products[0].median(), sandboxed: products[1].median() })
     }
 
-    /// What the sandbox adds, against the peer.
+    /// What the sandbox adds, against the first peer.
     fn compared(&self) -> Compared {
-        Compared { limit: self.peer.median(), measured: self.sandboxed - self.in_process, unit: Unit::Time }
+        let limit = self.peers[0].median();
+        Compared { limit, measured: self.sandboxed - self.in_process, unit: Unit::Time }
     }
 
     fn describe(&self) -> String {
@@ -68,13 +69,22 @@ pub(super) fn empty_update(bench: &Bench) -> Result<Vec<Finding>, String> {
     let _pinned = Pinned::this_thread(CORE)?;
     let peer = Peer::start(Role::Echo(REPLY_BYTES))?;
     let (request, mut answer) = (vec![0u8; REQUEST_BYTES], vec![0u8; REPLY_BYTES]);
-    let updates = EmptyUpdates::beside(bench, &mut || peer.round_trip(&request, &mut answer))?;
+    let mailbox = Mailbox::start()?;
+    let mut packets = || peer.round_trip(&request, &mut answer);
+    let mut turns = || mailbox.round_trip();
+    let updates = EmptyUpdates::beside(bench, [&mut packets, &mut turns])?;
+    let (bare, futex) = (&updates.peers[0], updates.peers[1].median());
     Ok(vec![Finding::new(
         "empty-update",
         &updates.compared(),
         AGAINST_BARE,
-        updates.peer.steady() && updates.peer.median() < BARE_NANOSECONDS_MAX,
-        format!("{}, against a bare same-core seqpacket round trip", updates.describe()),
+        bare.steady() && bare.median() < BARE_NANOSECONDS_MAX,
+        format!(
+            "{}, against a bare same-core seqpacket round trip; {:.2}x of one by futex ({})",
+            updates.describe(),
+            updates.compared().measured / futex,
+            Unit::Time.show(futex)
+        ),
     )])
 }
 
@@ -82,13 +92,13 @@ pub(super) fn empty_update(bench: &Bench) -> Result<Vec<Finding>, String> {
 pub(super) fn usual_design(bench: &Bench) -> Result<Vec<Finding>, String> {
     let _pinned = Pinned::this_thread(CORE)?;
     let mut hops = Hops::start()?;
-    let updates = EmptyUpdates::beside(bench, &mut || hops.round_trip())?;
+    let updates = EmptyUpdates::beside(bench, [&mut || hops.round_trip()])?;
     let [request, reply] = Hops::bytes()?;
     Ok(vec![Finding::new(
         "usual-design",
         &updates.compared(),
         AGAINST_USUAL,
-        updates.peer.steady(),
+        updates.peers[0].steady(),
         format!(
             "{}, against a call of the usual design with a warm process: six hops over threads, {request} and {reply} \
              bytes encoded, stream socket, all on one core, where it is fastest",

@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-use execution::EntryPoint;
-use sandbox_host::SandboxOptions;
+use execution::{EntryPoint, Outcome};
+use sandbox_host::{SandboxOptions, Sandboxed};
 use sandbox_os::processor;
 
 use super::{Bench, CORE};
@@ -91,8 +91,8 @@ fn growing() -> String {
         "(module
            (import \"ic0\" \"msg_reply\" (func $reply))
            (memory 1 65536)
-           (func (export \"canister_query none\") (call $reply))
-           (func (export \"canister_query grow\") (local $i i32)
+           (func (export \"canister_update none\") (call $reply))
+           (func (export \"canister_update grow\") (local $i i32)
              (loop $more
                (drop (memory.grow (i32.const 1)))
                (br_if $more (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const {GROWTHS}))))
@@ -100,21 +100,29 @@ fn growing() -> String {
     )
 }
 
-/// Nanoseconds of processor time, and instructions, of one query. The worker must have run before.
-fn measured(
-    canister: &mut Canister,
-    sandboxed: &sandbox_host::Sandboxed,
-    method: &str,
-    arg: &[u8],
-) -> Result<(f64, f64), String> {
+/// Nanoseconds of processor time, and instructions.
+type Cost = (f64, f64);
+
+/// The cost of one run. Its worker must have run before, and must live on.
+fn measured(sandboxed: &Sandboxed, run: impl FnOnce() -> Result<Outcome, String>) -> Result<Cost, String> {
     // Processor time is what claims are held against, and what others do on this machine hardly changes it.
     let taken = || {
         let times = sandboxed.pids().into_iter().filter_map(|pid| processor::time(pid).ok());
         times.map(|time| time.as_nanos() as f64).sum::<f64>()
     };
     let before = taken();
-    let outcome = canister.query(sandboxed, EntryPoint::Query { method: method.into(), arg: arg.into() })?;
+    let outcome = run()?;
     Ok((taken() - before, outcome.instructions as f64))
+}
+
+fn query(canister: &mut Canister, sandboxed: &Sandboxed, method: &str, arg: &[u8]) -> Result<Cost, String> {
+    let entry = EntryPoint::Query { method: method.into(), arg: arg.into() };
+    measured(sandboxed, || canister.query(sandboxed, entry))
+}
+
+fn update(canister: &mut Canister, sandboxed: &Sandboxed, method: &str) -> Result<Cost, String> {
+    let entry = EntryPoint::Update { method: method.into(), arg: [].into() };
+    measured(sandboxed, || canister.run(sandboxed, entry))
 }
 
 /// Time of honest code that is as slow as it can be, against what its claims explain.
@@ -142,10 +150,10 @@ pub(super) fn pace(bench: &Bench) -> Result<Vec<Finding>, String> {
             ),
         ));
     };
-    measured(&mut canister, &sandboxed, "none", &[])?;
-    let (none, _) = measured(&mut canister, &sandboxed, "none", &[])?;
-    let (link, linked) = measured(&mut canister, &sandboxed, "link", &[])?;
-    let (chase, chased) = measured(&mut canister, &sandboxed, "chase", &[])?;
+    query(&mut canister, &sandboxed, "none", &[])?;
+    let (none, _) = query(&mut canister, &sandboxed, "none", &[])?;
+    let (link, linked) = query(&mut canister, &sandboxed, "link", &[])?;
+    let (chase, chased) = query(&mut canister, &sandboxed, "chase", &[])?;
     found("chase", "loads that miss every cache, in a heap of 4 GiB", chase - link, chased - linked, 0.0);
     // What a run writes stays until it is undone: each of these begins with a worker that has touched nothing.
     for (method, what, pages) in [
@@ -154,15 +162,16 @@ pub(super) fn pace(bench: &Bench) -> Result<Vec<Finding>, String> {
         ("stable_read", "first reads of pages of stable memory, a byte each", STABLE_PAGES),
     ] {
         let fresh = Bench::sandboxed(SandboxOptions::default())?;
-        measured(&mut canister, &fresh, "none", &[])?;
-        let (time, instructions) = measured(&mut canister, &fresh, method, &[])?;
+        query(&mut canister, &fresh, "none", &[])?;
+        let (time, instructions) = query(&mut canister, &fresh, method, &[])?;
         found(method, what, time, instructions, pages as f64);
     }
-    measured(&mut growing, &sandboxed, "none", &[])?;
-    let (time, instructions) = measured(&mut growing, &sandboxed, "grow", &[])?;
+    // An update: a query's memory would shrink again, which takes another worker.
+    update(&mut growing, &sandboxed, "none")?;
+    let (time, instructions) = update(&mut growing, &sandboxed, "grow")?;
     found("grow", "memory.grow by a page at a time", time, instructions, 0.0);
     let arg = vec![1; 2_000_000];
-    let (time, instructions) = measured(&mut canister, &sandboxed, "arg", &arg)?;
+    let (time, instructions) = query(&mut canister, &sandboxed, "arg", &arg)?;
     found("arg", "an argument of 2 MB, copied", time - none, instructions, 0.0);
     Ok(findings)
 }

@@ -32,16 +32,31 @@ pub(super) fn live(bench: &Bench) -> Result<Vec<Finding>, String> {
     )])
 }
 
-/// 1000 idle workers with a small module: what each has for itself.
+/// Idle workers with a small module: what each has for itself, where all share the pages of their program, and where
+/// each has a copy (B8 of performance.md section 9).
 pub(super) fn idle(bench: &Bench) -> Result<Vec<Finding>, String> {
-    const WORKERS: usize = 1_000;
     /// 0.4 MiB.
     const LIMIT_BYTES: f64 = 0.4 * 1_048_576.0;
-    let sandboxed = Bench::sandboxed(as_many(WORKERS))?;
+    let copies = |workers| SandboxOptions { private_images: true, ..as_many(workers) };
+    Ok(vec![
+        idle_workers(bench, "idle-workers", (1_000, as_many(1_000)), LIMIT_BYTES, Target::AtMost(1.0))?,
+        idle_workers(bench, "idle-workers-copies", (100, copies(100)), LIMIT_BYTES, Target::None)?,
+    ])
+}
+
+fn idle_workers(
+    bench: &Bench,
+    id: &str,
+    (workers, options): (usize, SandboxOptions),
+    limit: f64,
+    target: Target,
+) -> Result<Finding, String> {
+    let image = if options.private_images { "a copy of their program each" } else { "a shared program" };
+    let sandboxed = Bench::sandboxed(options)?;
     let text = modules::memory(Heap::Bits32, WASM_PAGE_BYTES, 1);
     let mut canisters = Vec::new();
     let mut failed = String::new();
-    for index in 0..WORKERS as u64 {
+    for index in 0..workers as u64 {
         let mut canister = Canister::from_text(&*bench.compiler, &text, index)?;
         if let Err(error) = canister.update(&sandboxed, "pages") {
             // The machine has no room for more: judge by those that live.
@@ -51,23 +66,26 @@ pub(super) fn idle(bench: &Bench) -> Result<Vec<Finding>, String> {
         canisters.push(canister);
     }
     let pids = sandboxed.pids();
-    let count = pids.len().max(1) as f64;
+    if pids.is_empty() {
+        return Ok(Finding::absent(id, format!("no worker can have {image}{failed}")));
+    }
+    let count = pids.len() as f64;
     let private = total(&pids, |pid| smaps(pid, &["Private_Clean:", "Private_Dirty:"]))? / count;
     let tables = total(&pids, page_tables)? / count;
     let shared = total(&pids, |pid| smaps(pid, &["Pss:"]))? / count;
-    Ok(vec![Finding::new(
-        "idle-workers",
-        &Compared { limit: LIMIT_BYTES, measured: private + tables, unit: Unit::Bytes },
-        Target::AtMost(1.0),
-        pids.len() >= WORKERS / 2,
+    Ok(Finding::new(
+        id,
+        &Compared { limit, measured: private + tables, unit: Unit::Bytes },
+        target,
+        pids.len() >= workers / 2,
         format!(
-            "{} idle workers with a small module: private memory and page tables of one ({:.0} KB of tables; \
-             proportional set size {:.0} KB){failed}",
+            "{} idle workers with a small module and {image}: private memory and page tables of one ({:.0} KB of \
+             tables; proportional set size {:.0} KB){failed}",
             pids.len(),
             tables / 1e3,
             shared / 1e3
         ),
-    )])
+    ))
 }
 
 /// What a canister costs the node and its worker, by its state.

@@ -1,6 +1,7 @@
 //! Memory files and mappings of them.
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 
 use rustix::fs::MemfdFlags;
@@ -22,6 +23,20 @@ impl MemoryFile {
         rustix::fs::ftruncate(&file, (pages * PAGE_BYTES) as u64)
             .map_err(|error| format!("ftruncate: {error}"))?;
         Ok(Self { file, pages })
+    }
+
+    /// The parent process's file with descriptor `number`, of `pages` pages.
+    pub(crate) fn of_parent(number: usize, pages: usize) -> Result<Self, String> {
+        let parent = rustix::process::getppid().ok_or("no parent")?;
+        let path = format!("/proc/{}/fd/{number}", parent.as_raw_pid());
+        let file = File::options().read(true).write(true).open(&path);
+        let file = file.map_err(|error| format!("{path}: {error}"))?;
+        Ok(Self { file: file.into(), pages })
+    }
+
+    /// Its descriptor, by which a child may open it.
+    pub(crate) fn number(&self) -> usize {
+        self.file.as_raw_fd().unsigned_abs() as usize
     }
 
     /// A file of `pages` pages, each with some content.

@@ -9,12 +9,14 @@ mod fault;
 mod mapping;
 mod pagemap;
 mod process;
+mod turns;
 
 pub(crate) use code::map_code;
 pub(crate) use fault::WriteFaults;
 pub(crate) use mapping::{Mapping, MemoryFile};
 pub(crate) use pagemap::{PageMap, Pages, WriteProtection};
 pub(crate) use process::{copy, give_back_free_memory};
+pub(crate) use turns::Turns;
 
 /// Bytes in a page.
 pub(crate) const PAGE_BYTES: usize = 4096;
