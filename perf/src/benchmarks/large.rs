@@ -1,5 +1,6 @@
 //! Cold starts of a real module of more than 6 MB.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use execution::{Backend, Compiler, EntryPoint};
@@ -28,14 +29,13 @@ pub(super) fn against_bare(bench: &Bench) -> Result<Vec<Finding>, String> {
         Ok(wasm) => wasm,
         Err(why) => return Ok(vec![Finding::absent("start-6mb", why)]),
     };
-    let _pinned = Pinned::this_thread(CORE)?;
     let least = Least::new()?;
     let starts = Starts::new(bench, &wasm)?;
     let fresh = Fresh::new(&starts.module, &[], None)?;
+    // Now, and not before: the next worker is launched ahead by a thread that may run anywhere.
+    let _pinned = Pinned::this_thread(CORE)?;
     let variants: &mut [Timed<'_>] =
-        &mut [&mut || least.launch(), &mut || fresh.run(), &mut || starts.start_from_nothing(), &mut || {
-            starts.start_from_pool()
-        }];
+        &mut [&mut || least.launch(), &mut || fresh.run(), &mut || starts.cold(), &mut || starts.pooled()];
     let samples = interleaved_timed(STARTS, variants)?;
     let limit = samples[0].median() + samples[1].median();
     let held = samples[0].steady() && samples[1].steady();
@@ -46,7 +46,7 @@ pub(super) fn against_bare(bench: &Bench) -> Result<Vec<Finding>, String> {
             target,
             held,
             format!(
-                "no worker to the first reply of a {}, from {whence}, against a bare program: a launch of one of 165 bytes \
+                "first reply of a {}, started from {whence}, against a bare program: a launch of one of 165 bytes \
                  behind the same lockdown ({}), and in a fresh process an engine made, the code mapped and instantiated \
                  ({}); no message",
                 starts.describe(),
@@ -67,12 +67,10 @@ pub(super) fn first_reply(bench: &Bench) -> Result<Vec<Finding>, String> {
         Ok(wasm) => wasm,
         Err(why) => return Ok(vec![Finding::absent("first-reply-6mb", why)]),
     };
-    let _pinned = Pinned::this_thread(CORE)?;
     let starts = Starts::new(bench, &wasm)?;
+    let _pinned = Pinned::this_thread(CORE)?;
     let variants: &mut [Timed<'_>] =
-        &mut [&mut || starts.start_in_process(), &mut || starts.start_from_nothing(), &mut || {
-            starts.start_from_pool()
-        }];
+        &mut [&mut || starts.inside(), &mut || starts.cold(), &mut || starts.pooled()];
     let samples = interleaved_timed(STARTS, variants)?;
     let finding = |name: &str, whence: &str, measured: &Samples| {
         Finding::new(
@@ -81,7 +79,7 @@ pub(super) fn first_reply(bench: &Bench) -> Result<Vec<Finding>, String> {
             Target::None,
             true,
             format!(
-                "no worker to the first reply of a {}, from {whence}, against no instance to the same reply in-process; \
+                "first reply of a {}, started from {whence}, against no instance to the same reply in-process; \
                  fastest {}, slowest {} of {STARTS}",
                 starts.describe(),
                 Unit::Time.show(measured.quantile(0.0)),
@@ -97,17 +95,17 @@ struct Starts<'a> {
     bench: &'a Bench,
     wasm: &'a [u8],
     module: Arc<execution::Module>,
-    cold: Sandboxed,
-    ahead: Sandboxed,
-    canisters: std::cell::Cell<u64>,
+    none_ahead: Sandboxed,
+    one_ahead: Sandboxed,
+    canisters: Cell<u64>,
 }
 
 impl<'a> Starts<'a> {
     fn new(bench: &'a Bench, wasm: &'a [u8]) -> Result<Self, String> {
         let module = bench.compiler.compile(wasm).map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
-        let ahead = Bench::sandboxed(SandboxOptions { pool: 1, ..SandboxOptions::default() })?;
-        let cold = Bench::sandboxed(nothing_ahead())?;
-        Ok(Self { bench, wasm, module, cold, ahead, canisters: std::cell::Cell::new(0) })
+        let one_ahead = Bench::sandboxed(SandboxOptions { pool: 1, ..SandboxOptions::default() })?;
+        let none_ahead = Bench::sandboxed(nothing_ahead())?;
+        Ok(Self { bench, wasm, module, none_ahead, one_ahead, canisters: Cell::new(0) })
     }
 
     fn describe(&self) -> String {
@@ -119,16 +117,16 @@ impl<'a> Starts<'a> {
         )
     }
 
-    fn start_from_nothing(&self) -> Result<f64, String> {
-        self.first_reply(&self.cold)
+    fn cold(&self) -> Result<f64, String> {
+        self.first_reply(&self.none_ahead)
     }
 
-    fn start_from_pool(&self) -> Result<f64, String> {
-        wait_for_one_ahead(&self.ahead)?;
-        self.first_reply(&self.ahead)
+    fn pooled(&self) -> Result<f64, String> {
+        wait_for_one_ahead(&self.one_ahead)?;
+        self.first_reply(&self.one_ahead)
     }
 
-    fn start_in_process(&self) -> Result<f64, String> {
+    fn inside(&self) -> Result<f64, String> {
         self.first_reply(&InProcess::new(self.bench.engine.clone(), &InProcessOptions::default()))
     }
 

@@ -116,8 +116,10 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Starts the engine.
+    /// Starts the engine, and the launchers before it, as a node does: where the calling thread may run, they may.
     pub(crate) fn new() -> Result<Self, String> {
+        // Who needs them tells why there are none.
+        let _told_later = bulkhead_node::image::launchers();
         let engine = Engine::new().map_err(|error| error.to_string())?;
         let compiler = Arc::new(ModuleCompiler::new(engine.clone(), Arc::new(Limits::application())));
         let in_process = InProcess::new(engine.clone(), &InProcessOptions::default());

@@ -3,10 +3,11 @@
 use execution::Compiler;
 use sandbox_host::SandboxOptions;
 
-use super::Bench;
+use super::{Bench, CORE};
 use crate::canister::Canister;
 use crate::fresh::Fresh;
 use crate::modules;
+use crate::placement::Pinned;
 use crate::report::{Compared, Finding, Target, Unit};
 use crate::sample::{Variant, interleaved};
 
@@ -47,6 +48,7 @@ const SANDBOXES: [Sandbox; 3] = [
 
 /// The same computation, by a warm worker and by a process for each call: figures to read.
 pub(super) fn per_call(bench: &Bench) -> Result<Vec<Finding>, String> {
+    let _pinned = Pinned::this_thread(CORE)?;
     SANDBOXES.iter().map(|sandbox| beside(bench, sandbox)).collect()
 }
 
