@@ -65,8 +65,8 @@ pub(super) fn api_calls(bench: &Bench) -> Result<Vec<Finding>, String> {
     ])
 }
 
-/// How often a worker leaves its core for each message with 1000 System API calls. It shares the core with whoever asks,
-/// so each round trip takes one switch at least: fewer than two mean that there was no more than one.
+/// How often a worker leaves its core for each message with 1000 System API calls. It shares the core with whoever
+/// asks, so each round trip takes one switch at least: fewer than two mean that there was no more than one.
 fn round_trips(sandboxed: &Sandboxed, canister: &mut Canister) -> Result<Finding, String> {
     const MESSAGES: u32 = 1_000;
     let switches = || process::total(&sandboxed.pids(), process::switches);

@@ -46,8 +46,8 @@ fn compare(id: &str, what: &str, workload: Workload) -> Result<Finding, String> 
         Target::None,
         true,
         format!(
-            "messages that do nothing but: {what}; {count} processes against {count} threads of one process, one a core; \
-             one alone {}; where messages only compute the ratio is {computing:.2}",
+            "messages that do nothing but: {what}; {count} processes against {count} threads of one process, one \
+             a core; one alone {}; where messages only compute the ratio is {computing:.2}",
             Unit::Rate.show(alone),
             count = cores.len(),
         ),

@@ -98,9 +98,9 @@ impl<'a> BySize<'a> {
 
     fn describe(&self, at: usize) -> String {
         format!(
-            "empty updates a second in rounds of {ACTIVE}, one for each of {ACTIVE} canisters, {} installed, {}, against \
-             {} installed; each takes {} of this process's memory; a round in which storage is charged, one in {} s, \
-             takes {}",
+            "empty updates a second in rounds of {ACTIVE}, one for each of {ACTIVE} canisters, {} installed, {}, \
+             against {} installed; each takes {} of this process's memory; a round in which storage is charged, \
+             one in {} s, takes {}",
             self.sizes[at],
             self.mode.name(),
             self.sizes[0],

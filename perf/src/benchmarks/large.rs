@@ -47,8 +47,8 @@ pub(super) fn against_bare(bench: &Bench) -> Result<Vec<Finding>, String> {
             held,
             format!(
                 "first reply of a {}, started from {whence}, against a bare program: a launch of one of 165 bytes \
-                 behind the same lockdown ({}), and in a fresh process an engine made, the code mapped and instantiated \
-                 ({}); no message",
+                 behind the same lockdown ({}), and in a fresh process an engine made, the code mapped and \
+                 instantiated ({}); no message",
                 starts.describe(),
                 Unit::Time.show(samples[0].median()),
                 Unit::Time.show(samples[1].median())

@@ -153,8 +153,8 @@ fn transfers(bench: &Bench, ledger: &Ledger, name: &str, count: usize) -> Result
         Target::None,
         true,
         format!(
-            "transfers a second of {count} ledger{} in {}, {TRANSFERS} in a round, from taken in to answered: sandboxed \
-             against in-process",
+            "transfers a second of {count} ledger{} in {}, {TRANSFERS} in a round, from taken in to answered: \
+             sandboxed against in-process",
             if count == 1 { "" } else { "s" },
             ledger.language
         ),

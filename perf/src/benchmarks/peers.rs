@@ -72,8 +72,8 @@ fn beside(bench: &Bench, sandbox: &Sandbox) -> Result<Finding, String> {
         Target::None,
         true,
         format!(
-            "{TURNS} turns of xorshift, compiled before: a message to a warm sandboxed canister, against a fresh process \
-             with an engine, {}",
+            "{TURNS} turns of xorshift, compiled before: a message to a warm sandboxed canister, against a fresh \
+             process with an engine, {}",
             sandbox.what
         ),
     ))

@@ -49,8 +49,8 @@ fn compare(mode: Mode, quiet: Vec<f64>, busy: Vec<f64>, transfers: u64) -> [Find
             Target::None,
             true,
             format!(
-                "{describe} of queries of a Rust ledger, one at a time, {}, while {:.0} transfers a second commit to it \
-                 on another core, against the same without",
+                "{describe} of queries of a Rust ledger, one at a time, {}, while {:.0} transfers a second commit to \
+                 it on another core, against the same without",
                 mode.name(),
                 transfers as f64 / seconds
             ),

@@ -1,6 +1,6 @@
 //! What the kernel does by itself, without Bulkhead: mappings of memory files, faults, page map scans, and
-//! reads of another process's memory; and code mapped from a file. Peers and limits of the benchmarks are made of these.
-//! All unsafe code of this crate is here.
+//! reads of another process's memory; and code mapped from a file. Peers and limits of the benchmarks are made of
+//! these. All unsafe code of this crate is here.
 
 #![expect(unsafe_code, reason = "mappings, signal handlers, native code and ioctl(2) have no safe interface")]
 
