@@ -19,7 +19,19 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("sandbox-worker", &["execution", "execution-memory", "in-process", "sandbox-os", "sandbox-protocol"]),
     ("sandbox-compiler", &["execution", "execution-memory", "in-process", "sandbox-os", "sandbox-protocol"]),
     ("rollout", &["execution", "execution-memory"]),
-    ("node", &["execution", "execution-memory", "in-process", "rollout", "sandbox-host", "sandbox-os"]),
+    // The protocol for one thing: the code cache keeps what a compiler said in the compiler's encoding.
+    (
+        "node",
+        &[
+            "execution",
+            "execution-memory",
+            "in-process",
+            "rollout",
+            "sandbox-host",
+            "sandbox-os",
+            "sandbox-protocol",
+        ],
+    ),
 ];
 
 /// Packages that may ask for in-process's `compile` feature: the worker links no compiler.
