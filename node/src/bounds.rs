@@ -9,6 +9,8 @@ use rollout::Bounds;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandbox_host::{CompilerOptions, SandboxOptions};
 
+use crate::code_cache::CodeCacheOptions;
+
 /// What `[memory]` says, and what is built in where it is silent: half of the memory that this process may use.
 #[must_use]
 pub fn memory(bounds: &Bounds) -> MemoryOptions {
@@ -56,6 +58,17 @@ pub fn in_process(bounds: &Bounds) -> InProcessOptions {
     }
 }
 
+/// What `[code_cache]` says, and what is built in where it is silent; `None`: nothing is kept on disk.
+#[must_use]
+pub fn code_cache(bounds: &Bounds) -> Option<CodeCacheOptions> {
+    let built_in = CodeCacheOptions::new(bounds.code_cache_directory.clone()?);
+    Some(CodeCacheOptions {
+        bytes_max: bounds.code_cache_bytes.unwrap_or(built_in.bytes_max),
+        modules_max: count(bounds.code_cache_modules, built_in.modules_max),
+        ..built_in
+    })
+}
+
 fn count(said: Option<u64>, built_in: usize) -> usize {
     said.map_or(built_in, |said| usize::try_from(said).unwrap_or(usize::MAX))
 }
@@ -80,12 +93,13 @@ mod tests {
 
     #[test]
     fn every_key_of_the_file_reaches_its_option() {
-        let text = "schema = 1\n[memory]\ntotal = \"9GiB\"\ncanister = \"1GiB\"\n[sandbox]\nworkers_max = 11\nworker_memory = \"64MiB\"\npool = 12\nquery_workers = 13\nidle = \"14s\"\nstep_patience = \"15s\"\ninstructions_per_second_min = 16_000_000\nprivate_images = true\n[in_process]\ninstances_max = 17\ncode_max = 18\n";
-        let bounds = rollout::Policy::parse("p.toml", text).unwrap().bounds();
-        let memory = memory(&bounds);
+        let text = "schema = 1\n[memory]\ntotal = \"9GiB\"\ncanister = \"1GiB\"\n[sandbox]\nworkers_max = 11\nworker_memory = \"64MiB\"\npool = 12\nquery_workers = 13\nidle = \"14s\"\nstep_patience = \"15s\"\ninstructions_per_second_min = 16_000_000\nprivate_images = true\n[in_process]\ninstances_max = 17\ncode_max = 18\n[code_cache]\ndirectory = \"/code\"\nsize = \"19MiB\"\nmodules_max = 20\n";
+        let policy = rollout::Policy::parse("p.toml", text).unwrap();
+        let bounds = policy.bounds();
+        let memory = memory(bounds);
         assert_eq!(memory.arena_bytes, 1 << 30);
         assert!(format!("{:?}", memory.budget).contains(&(9_u64 << 30).to_string()), "{memory:?}");
-        let sandbox = sandbox(&bounds);
+        let sandbox = sandbox(bounds);
         assert_eq!((sandbox.workers_max, sandbox.pool, sandbox.query_workers), (11, 12, 13));
         assert_eq!(sandbox.worker_memory_bytes_max, Some(64 << 20));
         assert_eq!(
@@ -94,15 +108,19 @@ mod tests {
         );
         assert_eq!(sandbox.instructions_per_second_min, 16_000_000);
         assert!(sandbox.private_images);
-        assert_eq!(in_process(&bounds), InProcessOptions { instances_max: 17, code_max: 18 });
+        assert_eq!(in_process(bounds), InProcessOptions { instances_max: 17, code_max: 18 });
+        let cache = CodeCacheOptions { directory: "/code".into(), bytes_max: 19 << 20, modules_max: 20 };
+        assert_eq!(code_cache(bounds), Some(cache));
     }
 
     #[test]
     fn a_silent_file_leaves_what_is_built_in() {
-        let bounds = rollout::Policy::parse("p.toml", "schema = 1\n[sandbox]\n").unwrap().bounds();
-        assert_eq!(format!("{:?}", sandbox(&bounds)), format!("{:?}", SandboxOptions::default()));
-        assert_eq!(in_process(&bounds), InProcessOptions::default());
+        let policy = rollout::Policy::parse("p.toml", "schema = 1\n[sandbox]\n").unwrap();
+        let bounds = policy.bounds();
+        assert_eq!(format!("{:?}", sandbox(bounds)), format!("{:?}", SandboxOptions::default()));
+        assert_eq!(in_process(bounds), InProcessOptions::default());
+        assert_eq!(code_cache(bounds), None);
         let half = sandbox_host::machine_memory_bytes().unwrap() / 2;
-        assert!(format!("{:?}", memory(&bounds).budget).contains(&half.to_string()), "{half}");
+        assert!(format!("{:?}", memory(bounds).budget).contains(&half.to_string()), "{half}");
     }
 }

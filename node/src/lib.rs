@@ -4,6 +4,7 @@
 
 pub mod bounds;
 pub mod cli;
+pub mod code_cache;
 pub mod confinement;
 pub mod demo;
 pub mod drun;

@@ -24,6 +24,7 @@ use sandbox_host::{Confinement, Launchers, LiveWorker, SandboxStatus, Sandboxed,
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
+use crate::code_cache::{CachingCompiler, CodeCache, CodeCacheStatus, Fingerprint};
 use crate::image;
 use crate::key::{KeyError, SecretSigner};
 use crate::log::{AppendError, Message};
@@ -49,8 +50,8 @@ pub struct NodeOptions {
 pub enum PolicySource {
     /// Always the same.
     Fixed(Mode),
-    /// A file, read again whenever it changes. Its `[memory]`, `[sandbox]` and `[in_process]` are in force as
-    /// they are at the start.
+    /// A file, read again whenever it changes. What it says of the node's bounds is in force as it is at the
+    /// start.
     File {
         /// The file.
         path: PathBuf,
@@ -134,6 +135,8 @@ pub struct Node {
 struct Compiled {
     engine: Engine,
     compiler: Arc<ModuleCompiler>,
+    /// Those that are compiled, on disk.
+    code_cache: Option<Arc<CodeCache>>,
     /// Whether modules are compiled in processes of their own.
     in_sandbox: bool,
 }
@@ -228,7 +231,7 @@ impl Node {
                 LivePolicy::watch(path, subnet, node).map_err(|error| NodeError::Policy(error.to_string()))?
             }
         };
-        let bounds = live.load().policy.bounds();
+        let bounds = live.load().policy.bounds().clone();
         let launchers = match options.policy {
             _ if sandboxed.is_some() => None,
             PolicySource::Fixed(Mode::InProcess) => None,
@@ -439,6 +442,12 @@ impl Node {
         self.sandbox.as_ref().map(|sandbox| sandbox.status())
     }
 
+    /// What came of the compiled modules on disk; `None` without a directory for them.
+    #[must_use]
+    pub fn code_cache(&self) -> Option<CodeCacheStatus> {
+        self.compiled.code_cache.as_ref().map(|cache| cache.status())
+    }
+
     /// Layers of confinement that this kernel or user can't give the workers; empty without a worker.
     #[must_use]
     pub fn layers_off(&self) -> Vec<&'static str> {
@@ -516,7 +525,8 @@ fn start_sandbox(launchers: Arc<Launchers>, bounds: &Bounds) -> Result<Arc<Sandb
 }
 
 impl Compiled {
-    /// A compiler with nothing compiled: in processes of `launchers`, if there are any, else in this process.
+    /// A compiler with nothing compiled but what is on disk: in processes of `launchers`, if there are any, else in this
+    /// process.
     fn new(
         config: &SubnetConfig,
         launchers: Option<Arc<Launchers>>,
@@ -524,15 +534,22 @@ impl Compiled {
     ) -> Result<Self, NodeError> {
         let engine = Engine::new().map_err(|error| NodeError::Engine(error.to_string()))?;
         let limits = Arc::clone(&config.limits);
-        let in_sandbox = launchers.is_some();
-        let compiler = match launchers {
-            Some(launchers) => {
-                let compiler = SandboxedCompiler::start(launchers, limits, bounds::compiler(bounds));
-                ModuleCompiler::keeping(Box::new(compiler))
-            }
-            None => ModuleCompiler::new(engine.clone(), limits),
+        let Some(launchers) = launchers else {
+            let compiler = Arc::new(ModuleCompiler::new(engine.clone(), limits));
+            return Ok(Self { engine, compiler, code_cache: None, in_sandbox: false });
         };
-        Ok(Self { engine, compiler: Arc::new(compiler), in_sandbox })
+        let compiler = SandboxedCompiler::start(launchers, Arc::clone(&limits), bounds::compiler(bounds));
+        let mut compiler: Box<dyn Compiler> = Box::new(compiler);
+        let code_cache = bounds::code_cache(bounds).map(|options| {
+            let profile = engine.raw().precompile_compatibility_hash();
+            let fingerprint = Fingerprint::of(profile, &limits, image::IMAGES.compiler);
+            Arc::new(CodeCache::open(options, fingerprint))
+        });
+        if let Some(cache) = &code_cache {
+            compiler = Box::new(CachingCompiler::new(Arc::clone(cache), compiler));
+        }
+        let compiler = Arc::new(ModuleCompiler::keeping(compiler));
+        Ok(Self { engine, compiler, code_cache, in_sandbox: true })
     }
 }
 

@@ -21,8 +21,8 @@ pub struct InForce {
     pub policy: Policy,
     /// What it says for this node.
     pub resolution: Resolution,
-    /// Keys of `[memory]`, `[sandbox]` and `[in_process]` that say something else than when the node started, `table.key`
-    /// each. What they say now is in force after another start.
+    /// Keys of [`Bounds`] that say something else than when the node started, `table.key` each. What they say now is in
+    /// force after another start.
     pub restart_for: Vec<String>,
     /// From 1; one more with every change of the file's content that was accepted.
     pub generation: u64,
@@ -34,7 +34,7 @@ pub struct InForce {
 
 impl InForce {
     /// `started`: the bounds that the node started with.
-    fn new(policy: Policy, scope: &Scope, generation: u64, started: Bounds) -> Self {
+    fn new(policy: Policy, scope: &Scope, generation: u64, started: &Bounds) -> Self {
         let mut resolution = policy.resolve(&scope.subnet, &scope.node);
         resolution.generation = generation;
         let restart_for = started.changed(policy.bounds());
@@ -162,7 +162,7 @@ impl LivePolicy {
     #[must_use]
     pub fn fixed(mode: Mode) -> Arc<Self> {
         let scope = Scope { subnet: String::new(), node: String::new() };
-        let in_force = InForce::new(Policy::fixed(mode), &scope, 1, Bounds::default());
+        let in_force = InForce::new(Policy::fixed(mode), &scope, 1, &Bounds::default());
         Arc::new(Self {
             shared: Shared::new(scope, None, in_force, Vec::new(), Box::new(|_| {})),
             watcher: None,
@@ -190,8 +190,8 @@ impl LivePolicy {
         let bytes = read(path)?;
         let scope = Scope { subnet: subnet.to_owned(), node: node.to_owned() };
         let policy = parse(path, &bytes)?;
-        let bounds = policy.bounds();
-        let in_force = InForce::new(policy, &scope, 1, bounds);
+        let bounds = policy.bounds().clone();
+        let in_force = InForce::new(policy, &scope, 1, &bounds);
         let shared = Shared::new(scope, Some(path.to_owned()), in_force, bytes, on_reload);
         let watcher = watch::Watcher::start(path, Arc::clone(&shared))?;
         Ok(Arc::new(Self { shared, watcher: Some(watcher) }))
@@ -257,7 +257,7 @@ impl Shared {
         Arc::new(Self {
             scope,
             path,
-            started: in_force.policy.bounds(),
+            started: in_force.policy.bounds().clone(),
             in_force: ArcSwap::from_pointee(in_force),
             loader: Mutex::new(Loader { accepted, last_error: None }),
             changed: Condvar::new(),
@@ -282,7 +282,7 @@ impl Shared {
         }
         let policy = parse(path, &bytes)?;
         let generation = self.in_force.load().generation + 1;
-        let next = Arc::new(InForce::new(policy, &self.scope, generation, self.started));
+        let next = Arc::new(InForce::new(policy, &self.scope, generation, &self.started));
         self.in_force.store(Arc::clone(&next));
         *loader = Loader { accepted: bytes, last_error: None };
         self.changed.notify_all();

@@ -90,8 +90,8 @@ impl Policy {
     /// Bounds of the node that reads it. They are in force from its start on, so a change of them takes
     /// another start; see [`crate::InForce::restart_for`].
     #[must_use]
-    pub fn bounds(&self) -> Bounds {
-        self.bounds
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     /// What applies on `node` of `subnet`, and why. Pure. Done once per reload, not per message.

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod cli;
+mod code_cache;
 mod demo;
 mod difference;
 mod driver;

@@ -1,10 +1,12 @@
-//! Bounds of a node, `[memory]`, `[sandbox]` and `[in_process]`. They can't change a result, and they are read when the
-//! node starts.
+//! Bounds of a node, `[memory]`, `[sandbox]`, `[in_process]` and `[code_cache]`. They can't change a result, and they are
+//! read when the node starts.
+
+use std::path::PathBuf;
 
 use super::units::{DURATION, SIZE, Units};
 
 /// What the file says; `None` where it is silent and what is built in holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// Memory of record of all canisters, bytes.
     pub memory_bytes: Option<u64>,
@@ -30,9 +32,15 @@ pub struct Bounds {
     pub instances_max: Option<u64>,
     /// Modules whose code stays mapped.
     pub code_max: Option<u64>,
+    /// Where compiled modules are kept on disk: an absolute path.
+    pub code_cache_directory: Option<PathBuf>,
+    /// All of its files, bytes.
+    pub code_cache_bytes: Option<u64>,
+    /// Modules in it.
+    pub code_cache_modules: Option<u64>,
 }
 
-/// How a value is written.
+/// How a number is written.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     /// A whole number.
@@ -47,6 +55,18 @@ pub(super) enum Kind {
 pub(super) struct Key {
     pub(super) table: &'static str,
     pub(super) name: &'static str,
+    pub(super) value: Value,
+}
+
+/// What may stand behind a key, and where it goes.
+pub(super) enum Value {
+    Number(Ranged),
+    /// An absolute path.
+    Path(fn(&mut Bounds) -> &mut Option<PathBuf>),
+}
+
+/// A number and its range.
+pub(super) struct Ranged {
     pub(super) kind: Kind,
     pub(super) least: u64,
     pub(super) most: u64,
@@ -54,7 +74,10 @@ pub(super) struct Key {
 }
 
 /// Tables with bounds.
-pub(super) const TABLES: [&str; 3] = ["memory", "sandbox", "in_process"];
+pub(super) const TABLES: [&str; 4] = ["memory", "sandbox", "in_process", "code_cache"];
+
+/// Longest path that the kernel takes, bytes.
+pub(super) const PATH_BYTES_MAX: usize = 4095;
 
 const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
@@ -62,7 +85,7 @@ const MIB: u64 = 1 << 20;
 const PIB: u64 = 1 << 50;
 
 /// All of them. An upper bound is there to find slips, not to be reached.
-pub(super) const KEYS: [Key; 12] = {
+pub(super) const KEYS: [Key; 15] = {
     const fn key(
         table: &'static str,
         name: &'static str,
@@ -70,10 +93,10 @@ pub(super) const KEYS: [Key; 12] = {
         (least, most): (u64, u64),
         field: fn(&mut Bounds) -> &mut Option<u64>,
     ) -> Key {
-        Key { table, name, kind, least, most, field }
+        Key { table, name, value: Value::Number(Ranged { kind, least, most, field }) }
     }
     use Kind::{Flag, Number, Quantity};
-    let [memory, sandbox, in_process] = TABLES;
+    let [memory, sandbox, in_process, code_cache] = TABLES;
     [
         key(memory, "total", Quantity(&SIZE), (64 * MIB, PIB), |all| &mut all.memory_bytes),
         key(memory, "canister", Quantity(&SIZE), (MIB, PIB >> 10), |all| &mut all.arena_bytes),
@@ -89,10 +112,13 @@ pub(super) const KEYS: [Key; 12] = {
         key(sandbox, "private_images", Flag, (0, 1), |all| &mut all.private_images),
         key(in_process, "instances_max", Number, (0, 4_000), |all| &mut all.instances_max),
         key(in_process, "code_max", Number, (1, 100_000), |all| &mut all.code_max),
+        Key { table: code_cache, name: "directory", value: Value::Path(|all| &mut all.code_cache_directory) },
+        key(code_cache, "size", Quantity(&SIZE), (MIB, PIB), |all| &mut all.code_cache_bytes),
+        key(code_cache, "modules_max", Number, (1, 50_000), |all| &mut all.code_cache_modules),
     ]
 };
 
-impl Key {
+impl Ranged {
     pub(super) fn set(&self, bounds: &mut Bounds, value: u64) {
         *(self.field)(bounds) = Some(value);
     }
@@ -109,8 +135,12 @@ impl Key {
 
 impl Bounds {
     /// The keys by which `now` differs, `table.key` each.
-    pub(crate) fn changed(mut self, mut now: Self) -> Vec<String> {
-        let differs = |key: &&Key| (key.field)(&mut self) != (key.field)(&mut now);
+    pub(crate) fn changed(&self, now: &Self) -> Vec<String> {
+        let (mut before, mut now) = (self.clone(), now.clone());
+        let differs = |key: &&Key| match &key.value {
+            Value::Number(number) => (number.field)(&mut before) != (number.field)(&mut now),
+            Value::Path(field) => field(&mut before) != field(&mut now),
+        };
         KEYS.iter().filter(differs).map(|key| format!("{}.{}", key.table, key.name)).collect()
     }
 }

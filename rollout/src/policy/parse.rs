@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::bounds::{Bounds, KEYS, Key as BoundKey, Kind, TABLES};
+use super::bounds::{Bounds, KEYS, Kind, PATH_BYTES_MAX, Ranged, TABLES, Value};
 use super::{ENTRIES_MAX, FILE_BYTES_MAX, Policy, Said, Table, floors};
 use crate::diagnostic::{Source, nearest, quoted};
 use crate::{Diagnostic, Floor, Mode};
@@ -18,7 +19,8 @@ const DIAGNOSTICS_MAX: usize = 100;
 const ID_CHARS_MAX: usize = 63;
 
 /// Keys of the file.
-const TOP_KEYS: [&str; 7] = ["schema", "default", "subnets", "nodes", "memory", "sandbox", "in_process"];
+const TOP_KEYS: [&str; 8] =
+    ["schema", "default", "subnets", "nodes", "memory", "sandbox", "in_process", "code_cache"];
 /// Keys that the full schema has and this version does not.
 const TOP_KEYS_LATER: [&str; 14] = [
     "meta",
@@ -241,7 +243,7 @@ impl Reader<'_> {
         table
     }
 
-    /// `[memory]`, `[sandbox]` or `[in_process]`.
+    /// One of [`TABLES`].
     fn bounds(&mut self, table: &str, value: &Spanned<DeValue<'_>>, bounds: &mut Bounds) {
         let name = format!("[{table}]");
         let Some(entries) = value.get_ref().as_table() else {
@@ -252,21 +254,28 @@ impl Reader<'_> {
         for (key, value) in entries {
             let word: &str = key.get_ref();
             match known().find(|known| known.name == word) {
-                Some(known) => {
-                    if let Some(read) = self.bound(known, value) {
-                        known.set(bounds, read);
+                Some(known) => match &known.value {
+                    Value::Number(number) => {
+                        if let Some(read) = self.number(known.name, number, value) {
+                            number.set(bounds, read);
+                        }
                     }
-                }
+                    Value::Path(field) => *field(bounds) = self.path(known.name, value),
+                },
                 None => {
                     let names: Vec<&str> = known().map(|known| known.name).collect();
                     self.stray_key(key, word, &name, &names, &[]);
                 }
             }
         }
+        // The rest of the table says nothing without it, which nobody would be told later.
+        if table == "code_cache" && !entries.contains_key("directory") {
+            self.error(value.span(), format!("{name} has no `directory`"), "expected one, or no such table");
+        }
     }
 
     /// A whole number, or a quantity with its unit, within the range of its key.
-    fn bound(&mut self, key: &BoundKey, value: &Spanned<DeValue<'_>>) -> Option<u64> {
+    fn number(&mut self, name: &str, key: &Ranged, value: &Spanned<DeValue<'_>>) -> Option<u64> {
         let within = format!("from {} to {}", key.write(key.least), key.write(key.most));
         let expected = match key.kind {
             Kind::Number => format!("expected a whole number {within}"),
@@ -292,7 +301,26 @@ impl Reader<'_> {
             Ok(_) => None,
             Err(meant) => meant,
         };
-        self.error(value.span(), format!("`{}` is {shown}", key.name), &expected).suggestion = suggestion;
+        self.error(value.span(), format!("`{name}` is {shown}"), &expected).suggestion = suggestion;
+        None
+    }
+
+    /// An absolute path. What is there is found out by who uses it.
+    fn path(&mut self, name: &str, value: &Spanned<DeValue<'_>>) -> Option<PathBuf> {
+        let shown = match value.get_ref() {
+            DeValue::String(text) => {
+                let path = Path::new(&**text);
+                if path.is_absolute() && text.len() <= PATH_BYTES_MAX && !text.contains(char::is_control) {
+                    return Some(path.to_owned());
+                }
+                quoted(text)
+            }
+            other => a_type(other).to_owned(),
+        };
+        let expected = format!(
+            "expected an absolute path of at most {PATH_BYTES_MAX} bytes, without control characters"
+        );
+        self.error(value.span(), format!("`{name}` is {shown}"), &expected);
         None
     }
 

@@ -83,7 +83,7 @@ fn an_unknown_key_is_refused_at_every_level() {
         "error: unknown key `defalt`
  --> p.toml:2:1
 2 | defalt = 3
-  | ^^^^^^ expected schema, default, subnets, nodes, memory, sandbox or in_process; did you mean `default`?
+  | ^^^^^^ expected schema, default, subnets, nodes, memory, sandbox, in_process or code_cache; did you mean `default`?
 error: unknown key `mod` in [default]
  --> p.toml:4:1
 4 | mod = 1
@@ -249,7 +249,7 @@ fn a_file_that_is_not_text_is_refused() {
 #[test]
 fn bounds_are_read_with_their_units_and_silence_leaves_what_is_built_in() {
     let text = "schema = 1\n[sandbox]\nworkers_max = 1_000\nworker_memory = \"12GiB\"\nidle = \"5m\"\n[in_process]\ncode_max = 7\n";
-    let bounds = Policy::parse("p.toml", text).unwrap().bounds();
+    let bounds = Policy::parse("p.toml", text).unwrap().bounds().clone();
     let expected = Bounds {
         workers_max: Some(1_000),
         worker_memory_bytes: Some(12 << 30),
@@ -258,7 +258,7 @@ fn bounds_are_read_with_their_units_and_silence_leaves_what_is_built_in() {
         ..Bounds::default()
     };
     assert_eq!(bounds, expected);
-    assert_eq!(Policy::parse("p.toml", "schema = 1\n").unwrap().bounds(), Bounds::default());
+    assert_eq!(Policy::parse("p.toml", "schema = 1\n").unwrap().bounds(), &Bounds::default());
 }
 
 #[test]
@@ -289,8 +289,47 @@ fn a_flag_is_true_or_false_and_nothing_like_it() {
 3 | private_images = \"yes\"
   |                  ^^^^^ expected true or false"
     );
-    let bounds = Policy::parse("p.toml", "schema = 1\n[sandbox]\nprivate_images = false\n").unwrap().bounds();
-    assert_eq!(bounds.private_images, Some(0));
+    let policy = Policy::parse("p.toml", "schema = 1\n[sandbox]\nprivate_images = false\n").unwrap();
+    assert_eq!(policy.bounds().private_images, Some(0));
+}
+
+#[test]
+fn the_code_cache_has_a_directory_with_an_absolute_path() {
+    let text =
+        "schema = 1\n[code_cache]\ndirectory = \"/var/cache/bulkhead\"\nsize = \"2GiB\"\nmodules_max = 9\n";
+    let policy = Policy::parse("p.toml", text).unwrap();
+    let expected = Bounds {
+        code_cache_directory: Some("/var/cache/bulkhead".into()),
+        code_cache_bytes: Some(2 << 30),
+        code_cache_modules: Some(9),
+        ..Bounds::default()
+    };
+    assert_eq!(policy.bounds(), &expected);
+    let long = format!("/{}", "d".repeat(4095));
+    for (written, shown) in [
+        ("\"cache\"", "`cache`"),
+        ("\"~/cache\"", "`~/cache`"),
+        ("\"\"", "``"),
+        ("\"/a\\u0000b\"", "`/a"),
+        ("7", "an integer"),
+        (format!("\"{long}\"").as_str(), "`/ddd"),
+    ] {
+        let text = refused(&format!("schema = 1\n[code_cache]\ndirectory = {written}\n"));
+        assert!(text.starts_with(&format!("error: `directory` is {shown}")), "{text}");
+        assert!(text.contains(" --> p.toml:3:13\n"), "{text}");
+        assert!(text.contains("expected an absolute path of at most 4095 bytes"), "{text}");
+    }
+}
+
+#[test]
+fn a_code_cache_without_a_directory_is_refused() {
+    assert_eq!(
+        refused("schema = 1\n[code_cache]\nsize = \"2GiB\"\n"),
+        "error: [code_cache] has no `directory`
+ --> p.toml:2:1
+2 | [code_cache]
+  | ^^^^^^^^^^^^ expected one, or no such table"
+    );
 }
 
 #[test]

@@ -203,6 +203,9 @@ fn a_changed_bound_is_said_to_take_a_restart_and_the_rest_of_the_file_takes_effe
     fixture.replace(&bounded(Mode::InProcess, "5m"));
     becomes(&live, Mode::InProcess);
     assert_eq!(live.in_force().restart_for, [""; 0]);
+    fixture.replace(&format!("{}[code_cache]\ndirectory = \"/code\"\n", bounded(Mode::Shadow, "300s")));
+    becomes(&live, Mode::Shadow);
+    assert_eq!(live.in_force().restart_for, ["code_cache.directory"]);
 }
 
 #[test]
