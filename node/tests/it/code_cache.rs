@@ -5,8 +5,8 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, cho
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +16,7 @@ use bulkhead_node::node::on_executor_stack;
 use bulkhead_node::{Node, NodeOptions, PolicySource, Preset};
 use execution::module::{CustomSection, DataSegment, Interface, MethodKind};
 use execution::{BackendError, Compiler, GlobalValue, InvalidModule, Module, ModuleHash};
+use in_process::compile::ModuleCompiler;
 use rollout::Mode;
 use rustix::fs::FlockOperation;
 use rustix::process::geteuid;
@@ -570,6 +571,36 @@ fn two_nodes_that_write_and_read_the_same_modules_at_once_see_whole_ones_only() 
         assert_eq!((stored, bad, failure), (80, 0, None));
     }
     assert_eq!(names(&fixture.directory()).len(), 4);
+}
+
+/// Compiles nothing before another module is compiled as well.
+#[derive(Default)]
+struct Together(Mutex<usize>, Condvar);
+
+impl Compiler for Together {
+    fn compile(&self, wasm: &[u8]) -> Result<Result<Arc<Module>, InvalidModule>, BackendError> {
+        let Self(compiling, changed) = self;
+        let mut compiling = compiling.lock().expect("no panic");
+        *compiling += 1;
+        changed.notify_all();
+        let long = Duration::from_secs(60);
+        let met = changed.wait_timeout_while(compiling, long, |compiling| *compiling < 2);
+        assert!(!met.expect("no panic").1.timed_out(), "the other module isn't compiled meanwhile");
+        Ok(Ok(Arc::new(module(wasm))))
+    }
+}
+
+#[test]
+fn two_modules_are_compiled_at_the_same_time() {
+    let fixture = Fixture::new();
+    let compiler = CachingCompiler::new(Arc::new(fixture.cache(OURS)), Box::new(Together::default()));
+    let compiler = ModuleCompiler::keeping(Box::new(compiler));
+    thread::scope(|scope| {
+        for wasm in [b"1", b"2"] {
+            scope.spawn(|| compiler.compile(wasm).expect("a compiler").expect("a module"));
+        }
+    });
+    assert_eq!(names(&fixture.directory()).len(), 2);
 }
 
 /// A node whose policy says `mode` and this directory, after it ran a canister's first message.
