@@ -165,6 +165,27 @@ fn a_worker_that_answers_with_any_bytes_changes_nothing_that_it_may_not() {
 }
 
 #[test]
+fn files_of_any_bytes_are_refused_or_decoded_and_say_the_same_again() {
+    let inputs = corpus("code_cache");
+    assert!(inputs.len() >= 8, "{} inputs", inputs.len());
+    let mut random = SmallRng::seed_from_u64(6);
+    let (mut decoded, mut refused) = (0, 0);
+    let mut count = |came| match came {
+        targets::code_cache::Came::Decoded => decoded += 1,
+        targets::code_cache::Came::Refused => refused += 1,
+    };
+    for (name, input) in &inputs {
+        count(claim(targets::code_cache::run, name, input));
+        for n in 0..2_000 {
+            let name = format!("{name}, change {n}");
+            count(claim(targets::code_cache::run, &name, &changed(input, &mut random)));
+        }
+    }
+    println!("{decoded} decoded, {refused} refused");
+    assert!(decoded > 500 && refused > 10_000, "{decoded} decoded, {refused} refused");
+}
+
+#[test]
 fn the_corpus_is_of_this_protocol() {
     let inputs = messages();
     let decoded = inputs
