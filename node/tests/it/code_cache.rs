@@ -391,6 +391,45 @@ fn a_directory_that_is_repaired_or_removed_is_noticed_without_a_restart() {
     assert!(load(&cache, b"m").is_some());
 }
 
+/// What `work` logs, a line for each event.
+fn logged(work: impl FnOnce()) -> Vec<String> {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let writer = Mutex::new(file.reopen().expect("a descriptor"));
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(writer).finish();
+    tracing::subscriber::with_default(subscriber, work);
+    fs::read_to_string(file.path()).expect("text").lines().map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn what_is_wrong_is_logged_once_with_its_place_and_so_is_its_end() {
+    let fixture = Fixture::new();
+    let directory = fixture.directory();
+    fs::write(&directory, "").expect("a file");
+    let lines = logged(|| {
+        let cache = fixture.cache(OURS);
+        for _ in 0..3 {
+            assert!(load(&cache, b"m").is_none());
+            cache.store(&module(b"m"));
+        }
+        fs::remove_file(&directory).expect("the file");
+        for _ in 0..3 {
+            cache.store(&module(b"m"));
+        }
+        fs::write(fixture.file(OURS, b"m"), "damaged").expect("a file");
+        for _ in 0..3 {
+            assert!(load(&cache, b"m").is_none());
+        }
+    });
+    let [unusable, again, bad] = <[String; 3]>::try_from(lines).expect("three lines");
+    let place = format!(
+        " modules are compiled without the code cache in {directory:?}: the directory can't be opened"
+    );
+    assert!(unusable.contains("WARN") && unusable.contains(&place), "{unusable}");
+    assert!(again.contains("INFO") && again.ends_with("works again"), "{again}");
+    let place = format!("{:?} is no compiled module: it doesn't begin as", fixture.file(OURS, b"m"));
+    assert!(bad.contains("WARN") && bad.contains(&place), "{bad}");
+}
+
 /// Runs a test of this program again, where a tmpfs with these options is mounted for it alone; as an ordinary user in
 /// a user namespace. `None`: this is that run, and the tmpfs.
 fn on_a_tmpfs(test: &str, options: &str) -> Option<PathBuf> {
