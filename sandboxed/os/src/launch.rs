@@ -381,6 +381,7 @@ const NO_SEPARATE_USER: u8 = 255;
 /// # Errors
 /// When the socket on standard input isn't what [`Launcher::start`] gives.
 pub fn serve(layers: Layers) -> Result<(), SocketError> {
+    close_inherited();
     end_with_the_node();
     if layers.contains(Layers::CAPABILITIES) {
         crate::privileges::keep_for_launching().map_err(SocketError::Os)?;
@@ -421,6 +422,13 @@ pub fn serve(layers: Layers) -> Result<(), SocketError> {
             Err((reply, None)) => node.send(&reply, PATIENCE)?,
         }
     }
+}
+
+/// Closes what came with exec besides the three standard descriptors: whatever whoever started the node had open and not
+/// close-on-exec. It is nobody's here, and the first numbers are needed.
+fn close_inherited() {
+    // SAFETY: nothing has been opened yet that this process would use. An old kernel leaves them open, as before.
+    unsafe { libc::close_range(3, u32::MAX, 0) };
 }
 
 /// What a launcher starts processes with.

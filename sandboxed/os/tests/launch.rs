@@ -287,6 +287,26 @@ fn workers_with_private_images_share_no_page_of_code() {
 }
 
 #[test]
+fn what_the_node_s_parent_left_open_reaches_no_launcher_and_takes_no_worker_s_room() {
+    let _turn = turn();
+    // As many as a worker may have at all, none of them close-on-exec.
+    let null = std::fs::File::open("/dev/null").expect("there is one");
+    let inherited: Vec<_> = (0..16).map(|_| rustix::io::dup(&null).expect("a descriptor is free")).collect();
+    let launcher = launcher();
+    drop(inherited);
+    // Its control groups' files take numbers too, where there are groups.
+    let groups = Groups::of_this_process().ok();
+    let group = groups.as_ref().map(|groups| groups.group(1 << 30).expect("a group can be made"));
+    let mut worker =
+        launcher.launch(Program::Worker, true, group).expect("there is room for its descriptors");
+    assert_eq!(receive(&worker), Some(vec![0]), "{}", worker.kill());
+    let open = std::fs::read_dir(format!("/proc/{}/fd", launcher.pid())).expect("it lives");
+    let files = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let nulls = files.filter(|file| file == Path::new("/dev/null")).count();
+    assert_eq!(nulls, 2, "standard output and standard error");
+}
+
+#[test]
 fn code_is_sealed_under_run() {
     let _turn = turn();
     let launcher = launcher();
