@@ -16,27 +16,28 @@ pub trait Backend: Send + Sync {
     /// What failed around the guest; nothing has happened then and the call may be repeated.
     fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError>;
 
-    /// Runs several messages of one canister in order, each on the state that the one before left,
-    /// handing each outcome to `commit` before the next is used. `commit` returns the snapshot to go on
-    /// with, or `None` to discard the rest.
+    /// Most messages that [`Backend::execute_batch`] takes at once; 1: it gains nothing by more.
+    fn batch_max(&self) -> usize {
+        1
+    }
+
+    /// Runs one entry point and, at the same time, some or none of those that are `expected` to follow it, each on the
+    /// state that the one before leaves.
+    ///
+    /// `expected` are made as if every message returned without having used instructions, and changed no size and
+    /// nothing else that a later one sees; [`Invocation::charge`] makes up for the instructions. Where a message did
+    /// more, none behind it is run. Whoever asks decides by the real invocations which of those executions count.
     ///
     /// # Errors
-    /// As for `execute`; outcomes handed out before the error stand.
+    /// As for `execute`, and none of the messages has happened then, whichever it was that failed.
     fn execute_batch(
         &self,
         snapshot: &Snapshot,
-        invocations: &[Invocation],
-        commit: &mut dyn FnMut(usize, Execution) -> Option<Snapshot>,
-    ) -> Result<(), BackendError> {
-        let mut snapshot = snapshot.clone();
-        for (index, invocation) in invocations.iter().enumerate() {
-            let execution = self.execute(&snapshot, invocation)?;
-            match commit(index, execution) {
-                Some(next) => snapshot = next,
-                None => break,
-            }
-        }
-        Ok(())
+        invocation: &Invocation,
+        expected: &[Invocation],
+    ) -> Result<(Execution, Option<Box<dyn Batch>>), BackendError> {
+        let _ = expected;
+        Ok((self.execute(snapshot, invocation)?, None))
     }
 
     /// Runs a query or an inspection on a committed snapshot, possibly while an update runs or is paused.
@@ -90,6 +91,29 @@ pub trait PausedRun: Send {
 
     /// Gives the run up; it leaves nothing behind.
     fn abort(self: Box<Self>);
+}
+
+/// Messages that have been run behind another one, in order. Dropping it discards those that are left.
+pub trait Batch: Send {
+    /// The next one's execution, if it was run on the state that `snapshot` is: as what came of `invocation`, which is
+    /// for the caller to know. With `None`, nothing more will come.
+    fn next(
+        &mut self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+    ) -> Option<Result<Execution, BackendError>>;
+
+    /// What is left.
+    fn left(&self) -> Left;
+}
+
+/// What is left of a [`Batch`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Executions.
+    pub executions: usize,
+    /// Instructions that they used, all together.
+    pub instructions: Instructions,
 }
 
 /// Turns an uploaded module into something that backends can run.

@@ -28,7 +28,9 @@ pub mod state;
 pub mod subnet;
 mod text;
 
-pub use backend::{Backend, BackendError, Compiler, Execution, InvalidModule, PausedRun, Violation};
+pub use backend::{
+    Backend, BackendError, Batch, Compiler, Execution, InvalidModule, Left, PausedRun, Violation,
+};
 pub use certification::{Certificate, CertifiedState, ReadStateError, Signer};
 pub use check::{Checked, check};
 pub use error::{ErrorCode, UserError};

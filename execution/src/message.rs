@@ -205,6 +205,28 @@ pub struct Invocation {
     pub limits: Arc<Limits>,
 }
 
+impl Invocation {
+    /// Takes from the balance what a message before this one cost that used `instructions`, where this was made as if
+    /// it had used none.
+    pub fn charge(&mut self, memory64: bool, instructions: Instructions) {
+        let price = |instructions| self.limits.execution_price(memory64, instructions);
+        let cost = price(instructions).saturating_sub(price(0));
+        self.system.balance = self.system.balance.saturating_sub(cost);
+    }
+
+    /// Whether a run of `other` is a run of this: all is equal but the number.
+    #[must_use]
+    pub fn same_run(&self, other: &Self) -> bool {
+        let Self { id: _, entry, caller, instructions_max, slice, system, limits } = self;
+        *entry == other.entry
+            && *caller == other.caller
+            && *instructions_max == other.instructions_max
+            && *slice == other.slice
+            && *system == other.system
+            && (Arc::ptr_eq(limits, &other.limits) || *limits == other.limits)
+    }
+}
+
 /// Run status as `ic0.canister_status` gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunStatus {
@@ -318,5 +340,63 @@ impl Freezing {
     #[must_use]
     pub fn liquid(&self, limits: &Limits, balance: Cycles, growth: u64) -> Cycles {
         balance.saturating_sub(self.limit(limits, growth).saturating_sub(self.reserved))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invocation(limits: Limits) -> Invocation {
+        let nobody = Principal::anonymous();
+        Invocation {
+            id: 1,
+            entry: EntryPoint::Heartbeat,
+            caller: nobody,
+            instructions_max: 1,
+            slice: 1,
+            system: SystemView {
+                canister: nobody,
+                subnet: nobody,
+                time: 0,
+                version: 0,
+                status: RunStatus::Running,
+                controllers: Vec::new(),
+                balance: 1 << 90,
+                freezing: Freezing::default(),
+                cycles_available: 0,
+                cycles_refunded: 0,
+                deadline: 0,
+                global_timer: 0,
+                answered: false,
+                answer_needed: false,
+                call_context_instructions: 0,
+                data_certificate: None,
+                environment_variables: Vec::new(),
+                root_key: Arc::from([]),
+                wasm_memory_limit: 0,
+                subnet_memory_available: 0,
+                callbacks_free: 0,
+                queue_taken: Vec::new(),
+                log_capacity: 0,
+                log_bytes_free: 0,
+            },
+            limits: Arc::new(limits),
+        }
+    }
+
+    #[test]
+    fn what_is_charged_is_what_the_prepayment_does_not_give_back() {
+        for limits in [Limits::application(), Limits::system()] {
+            for (memory64, used) in [(false, 0), (false, 1), (true, 999), (true, 1_234_567_891)] {
+                let mut charged = invocation(limits.clone());
+                charged.charge(memory64, used);
+                let prepaid = limits.execution_price(memory64, limits.update_instructions);
+                let given_back = |used| prepaid - limits.execution_price(memory64, used);
+                let cost = given_back(0) - given_back(used);
+                assert_eq!(charged.system.balance, (1 << 90) - cost, "{memory64} {used}");
+                assert_eq!(cost == 0, used == 0 || limits.prices.instruction == 0);
+            }
+        }
     }
 }

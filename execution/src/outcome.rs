@@ -71,6 +71,26 @@ pub struct Effects {
     pub accepted: bool,
 }
 
+impl Effects {
+    /// Whether nothing but memory, globals, answer and certified data has changed: what a message behind this one is
+    /// expected to find (`Backend::execute_batch`).
+    #[must_use]
+    pub fn are_foreseen(&self) -> bool {
+        let Self {
+            memory: _,
+            globals: _,
+            answer: _,
+            calls,
+            certified_data: _,
+            global_timer,
+            cycles_accepted,
+            cycles_burned,
+            accepted: _,
+        } = self;
+        calls.is_empty() && global_timer.is_none() && *cycles_accepted == 0 && *cycles_burned == 0
+    }
+}
+
 /// An answer of a call context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {

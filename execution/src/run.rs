@@ -3,11 +3,13 @@
 //! A message is a future: it is pending where it has used up a slice, and is polled again in the next round. So a
 //! message of several entry points (a callback and its cleanup, an upgrade) is written as if it ran at once.
 
+mod batch;
 mod call;
 mod response;
 mod step;
 mod task;
 
+pub(crate) use batch::Batching;
 pub(crate) use step::{Installed, Step, Stepped, begin};
 
 use std::sync::Arc;

@@ -9,10 +9,10 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use execution::{Backend, BackendError, Execution, Invocation, Outcome, Snapshot};
+use execution::{Backend, BackendError, Batch, Execution, Invocation, Outcome, Snapshot};
 
 pub use compare::{Comparison, Divergence, DivergenceRecord, Field, compare, shown};
-use paused::Pinned;
+use paused::{Pinned, PinnedBatch, Share};
 pub use shadow::{ShadowCounts, ShadowOptions};
 pub use switches::Switch;
 
@@ -178,15 +178,7 @@ impl Selector {
     fn pinned(&self, pin: Pin, snapshot: &Snapshot, invocation: &Invocation) -> Pinned {
         let shadow =
             (pin.mode == Mode::Shadow).then(|| (self.shadow.clone(), snapshot.clone(), invocation.clone()));
-        let span = span(snapshot, invocation, pin.mode, Arm::committed(pin.mode), pin.generation);
-        Pinned {
-            pin,
-            observed: observed(snapshot, invocation, pin.mode, Arm::committed(pin.mode), pin.generation),
-            border: Arc::clone(&self.border),
-            shadow,
-            span,
-            spent: Duration::ZERO,
-        }
+        Pinned { shadow, ..Pinned::new(pin, &self.border, snapshot, invocation) }
     }
 }
 
@@ -200,28 +192,37 @@ impl Backend for Selector {
         pinned.after(started.elapsed(), result)
     }
 
+    fn batch_max(&self) -> usize {
+        match self.pin().mode {
+            // Each message is compared with its candidate, one by one.
+            Mode::Shadow => 1,
+            Mode::InProcess => self.in_process.batch_max(),
+            // Not made for that: the first message does, and tells if it can't be.
+            Mode::Sandboxed => self.sandbox.made().map_or(1, |sandbox| sandbox.batch_max()),
+        }
+    }
+
     fn execute_batch(
         &self,
         snapshot: &Snapshot,
-        invocations: &[Invocation],
-        commit: &mut dyn FnMut(usize, Execution) -> Option<Snapshot>,
-    ) -> Result<(), BackendError> {
+        invocation: &Invocation,
+        expected: &[Invocation],
+    ) -> Result<(Execution, Option<Box<dyn Batch>>), BackendError> {
         let pin = self.pin();
         let backend = self.committed(pin.mode)?;
-        let mut current = snapshot.clone();
-        let mut started = Instant::now();
-        backend.execute_batch(snapshot, invocations, &mut |index, execution| {
-            let spent = started.elapsed();
-            let pinned = self.pinned(pin, &current, &invocations[index]);
-            // `after` fails only where it is handed a failure.
-            let execution = pinned.after(spent, Ok(execution)).ok()?;
-            let next = commit(index, execution);
-            if let Some(next) = &next {
-                current = next.clone();
-            }
-            started = Instant::now();
-            next
-        })
+        let pinned = self.pinned(pin, snapshot, invocation);
+        let started = Instant::now();
+        let result = pinned.span.in_scope(|| backend.execute_batch(snapshot, invocation, expected));
+        let spent = started.elapsed();
+        let (execution, batch) = match result {
+            Ok((execution, batch)) => (Ok(execution), batch),
+            Err(error) => (Err(error), None),
+        };
+        let Some(batch) = batch else { return Ok((pinned.after(spent, execution)?, None)) };
+        let share = Share::new(spent, &execution, batch.left());
+        let execution = pinned.after(share.of(&execution), execution)?;
+        let (live, border) = (Arc::clone(&self.live), Arc::clone(&self.border));
+        Ok((execution, Some(Box::new(PinnedBatch { batch, pin, live, border, share }))))
     }
 
     fn query(

@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use crate::answer::Output;
 use crate::report::Executed;
-use crate::run::{Env, Installed, MESSAGE_OVERHEAD, Step, Stepped, begin};
+use crate::run::{Batching, Env, Installed, MESSAGE_OVERHEAD, Step, Stepped, begin};
 use crate::state::{CanisterState, PausedMessage};
 use crate::{BackendError, Instructions};
 
@@ -15,6 +15,8 @@ pub(super) struct Job {
     pub(super) budget: Instructions,
     /// The message in hand, if it has begun.
     pub(super) step: Option<Step>,
+    /// Whether each message is run by itself: a batch that fails doesn't tell which of its messages it failed on.
+    pub(super) alone: bool,
 }
 
 /// What it gives back.
@@ -27,12 +29,27 @@ pub(super) struct Done {
     pub(super) step: Option<Step>,
     pub(super) install: Option<Installed>,
     pub(super) failure: Option<BackendError>,
+    /// Whether a batch failed around the guest, whatever came of its messages alone.
+    pub(super) batch_failed: bool,
 }
 
 /// Runs the message in hand, then a canister's inputs one after another within its budget. Each is wholly done or not
 /// at all; one that uses up a slice is the last.
 pub(super) fn run_inputs(env: &Arc<Env>, job: Job) -> Done {
-    let Job { canister, budget, mut step } = job;
+    if job.alone || env.backend.batch_max() == 1 {
+        return run_each(env, job, |_| {});
+    }
+    let batching = Arc::new(Batching::new(Arc::clone(&env.backend)));
+    let batches = Arc::new(Env { backend: Arc::clone(&batching) as _, ..(**env).clone() });
+    let mut done = run_each(&batches, job, |done| batching.look_ahead(env, &done.canister, done.budget));
+    // Not when a paused message ends, which holds on to its backend.
+    done.batch_failed = batching.end();
+    done
+}
+
+/// Does so, and tells `before_next` before each message that begins.
+fn run_each(env: &Arc<Env>, job: Job, before_next: impl Fn(&Done)) -> Done {
+    let Job { canister, budget, mut step, alone: _ } = job;
     let mut done = Done {
         canister,
         outputs: Vec::new(),
@@ -41,11 +58,15 @@ pub(super) fn run_inputs(env: &Arc<Env>, job: Job) -> Done {
         step: None,
         install: None,
         failure: None,
+        batch_failed: false,
     };
     loop {
         let advanced = match &done.canister.paused {
             Some(message) => Some(go_on(env, &done.canister, message, step.take())),
-            None if done.budget > 0 => start(env, &done.canister),
+            None if done.budget > 0 => {
+                before_next(&done);
+                start(env, &done.canister)
+            }
             None => None,
         };
         match advanced {

@@ -31,6 +31,8 @@ pub(crate) struct RoundWork {
     skipped: BTreeSet<Principal>,
     /// Canisters whose message in hand has had its slice in this round.
     resting: BTreeSet<Principal>,
+    /// Canisters of which a batch failed in this round: their messages run alone.
+    alone: BTreeSet<Principal>,
     /// Callers of the management canister whose next call failed around the guest in this round.
     pub(crate) blocked: BTreeSet<Principal>,
 }
@@ -124,7 +126,9 @@ impl Subnet {
                 continue;
             }
             let canister = canister.clone();
-            jobs.push((*id, Job { canister, budget, step: self.paused.remove(id) }));
+            let alone = work.alone.contains(id) || self.failing.contains_key(id);
+            let step = self.paused.remove(id);
+            jobs.push((*id, Job { canister, budget, step, alone }));
         }
         if jobs.is_empty() {
             return false;
@@ -136,6 +140,9 @@ impl Subnet {
         for mut done in results {
             let id = done.canister.id;
             work.budgets.insert(id, done.budget);
+            if done.batch_failed {
+                work.alone.insert(id);
+            }
             outputs.append(&mut done.outputs);
             let failure = done.failure.take();
             self.settle(done, work);
@@ -165,7 +172,7 @@ impl Subnet {
         work: &mut RoundWork,
     ) -> Result<(), BackendError> {
         let env = Arc::new(self.env(1));
-        let mut done = run_inputs(&env, Job { canister, budget: 0, step: None });
+        let mut done = run_inputs(&env, Job { canister, budget: 0, step: None, alone: true });
         if let Some(error) = done.failure.take() {
             return Err(error);
         }

@@ -1,5 +1,6 @@
 //! Scenarios on a scripted backend: messages, calls, cycles, lifecycle, checks, the state root.
 
+mod batches;
 mod books;
 mod calls;
 mod certification;

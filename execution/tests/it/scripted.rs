@@ -31,6 +31,8 @@ pub(crate) enum Op {
     Reply(Vec<u8>),
     /// Replies with the argument of a callback: the response's data or text.
     ReplyResponse,
+    /// Replies with all that the message is told.
+    ReplyView,
     /// Replies with heap byte 0 of a page.
     ReplyHeap(u64),
     Reject(&'static str),
@@ -187,6 +189,10 @@ impl Run<'_> {
         match op {
             Op::Reply(data) => self.answer(Answer::Reply(data)),
             Op::ReplyResponse => self.answer(Answer::Reply(response.to_vec())),
+            Op::ReplyView => {
+                let Invocation { entry: _, id: _, caller, system, .. } = self.invocation;
+                self.answer(Answer::Reply(format!("{caller} {system:?}").into_bytes()));
+            }
             Op::ReplyHeap(page) => {
                 let mut byte = [self.heap.get(&page).copied().unwrap_or(0)];
                 if !self.heap.contains_key(&page) {
@@ -436,14 +442,19 @@ impl Bench {
     }
 
     pub(crate) fn with(config: SubnetConfig, threads: usize) -> Self {
+        Self::on(config, threads, |script| Arc::clone(script) as Arc<dyn Backend>)
+    }
+
+    /// On a backend made of the scripted one.
+    pub(crate) fn on(
+        config: SubnetConfig,
+        threads: usize,
+        backend: impl FnOnce(&Arc<Scripted>) -> Arc<dyn Backend>,
+    ) -> Self {
         let script = Arc::new(Scripted::default());
         let options = SchedulerOptions { threads, ..SchedulerOptions::default() };
-        let subnet = Subnet::new(
-            config,
-            Arc::clone(&script) as Arc<dyn Backend>,
-            Arc::clone(&script) as Arc<dyn Compiler>,
-            options,
-        );
+        let backend = backend(&script);
+        let subnet = Subnet::new(config, backend, Arc::clone(&script) as Arc<dyn Compiler>, options);
         let mut bench = Self { script, subnet, time: START, nonce: 0 };
         bench.round();
         bench

@@ -1,5 +1,6 @@
 //! The selector with backends made for each test.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -9,8 +10,8 @@ use execution::message::{Freezing, RunStatus};
 use execution::module::{Interface, ModuleHash};
 use execution::outcome::{Effects, LogLine, MemoryDelta, OutgoingCall, Trap};
 use execution::{
-    Answer, Backend, BackendError, Callback, Ending, EntryPoint, ErrorCode, Execution, GlobalValue,
-    Instructions, Invocation, Limits, Module, Outcome, PausedRun, Principal, Snapshot, SystemView,
+    Answer, Backend, BackendError, Batch, Callback, Ending, EntryPoint, ErrorCode, Execution, GlobalValue,
+    Instructions, Invocation, Left, Limits, Module, Outcome, PausedRun, Principal, Snapshot, SystemView,
 };
 use rollout::{
     Arm, Collector, Field, LivePolicy, Mode, OutcomeWord, Recorder, Sandbox, Selector, ShadowOptions, compare,
@@ -403,20 +404,92 @@ fn a_candidate_that_panics_counts_as_failed_and_the_next_one_runs() {
     assert_eq!((counts.failed, counts.equal), (1, 1));
 }
 
+/// Runs what is expected ahead, one after another.
+struct Ahead(Arc<Fake>);
+
+impl Backend for Ahead {
+    fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
+        self.0.execute(snapshot, invocation)
+    }
+
+    fn batch_max(&self) -> usize {
+        7
+    }
+
+    fn execute_batch(
+        &self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+        expected: &[Invocation],
+    ) -> Result<(Execution, Option<Box<dyn Batch>>), BackendError> {
+        let first = self.execute(snapshot, invocation)?;
+        let behind = expected.iter().map(|expected| self.execute(snapshot, expected));
+        Ok((first, Some(Box::new(Behind(behind.collect::<Result<_, _>>()?)))))
+    }
+
+    fn query(
+        &self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+        overlay: Option<&Snapshot>,
+    ) -> Result<Outcome, BackendError> {
+        self.0.query(snapshot, invocation, overlay)
+    }
+}
+
+struct Behind(VecDeque<Execution>);
+
+impl Batch for Behind {
+    fn next(&mut self, _: &Snapshot, _: &Invocation) -> Option<Result<Execution, BackendError>> {
+        self.0.pop_front().map(Ok)
+    }
+
+    fn left(&self) -> Left {
+        Left { executions: self.0.len(), instructions: 0 }
+    }
+}
+
 #[test]
-fn a_batch_is_measured_message_by_message() {
-    let control = Fake::finishing(|_, _| {});
-    let (selector, seen) = selector(Mode::InProcess, &control, &control, ShadowOptions::default());
+fn a_batch_is_measured_message_by_message_under_the_mode_that_it_began_in() {
+    let fake = Fake::finishing(|_, _| {});
+    let seen = Arc::new(Collector::new(1_000));
+    let live = LivePolicy::fixed(Mode::Sandboxed);
+    let selector = Selector::with(
+        live,
+        Arc::clone(&fake) as _,
+        Sandbox::Ready(Arc::new(Ahead(Arc::clone(&fake)))),
+        Arc::new(Recorder::new()),
+        Some(Arc::clone(&seen) as _),
+        ShadowOptions::default(),
+    );
+    assert_eq!(selector.batch_max(), 7);
     let snapshot = snapshot();
-    let mut committed = Vec::new();
-    selector
-        .execute_batch(&snapshot, &[invocation(1), invocation(2), invocation(3)], &mut |index, _| {
-            committed.push(index);
-            (index < 1).then(|| snapshot.clone())
-        })
-        .unwrap();
-    assert_eq!(committed, [0, 1]);
-    assert_eq!(seen.drain().len(), 2);
+    let (_, batch) =
+        selector.execute_batch(&snapshot, &invocation(1), &[invocation(2), invocation(3)]).unwrap();
+    let mut batch = batch.unwrap();
+    assert_eq!(
+        (fake.runs(), batch.left().executions, seen.drain().len()),
+        (3, 2, 1),
+        "those that wait aren't counted"
+    );
+    // It is told of under the number that it is asked for with.
+    batch.next(&snapshot, &invocation(20)).unwrap().unwrap();
+    let told = seen.drain();
+    assert_eq!(
+        told.iter().map(|told| (told.invocation, told.mode)).collect::<Vec<_>>(),
+        [(20, Mode::Sandboxed)]
+    );
+    drop(batch);
+    assert_eq!(seen.drain().len(), 0, "what is discarded never happened");
+}
+
+#[test]
+fn messages_that_are_compared_or_run_in_process_are_run_one_by_one() {
+    for mode in [Mode::Shadow, Mode::InProcess] {
+        let fake = Fake::finishing(|_, _| {});
+        let (selector, _) = selector(mode, &fake, &fake, ShadowOptions::default());
+        assert_eq!(selector.batch_max(), 1);
+    }
 }
 
 /// Every field, one seeded difference each.
