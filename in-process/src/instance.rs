@@ -1,6 +1,7 @@
 //! An instance of a canister's code that stays warm: brought up to date, run, brought up to date, ...
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -118,6 +119,18 @@ pub struct Ran {
     pub reusable: bool,
 }
 
+impl Ran {
+    /// Whether a message behind this one sees what it was expected to see by
+    /// [`execution::Backend::execute_batch`]: nothing has changed for it but pages, globals, the version and what the
+    /// instructions cost. `sizes`: of heap and stable memory before, 64 KiB pages.
+    #[must_use]
+    pub fn is_as_expected(&self, sizes: [u64; 2]) -> bool {
+        self.effects.as_ref().is_some_and(Effects::are_foreseen)
+            && self.logs.is_empty()
+            && [self.heap_pages, self.stable_pages] == sizes
+    }
+}
+
 /// A warm instance. It runs on a stack of its own.
 ///
 /// After [`Instance::new`], [`Instance::run`] makes no system call but mprotect(2) (heap and overlay
@@ -129,13 +142,16 @@ pub struct Instance {
     state: State,
     /// Heap pages of record.
     heap: PageTable,
+    /// Heap pages as runs left them that [`Instance::carry_on`] went on from: of record, and in no slot yet.
+    carried: BTreeMap<u64, Arc<Page>>,
     globals: Arc<[GlobalValue]>,
 }
 
 enum State {
     /// Equal to what the last update, or the start, said.
     Ready,
-    /// Has run and keeps what it wrote until the next update names each page; both ascending.
+    /// Has run and keeps what it wrote until the next update names each page, or the next run goes on from it;
+    /// both ascending.
     Written { heap: Vec<u64>, stable: Vec<u64> },
     /// Something failed, or its run can't be undone in place.
     Dead,
@@ -211,8 +227,14 @@ impl Instance {
         let nothing = Func::wrap(&mut store, || {});
         whole(nothing.call_async(&mut store, &[], &mut []))?.map_err(failed)?;
         store.data_mut().host_growth = false;
-        let mut instance =
-            Self { store, raw, state: State::Dead, heap: PageTable::default(), globals: Arc::default() };
+        let mut instance = Self {
+            store,
+            raw,
+            state: State::Dead,
+            heap: PageTable::default(),
+            carried: BTreeMap::new(),
+            globals: Arc::default(),
+        };
         instance.grow_heap(start.heap_pages)?;
         instance.set_globals(&start.globals)?;
         instance.set_stable_size(start.stable_pages)?;
@@ -233,8 +255,8 @@ impl Instance {
         Ok(instance)
     }
 
-    /// Brings the instance up to date: sizes, globals, pages. Every page that the last run wrote and kept
-    /// must be named. A memory can't shrink: that takes a new instance.
+    /// Brings the instance up to date: sizes, globals, pages. Every page that was written and kept since the last
+    /// update must be named. A memory can't shrink: that takes a new instance.
     ///
     /// # Errors
     /// [`EngineError::Sync`]: the instance is of no use any more.
@@ -247,6 +269,8 @@ impl Instance {
             }
             State::Dead => return Err(EngineError::Sync("it is of no use any more".into())),
         }
+        let carried: Vec<u64> = std::mem::take(&mut self.carried).into_keys().collect();
+        require_named("heap", &carried, &update.heap)?;
         self.grow_heap(update.heap_pages)?;
         self.set_globals(&update.globals)?;
         self.set_stable_size(update.stable_pages)?;
@@ -269,6 +293,24 @@ impl Instance {
         stable.forget();
         self.state = State::Ready;
         Ok(())
+    }
+
+    /// Makes what the last run left the state that the next one starts from, without an update between. Gives the
+    /// heap pages that it wrote, in the order of [`Ran::heap_dirty`], as they are now.
+    ///
+    /// `None`, and nothing has changed, unless the run kept heap pages alone: what it wrote to stable memory is in
+    /// the overlay, where the next run would not find it.
+    pub fn carry_on(&mut self) -> Option<Vec<Arc<[u8; PAGE_BYTES]>>> {
+        let written = match &mut self.state {
+            State::Ready => Vec::new(),
+            State::Written { heap, stable } if stable.is_empty() => std::mem::take(heap),
+            State::Written { .. } | State::Dead => return None,
+        };
+        let pages: Vec<Arc<Page>> = written.iter().map(|page| Arc::new(*self.heap_bytes(*page))).collect();
+        self.carried.extend(written.into_iter().zip(pages.iter().cloned()));
+        self.store.data_mut().stable.forget();
+        self.state = State::Ready;
+        Some(pages)
     }
 
     /// Runs one entry point until it ends or has used up its slice. What it wrote stays for the owner to pull if
@@ -382,13 +424,21 @@ impl Instance {
         memory.data(&self.store)[at..at + PAGE_BYTES].try_into().expect("one page")
     }
 
+    fn heap_bytes_mut(&mut self, page: u64) -> &mut Page {
+        let memory = self.store.data().handles().memory.expect("a page of a heap");
+        let at = usize::try_from(page).expect("inside the heap") * PAGE_BYTES;
+        (&mut memory.data_mut(&mut self.store)[at..at + PAGE_BYTES]).try_into().expect("one page")
+    }
+
     fn stable_bytes(&self, index: usize) -> &Page {
         let stable = &self.store.data().stable;
         assert!(index < stable.order().len(), "a page of the last run");
         stable::overlay_page(stable.overlay().data(&self.store), index as u64)
     }
 
-    fn shape(&self) -> &Shape {
+    /// What it was made to.
+    #[must_use]
+    pub fn shape(&self) -> &Shape {
         &self.store.data().shape
     }
 
@@ -485,7 +535,10 @@ impl Instance {
     /// Brings pages, globals and stable memory back to what the last update said.
     fn undo(&mut self, heap_dirty: &[u64], stable_pages: u64) -> Result<(), EngineError> {
         for &page in heap_dirty {
-            self.load_heap_page(page).map_err(EngineError::Run)?;
+            match self.carried.get(&page).cloned() {
+                Some(carried) => *self.heap_bytes_mut(page) = *carried,
+                None => self.load_heap_page(page).map_err(EngineError::Run)?,
+            }
         }
         let globals = Arc::clone(&self.globals);
         self.set_globals(&globals)?;

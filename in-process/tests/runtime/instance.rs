@@ -15,6 +15,14 @@ const MODULE: &str = "(memory 1) (global $g (mut i32) (i32.const 4))
       (i32.store8 (i32.const 9000) (i32.const 7))
       (call $stable64_write (i64.const 5000) (i64.const 9000) (i64.const 1)))
     (func (export \"canister_update nothing\"))
+    (func (export \"canister_update increment\")
+      (global.set $g (i32.add (global.get $g) (i32.const 1)))
+      (i32.store8 (i32.const 9000) (i32.add (i32.load8_u (i32.const 9000)) (i32.const 1))))
+    (func (export \"canister_update increment_trap\")
+      (global.set $g (i32.const 50))
+      (i32.store8 (i32.const 9000) (i32.const 50))
+      (i32.store8 (i32.const 20000) (i32.const 50))
+      unreachable)
     (func (export \"canister_update grow_trap\") (drop (memory.grow (i32.const 1))) unreachable)";
 
 fn canister() -> Canister {
@@ -88,6 +96,61 @@ fn each_written_page_must_be_named_before_it_runs_again() {
     let refused = instance.sync(&forgotten).unwrap_err();
     assert!(refused.to_string().contains("heap page 2 was written and isn't named"), "{refused}");
     assert!(instance.sync(&forgotten).is_err(), "it is of no use any more");
+}
+
+/// Byte 9000 of the heap, in a page that [`Instance::carry_on`] gave.
+fn byte_9000(page: &[u8; PAGE_BYTES]) -> u8 {
+    page[9000 - 2 * PAGE_BYTES]
+}
+
+#[test]
+fn runs_that_carry_on_see_what_the_one_before_wrote_and_a_trap_undoes_its_own_alone() {
+    let canister = canister();
+    let mut instance = instance(&canister);
+    for n in 1..=3 {
+        let ran;
+        (instance, ran) = run(&canister, instance, "increment").unwrap();
+        assert_eq!(
+            (&ran.heap_dirty, &ran.effects.unwrap().globals[..]),
+            (&vec![2], &[GlobalValue::I32(4 + n)][..])
+        );
+        let pages = instance.carry_on().unwrap();
+        assert_eq!(pages.iter().map(|page| i32::from(byte_9000(page))).collect::<Vec<_>>(), [n]);
+    }
+    let (instance, ran) = run(&canister, instance, "increment_trap").unwrap();
+    assert_eq!((ran.heap_pages_dirty, ran.reusable), (2, true));
+    // What the third left, in no slot anywhere; and the arena's page beside it.
+    let (mut instance, ran) = run(&canister, instance, "increment").unwrap();
+    assert_eq!(&ran.effects.unwrap().globals[..], [GlobalValue::I32(8)]);
+    assert_eq!(byte_9000(&instance.carry_on().unwrap()[0]), 4);
+    let mut page = [1; PAGE_BYTES];
+    instance.copy_heap_page(4, &mut page);
+    assert_eq!(page, [0; PAGE_BYTES]);
+}
+
+#[test]
+fn each_page_that_was_carried_on_must_be_named_in_the_next_update() {
+    let canister = canister();
+    let carried = || {
+        let (mut instance, _) = run(&canister, instance(&canister), "increment").unwrap();
+        instance.carry_on().unwrap();
+        run(&canister, instance, "nothing").unwrap().0
+    };
+    let refused = carried().sync(&start()).unwrap_err();
+    assert!(refused.to_string().contains("heap page 2 was written and isn't named"), "{refused}");
+    let mut instance = carried();
+    instance.sync(&Update { heap: vec![PageUpdate::one(2, None, false)], ..start() }).unwrap();
+    let (mut instance, _) = run(&canister, instance, "increment").unwrap();
+    assert_eq!(byte_9000(&instance.carry_on().unwrap()[0]), 1, "it was taken back before");
+}
+
+#[test]
+fn a_run_that_wrote_stable_memory_or_can_not_be_followed_is_not_carried_on() {
+    let canister = canister();
+    let (mut instance, _) = write(&canister, instance(&canister));
+    assert!(instance.carry_on().is_none());
+    let (mut instance, _) = run(&canister, self::instance(&canister), "grow_trap").unwrap();
+    assert!(instance.carry_on().is_none());
 }
 
 #[test]

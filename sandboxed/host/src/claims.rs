@@ -3,11 +3,13 @@
 //! `execution::check` decides later whether the effects are ones that this canister could have had. Here it is
 //! made sure that sizes, counts and page lists can be worked with.
 
+use std::collections::VecDeque;
+
 use execution::check::{returns_memory, stable_pages_accessible};
 use execution::memory::{PAGE_BYTES, WASM_PAGE_BYTES};
 use execution::outcome::LogLine;
 use execution::{Effects, Ending, Instructions, Invocation, Outcome, Snapshot};
-use sandbox_protocol::{Finished, Malformed, ToNode, heap_pages, stable_pages};
+use sandbox_protocol::{Carried, Finished, Last, Malformed, ToNode, heap_pages, stable_pages};
 
 use crate::fault::{Kind, Result, violation};
 use crate::pace::Work;
@@ -69,7 +71,8 @@ impl Bounds {
         Work { instructions, pages: self.pages(self.heap.1, self.stable.1, synced), bytes: 0 }
     }
 
-    /// What `answer` says was done in its slice; `self` are the bounds that were in force in it.
+    /// What `answer` says was done in its slice; `self` are the bounds that were in force in it. `synced` pages were
+    /// brought up to date.
     pub(crate) fn claimed(&self, answer: &Answered, synced: u64) -> Work {
         let (total, heap, stable) = match answer {
             Answered::Finished(claims) => {
@@ -116,6 +119,16 @@ pub(crate) enum Answered {
     Paused(Instructions),
 }
 
+impl Answered {
+    /// Instructions that the run is said to have used.
+    pub(crate) fn instructions(&self) -> Instructions {
+        match self {
+            Self::Finished(claims) => claims.outcome.instructions,
+            Self::Paused(used) => *used,
+        }
+    }
+}
+
 /// A finished run, its pages not yet copied.
 #[derive(Debug)]
 pub(crate) struct Claims {
@@ -130,29 +143,79 @@ pub(crate) struct Claims {
     pub(crate) stable: Vec<u64>,
     /// Whether the worker may run another message.
     pub(crate) reusable: bool,
+    /// What is in the heap pages, if that came with the claim: the worker has gone on from there.
+    pub(crate) pages: Option<Vec<[u8; PAGE_BYTES]>>,
 }
 
-/// Takes the reply to `Execute` or `Resume`.
-pub(crate) fn answered(reply: ToNode<'_>, bounds: &Bounds) -> Result<Answered> {
-    match reply {
-        ToNode::Finished(finished) => match Claims::checked(*finished, bounds) {
-            Ok(claims) => Ok(Answered::Finished(Box::new(claims))),
-            Err(Malformed(claim)) => Err(violation(Kind::Claim, claim)),
-        },
-        ToNode::Paused { instructions } => {
-            // Where a run pauses follows from counts, so a worker can neither put it off nor pause for ever.
-            let over = instructions.checked_sub(bounds.due).filter(|over| *over > 0);
-            if over.is_none_or(|over| over >= bounds.slice) || instructions > bounds.instructions_max {
-                return Err(violation(Kind::Claim, "paused where no slice ends"));
-            }
-            Ok(Answered::Paused(instructions))
+/// Takes the reply to a request to run what `bounds` are for, in this order: what came of the first, and of those that
+/// were run behind it.
+pub(crate) fn answered(reply: ToNode<'_>, bounds: &[Bounds]) -> Result<(Answered, VecDeque<Answered>)> {
+    let (carried, last) = match reply {
+        ToNode::Finished(finished) => (Vec::new(), Last::Finished(*finished)),
+        ToNode::Paused { instructions } => (Vec::new(), Last::Paused { instructions }),
+        ToNode::Batch(batch) if !batch.carried.0.is_empty() => (batch.carried.0, batch.last),
+        other => return Err(unexpected(&other, "finished")),
+    };
+    let Some(last_bounds) = bounds.get(carried.len()) else {
+        return Err(violation(Kind::Claim, "more runs than messages"));
+    };
+    let claims = carried.into_iter().zip(bounds);
+    let claims = claims.map(|(carried, bounds)| finished(Claims::carried(carried, bounds)));
+    let mut answers = claims.collect::<Result<VecDeque<_>>>()?;
+    let last = match last {
+        Last::Finished(last) => finished(Claims::checked(last, last_bounds, u64::MAX))?,
+        Last::Paused { instructions } => paused(instructions, last_bounds)?,
+    };
+    Ok(match answers.pop_front() {
+        None => (last, answers),
+        Some(first) => {
+            answers.push_back(last);
+            (first, answers)
         }
-        other => Err(unexpected(&other, "finished")),
+    })
+}
+
+fn finished(claims: std::result::Result<Claims, Malformed>) -> Result<Answered> {
+    match claims {
+        Ok(claims) => Ok(Answered::Finished(Box::new(claims))),
+        Err(Malformed(claim)) => Err(violation(Kind::Claim, claim)),
     }
 }
 
+fn paused(instructions: Instructions, bounds: &Bounds) -> Result<Answered> {
+    // Where a run pauses follows from counts, so a worker can neither put it off nor pause for ever.
+    let over = instructions.checked_sub(bounds.due).filter(|over| *over > 0);
+    if over.is_none_or(|over| over >= bounds.slice) || instructions > bounds.instructions_max {
+        return Err(violation(Kind::Claim, "paused where no slice ends"));
+    }
+    Ok(Answered::Paused(instructions))
+}
+
 impl Claims {
-    fn checked(finished: Finished<'_>, bounds: &Bounds) -> std::result::Result<Self, Malformed> {
+    /// Of a run that the worker went on from.
+    fn carried(carried: Carried<'_>, bounds: &Bounds) -> std::result::Result<Self, Malformed> {
+        let Carried { finished, pages } = carried;
+        let claims = Self::checked(finished, bounds, pages.0.len() as u64)?;
+        // The bounds of those behind it are for memories of this size.
+        let sizes = (claims.heap_pages, claims.stable_pages) == (bounds.heap.0, bounds.stable.0);
+        let foreseen = claims.outcome.effects.as_ref().is_some_and(Effects::are_foreseen);
+        if !(claims.reusable && sizes && foreseen && claims.outcome.logs.is_empty()) {
+            return Err(Malformed("went on from a run that nothing can follow"));
+        }
+        if claims.heap.len() != pages.0.len() || !claims.stable.is_empty() {
+            return Err(Malformed("went on from other pages than it sent"));
+        }
+        let pages =
+            pages.0.iter().map(|page| page.0.try_into().map_err(|_| Malformed("a page of another size")));
+        Ok(Self { pages: Some(pages.collect::<std::result::Result<_, _>>()?), ..claims })
+    }
+
+    /// Of a run that names at most `pages_max` heap pages.
+    fn checked(
+        finished: Finished<'_>,
+        bounds: &Bounds,
+        pages_max: u64,
+    ) -> std::result::Result<Self, Malformed> {
         let ending = Ending::from(finished.end);
         let effects = finished.effects.map(Effects::try_from).transpose()?;
         if (ending == Ending::Returned) != effects.is_some() {
@@ -174,7 +237,11 @@ impl Claims {
         }
         let end = |wasm_pages: u64| wasm_pages.saturating_mul(PAGES_PER_WASM_PAGE);
         let claims = Self {
-            heap: heap_pages(&finished.heap.0, end(finished.heap_pages), finished.heap_pages_dirty)?,
+            heap: heap_pages(
+                &finished.heap.0,
+                end(finished.heap_pages),
+                finished.heap_pages_dirty.min(pages_max),
+            )?,
             stable: stable_pages(
                 &finished.stable.0,
                 end(finished.stable_pages),
@@ -183,6 +250,7 @@ impl Claims {
             heap_pages: finished.heap_pages,
             stable_pages: finished.stable_pages,
             reusable: finished.reusable,
+            pages: None,
             outcome: Outcome {
                 ending,
                 instructions: finished.instructions,

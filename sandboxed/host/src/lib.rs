@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod back_off;
+mod behind;
 mod claims;
 mod compiler;
 mod exchange;

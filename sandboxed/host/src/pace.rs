@@ -33,6 +33,17 @@ pub(crate) struct Work {
     pub(crate) bytes: u64,
 }
 
+impl Work {
+    /// Both, one after the other in one memory: a page is touched for the first time once.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            instructions: self.instructions.saturating_add(other.instructions),
+            pages: self.pages.max(other.pages),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+}
+
 /// How long an answer may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {

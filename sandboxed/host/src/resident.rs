@@ -1,5 +1,6 @@
 //! A worker with a canister in it, and what it holds.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +9,15 @@ use execution::check::check;
 use execution::memory::{
     Arena, Memory, PAGE_BYTES, PageUpdate, PageVersion, SEGMENTS_MAX, StagedPages, WASM_PAGE_BYTES,
 };
-use execution::{BackendError, Invocation, Limits, MemoryDelta, Module, Outcome, Principal, Snapshot};
+use execution::{
+    BackendError, EntryPoint, GlobalValue, Invocation, Limits, MemoryDelta, Module, Outcome, Principal,
+    Snapshot,
+};
 use sandbox_os::PACKET_FILES_MAX;
 use sandbox_os::pull::{PullError, Span};
 use sandbox_protocol::{
-    Execute, List, Load, Loaded, PAGES_MAX, PAGES_PER_REPLY, PageRun, Pages, Sync, ToNode, ToWorker, globals,
-    page_runs,
+    BATCH_INSTRUCTIONS_MAX, BATCH_MAX, Execute, List, Load, Loaded, PAGES_MAX, PAGES_PER_REPLY, PageRun,
+    Pages, Sync, ToNode, ToWorker, globals, page_runs,
 };
 
 use crate::claims::{Answered, Bounds, Claims, answered};
@@ -43,6 +47,8 @@ pub(crate) struct Resident {
     /// What it was last brought to.
     heap: Held,
     stable: Held,
+    /// Mutable globals as its last run left them.
+    globals: Arc<[GlobalValue]>,
 }
 
 #[derive(Debug, Default)]
@@ -50,8 +56,8 @@ struct Held {
     memory: Memory,
     /// Size now, in 64 KiB pages.
     wasm_pages: u64,
-    /// Pages that its last run wrote and keeps, and where they were copied to; ascending.
-    written: Vec<(u64, PageVersion)>,
+    /// Pages that its runs wrote and kept since, and where they were copied to, `None` if they weren't; ascending.
+    written: Vec<(u64, Option<PageVersion>)>,
 }
 
 /// A run that a worker has begun.
@@ -62,6 +68,44 @@ pub(crate) struct Run {
     pub(crate) bounds: Bounds,
     pub(crate) pace: Pace,
     pub(crate) patience: Patience,
+}
+
+/// What came of a request to run, as far as the worker tells.
+pub(crate) struct Executed {
+    pub(crate) answer: Answered,
+    pub(crate) run: Run,
+    /// Of messages that were run behind it.
+    pub(crate) behind: VecDeque<(Answered, Bounds)>,
+    pub(crate) resident: Resident,
+}
+
+/// Bytes that messages behind the first may add to a request, arguments above all: a frame has room for far more.
+const EXPECTED_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a callee and the number of its slots that are taken.
+const QUEUE_TAKEN_BYTES: usize = 48;
+
+/// As many of the messages behind the first as one request takes.
+fn fitting(expected: &[Invocation]) -> &[Invocation] {
+    let payload = |entry: &EntryPoint| match entry {
+        EntryPoint::Update { method, arg } | EntryPoint::ReplicatedQuery { method, arg } => {
+            method.len().saturating_add(arg.len())
+        }
+        EntryPoint::Reply { data, .. } => data.len(),
+        EntryPoint::Reject { message, .. } => message.len(),
+        _ => 0,
+    };
+    let bytes = |invocation: &Invocation| {
+        let queues = invocation.system.queue_taken.len().saturating_mul(QUEUE_TAKEN_BYTES);
+        payload(&invocation.entry).saturating_add(queues)
+    };
+    let mut left = EXPECTED_BYTES_MAX;
+    let fit = expected.iter().take(BATCH_MAX - 1).take_while(|invocation| {
+        let after = left.checked_sub(bytes(invocation));
+        left = after.unwrap_or(0);
+        after.is_some()
+    });
+    let count = fit.count();
+    &expected[..count]
 }
 
 /// How a run stands.
@@ -135,6 +179,7 @@ impl Resident {
             stable_pages_max,
             heap: Held::at(&target.heap),
             stable: Held::at(&target.stable),
+            globals: Arc::clone(&target.globals),
         })
     }
 
@@ -149,13 +194,23 @@ impl Resident {
             && self.stable_pages_max == limits.stable_bytes / WASM_PAGE_BYTES
     }
 
-    /// Brings the worker to `target` and runs.
+    /// Whether it is at `target` without being brought there.
+    pub(crate) fn is_at(&self, target: &Snapshot, limits: &Limits) -> bool {
+        self.can_follow(target, limits)
+            && self.heap.is(&target.heap)
+            && self.stable.is(&target.stable)
+            && self.globals == target.globals
+    }
+
+    /// Brings the worker to `target` and runs; perhaps also what is `expected` behind that.
     pub(crate) fn execute(
         mut self,
         target: &Snapshot,
         invocation: &Invocation,
+        expected: &[Invocation],
         pace: Pace,
-    ) -> Result<(Answered, Self, Run)> {
+    ) -> Result<Executed> {
+        let expected = fitting(expected);
         let sync = sync(target, self.heap.changes(&target.heap), self.stable.changes(&target.stable))?;
         let synced = pages_of(&sync);
         let known = self
@@ -163,45 +218,72 @@ impl Resident {
             .as_ref()
             .is_some_and(|limits| Arc::ptr_eq(limits, &invocation.limits) || **limits == *invocation.limits);
         let limits = (!known).then_some(&*invocation.limits);
-        let invocation_wire = sandbox_protocol::Invocation::new(invocation, limits);
-        let request = ToWorker::Execute(Box::new(Execute { sync, invocation: invocation_wire }));
-        let bounds = Bounds::new(target, invocation);
-        let patience = pace.run(bounds.work(synced));
+        let request = ToWorker::Execute(Box::new(Execute {
+            sync,
+            invocation: sandbox_protocol::Invocation::new(invocation, limits),
+            expected: expected.iter().map(|next| sandbox_protocol::Invocation::new(next, None)).collect(),
+        }));
+        let bounds: Vec<Bounds> =
+            std::iter::once(invocation).chain(expected).map(|next| Bounds::new(target, next)).collect();
+        let first = Bounds::new(target, invocation);
+        // Those that the last message is run behind take no more instructions than a batch may; that one has its slice.
+        let pages = bounds.iter().map(|bounds| bounds.work(synced).pages).max().unwrap_or(0);
+        let instructions = if expected.is_empty() { 0 } else { BATCH_INSTRUCTIONS_MAX };
+        let patience = pace.run(first.work(synced).and(Work { instructions, pages, bytes: 0 }));
         self.worker.place_here();
         let read = |reply: ToNode<'_>| answered(reply, &bounds);
-        let (answer, worker) = self.worker.call(invocation.id, &request, &[], patience, read)?;
+        let ((answer, behind), worker) = self.worker.call(invocation.id, &request, &[], patience, read)?;
         let resident = Self {
             worker,
             limits: Some(Arc::clone(&invocation.limits)),
             heap: Held::at(&target.heap),
             stable: Held::at(&target.stable),
+            globals: Arc::clone(&target.globals),
             ..self
         };
-        let run = Run { id: invocation.id, target: target.clone(), bounds, pace, patience };
-        resident.in_time(&answer, &run, synced)?;
-        Ok((answer, resident, run))
+        let behind: VecDeque<_> = behind.into_iter().zip(bounds.into_iter().skip(1)).collect();
+        let claimed = behind.iter().fold(first.claimed(&answer, synced), |work, (answer, bounds)| {
+            work.and(bounds.claimed(answer, 0))
+        });
+        resident.in_time(claimed, pace)?;
+        let run = Run { id: invocation.id, target: target.clone(), bounds: first, pace, patience };
+        Ok(Executed { answer, run, behind, resident })
+    }
+
+    /// The worker without what it ran of `behind`; `None` if it can't go back.
+    pub(crate) fn without(mut self, behind: impl IntoIterator<Item = Answered>) -> Option<Self> {
+        for answer in behind {
+            let Answered::Finished(claims) = answer else { return None };
+            let Claims { heap, stable, heap_pages, stable_pages, reusable, .. } = *claims;
+            if !reusable {
+                return None;
+            }
+            self.heap.wrote(heap_pages, heap.into_iter().map(|page| (page, None)));
+            self.stable.wrote(stable_pages, stable.into_iter().map(|page| (page, None)));
+        }
+        Some(self)
     }
 
     /// Goes on with a paused run.
     pub(crate) fn resume(mut self, run: Run, slice: u64) -> Result<(Answered, Self, Run)> {
         let run = Run { bounds: run.bounds.resumed(slice), ..run };
         self.worker.place_here();
-        let read = |reply: ToNode<'_>| answered(reply, &run.bounds);
+        let read = |reply: ToNode<'_>| answered(reply, std::slice::from_ref(&run.bounds));
         let request = ToWorker::Resume { slice };
-        let (answer, worker) = self.worker.call(run.id, &request, &[], run.patience, read)?;
+        let ((answer, _none), worker) = self.worker.call(run.id, &request, &[], run.patience, read)?;
         let resident = Self { worker, ..self };
-        resident.in_time(&answer, &run, 0)?;
+        resident.in_time(run.bounds.claimed(&answer, 0), run.pace)?;
         Ok((answer, resident, run))
     }
 
     /// Holds what an answer claims against the processor time that it took, if it took long.
-    fn in_time(&self, answer: &Answered, run: &Run, synced: u64) -> Result<()> {
+    fn in_time(&self, claimed: Work, pace: Pace) -> Result<()> {
         let taken = self.worker.overtime();
         if taken.is_zero() {
             return Ok(());
         }
-        let work = Work { bytes: self.worker.bytes(), ..run.bounds.claimed(answer, synced) };
-        let explained = run.pace.explained(work);
+        let work = Work { bytes: self.worker.bytes(), ..claimed };
+        let explained = pace.explained(work);
         if taken <= explained {
             return Ok(());
         }
@@ -238,9 +320,13 @@ impl Resident {
         if let Some(effects) = &mut outcome.effects {
             let sizes = [claims.heap_pages, claims.stable_pages];
             effects.memory = MemoryDelta::of(&run.target, sizes, heap.clone(), stable.clone());
+            if run.bounds.keeps {
+                self.globals = Arc::clone(&effects.globals);
+            }
         }
-        self.heap.wrote(claims.heap_pages, heap);
-        self.stable.wrote(claims.stable_pages, stable);
+        let copied = |(page, version)| (page, Some(version));
+        self.heap.wrote(claims.heap_pages, heap.into_iter().map(copied));
+        self.stable.wrote(claims.stable_pages, stable.into_iter().map(copied));
         Ok(Step::Finished(outcome, claims.reusable.then_some(self)))
     }
 
@@ -249,6 +335,12 @@ impl Resident {
     fn copy(mut self, claims: &Claims, run: &Run) -> Result<(StagedPages, Self)> {
         let (heap, stable) = (claims.heap.len(), claims.stable.len());
         let mut staged = self.arena.stage(heap.saturating_add(stable))?;
+        if let Some(pages) = &claims.pages {
+            for (place, page) in pages.iter().enumerate() {
+                *staged.page_mut(place) = *page;
+            }
+            return Ok((staged, self));
+        }
         let bytes = |pages: u64| pages.saturating_mul(PAGE_BYTES as u64);
         let heap_end = claims.heap.last().map_or(0, |page| bytes(page.saturating_add(1)));
         if heap_end > self.verified[0] || bytes(stable as u64) > self.verified[1] {
@@ -345,9 +437,21 @@ impl Held {
         Self { memory: memory.clone(), wasm_pages: memory.wasm_pages(), written: Vec::new() }
     }
 
-    fn wrote(&mut self, wasm_pages: u64, written: Vec<(u64, PageVersion)>) {
+    /// Takes in what a run left, pages ascending.
+    fn wrote(&mut self, wasm_pages: u64, written: impl Iterator<Item = (u64, Option<PageVersion>)>) {
         self.wasm_pages = wasm_pages;
-        self.written = written;
+        if self.written.is_empty() {
+            self.written = written.collect();
+        } else {
+            let mut all: BTreeMap<_, _> = std::mem::take(&mut self.written).into_iter().collect();
+            all.extend(written);
+            self.written = all.into_iter().collect();
+        }
+    }
+
+    /// Whether the worker has it as `now` is.
+    fn is(&self, now: &Memory) -> bool {
+        self.wasm_pages == now.wasm_pages() && self.changes(now).iter().all(|update| update.known)
     }
 
     /// What brings the worker to `now`: pages that differ from what it was brought to, and all that it wrote
@@ -355,7 +459,7 @@ impl Held {
     fn changes(&self, now: &Memory) -> Vec<PageUpdate> {
         let wrote = |page: u64| {
             let at = self.written.binary_search_by_key(&page, |written| written.0).ok()?;
-            self.written.get(at).map(|written| &written.1)
+            self.written.get(at)?.1.as_ref()
         };
         let state = |page: u64, version: Option<&PageVersion>| {
             let known = version.zip(wrote(page)).is_some_and(|(version, written)| version.same(written));

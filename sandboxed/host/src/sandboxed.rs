@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use execution::{Backend, BackendError, Execution, Invocation, Outcome, Snapshot};
+use execution::{Backend, BackendError, Batch, Execution, Invocation, Outcome, Snapshot};
+use sandbox_protocol::BATCH_MAX;
 
+use crate::behind::{Behind, Terms};
 use crate::fault::{Kind, Result, violation};
 use crate::housekeeping::Housekeeping;
 use crate::launchers::Launchers;
@@ -13,7 +15,7 @@ use crate::options::{Phases, SandboxOptions};
 use crate::pace::Pace;
 use crate::paused::Paused;
 use crate::pool::Pool;
-use crate::resident::{Resident, Step};
+use crate::resident::{Executed, Resident, Step};
 use crate::source::{LauncherSource, WorkerSource};
 use crate::status::{Registry, Role, SandboxStatus};
 use crate::table::{Lease, Table};
@@ -92,7 +94,13 @@ impl Sandboxed {
         workers.iter().filter(|worker| worker.canister.is_some()).map(|worker| worker.pid).collect()
     }
 
-    fn run(&self, role: Role, target: &Snapshot, invocation: &Invocation) -> Result<Execution> {
+    fn run(
+        &self,
+        role: Role,
+        target: &Snapshot,
+        invocation: &Invocation,
+        expected: &[Invocation],
+    ) -> Result<(Execution, Option<Behind>)> {
         let start = Instant::now();
         let (lease, warm) = self.table.lease((target.canister, role), self.options.step_patience)?;
         let warm = warm.filter(|resident| resident.can_follow(target, &invocation.limits));
@@ -102,29 +110,41 @@ impl Sandboxed {
         }
         let began = |resident: Resident| {
             let prepared = Instant::now();
-            let (answer, resident, run) = resident.execute(target, invocation, self.pace)?;
+            let Executed { answer, run, behind, resident } =
+                resident.execute(target, invocation, expected, self.pace)?;
             let answered = Instant::now();
+            let patience = run.patience;
             let step = resident.take(answer, run).inspect_err(|fault| lease.make_room(&fault.error))?;
-            Ok((step.judged(target, invocation)?, prepared, answered))
+            Ok((step.judged(target, invocation)?, behind, patience, prepared, answered))
         };
         let result = match warm {
             Some(resident) => began(resident),
             None => self.load(role, target, invocation).and_then(began),
         };
         lease.note(&result);
-        let (step, prepared, answered) = result?;
-        let execution = end(step, invocation, lease, &self.registry);
+        let (step, behind, patience, prepared, answered) = result?;
+        // One request served them all, each to the same part.
+        let messages = u32::try_from(behind.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let phases = Phases {
+            canister: target.canister,
+            invocation: invocation.id,
+            cold,
+            prepare: prepared.duration_since(start) / messages,
+            worker: answered.duration_since(prepared) / messages,
+            pages: answered.elapsed(),
+        };
         if let Some(observer) = &self.options.observer {
-            observer(&Phases {
-                canister: target.canister,
-                invocation: invocation.id,
-                cold,
-                prepare: prepared.duration_since(start),
-                worker: answered.duration_since(prepared),
-                pages: answered.elapsed(),
-            });
+            observer(&phases);
         }
-        Ok(execution)
+        self.registry.ran_ahead(behind.len());
+        let terms = Terms {
+            pace: self.pace,
+            patience,
+            phases: Phases { cold: false, ..phases },
+            observer: self.options.observer.clone(),
+            registry: Arc::clone(&self.registry),
+        };
+        Ok(terms.end(step, behind, invocation, lease))
     }
 
     /// A worker with the canister in it.
@@ -175,7 +195,21 @@ impl Backend for Sandboxed {
         snapshot: &Snapshot,
         invocation: &Invocation,
     ) -> std::result::Result<Execution, BackendError> {
-        self.counted(self.run(Role::Update, snapshot, invocation))
+        self.counted(self.run(Role::Update, snapshot, invocation, &[])).map(|(execution, _)| execution)
+    }
+
+    fn batch_max(&self) -> usize {
+        BATCH_MAX
+    }
+
+    fn execute_batch(
+        &self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+        expected: &[Invocation],
+    ) -> std::result::Result<(Execution, Option<Box<dyn Batch>>), BackendError> {
+        let (execution, behind) = self.counted(self.run(Role::Update, snapshot, invocation, expected))?;
+        Ok((execution, behind.map(|behind| Box::new(behind) as Box<dyn Batch>)))
     }
 
     fn query(
@@ -184,8 +218,8 @@ impl Backend for Sandboxed {
         invocation: &Invocation,
         overlay: Option<&Snapshot>,
     ) -> std::result::Result<Outcome, BackendError> {
-        let execution = self.run(Role::Query, overlay.unwrap_or(snapshot), invocation);
-        self.counted(execution.and_then(|execution| match execution {
+        let run = self.run(Role::Query, overlay.unwrap_or(snapshot), invocation, &[]);
+        self.counted(run.and_then(|(execution, _)| match execution {
             Execution::Finished(outcome) => Ok(outcome),
             Execution::Paused(_) => Err(violation(Kind::Claim, "paused a query")),
         }))

@@ -137,6 +137,10 @@ pub struct SandboxStatus {
     pub violations: u64,
     /// The same by kind.
     pub violations_by_kind: Violations,
+    /// Messages that were run behind another one in its request.
+    pub ran_ahead: u64,
+    /// Such runs that were discarded, because their message saw something else, or never came.
+    pub discarded: u64,
     /// Requests that found their canister in back-off, because its workers had kept ending.
     pub back_offs: u64,
     /// Evictions among the reasons.
@@ -162,6 +166,8 @@ pub(crate) struct Registry {
     deaths: AtomicU64,
     violations: Mutex<Violations>,
     back_offs: AtomicU64,
+    ran_ahead: AtomicU64,
+    discarded: AtomicU64,
 }
 
 impl Registry {
@@ -177,6 +183,8 @@ impl Registry {
             deaths: AtomicU64::new(0),
             violations: Mutex::default(),
             back_offs: AtomicU64::new(0),
+            ran_ahead: AtomicU64::new(0),
+            discarded: AtomicU64::new(0),
         }
     }
 
@@ -248,6 +256,16 @@ impl Registry {
         }
     }
 
+    /// Counts messages that were run behind another one.
+    pub(crate) fn ran_ahead(&self, messages: usize) {
+        self.ran_ahead.fetch_add(messages as u64, Ordering::Relaxed);
+    }
+
+    /// Counts such runs that were for nothing.
+    pub(crate) fn discarded(&self, runs: usize) {
+        self.discarded.fetch_add(runs as u64, Ordering::Relaxed);
+    }
+
     pub(crate) fn status(&self) -> SandboxStatus {
         let workers: Vec<LiveWorker> = lock(&self.live).values().cloned().collect();
         let layers = lock(&self.layers).clone();
@@ -262,6 +280,8 @@ impl Registry {
             deaths: self.deaths.load(Ordering::Relaxed),
             violations: violations_by_kind.total(),
             violations_by_kind,
+            ran_ahead: self.ran_ahead.load(Ordering::Relaxed),
+            discarded: self.discarded.load(Ordering::Relaxed),
             back_offs: self.back_offs.load(Ordering::Relaxed),
             evictions: *lock(&self.evictions),
             launch_error: lock(&self.launch_error).clone(),

@@ -377,6 +377,7 @@ pub(crate) fn unexpected(reply: &ToNode<'_>, expected: &str) -> Fault {
         ToNode::Locked => "locked",
         ToNode::Finished(_) => "finished",
         ToNode::Paused { .. } => "paused",
+        ToNode::Batch(_) => "batch",
         ToNode::Outlived { .. } => "outlived",
         ToNode::Pages(_) => "pages",
     };

@@ -36,13 +36,14 @@ pub use memory::{
     stable_pages,
 };
 pub use message::{
-    Attempt, Execute, Finished, GLOBALS_MAX, Load, Loaded, PAGES_PER_REPLY, Pages, ToNode, ToWorker,
+    Attempt, BATCH_INSTRUCTIONS_MAX, BATCH_MAX, BATCH_PAGES_MAX, Batch, Carried, Execute, Finished,
+    GLOBALS_MAX, Last, Load, Loaded, PAGES_PER_REPLY, Pages, ToNode, ToWorker,
 };
 pub use outcome::{Answer, Call, Effects, End};
 
 /// Version of the protocol; stands in every frame. Node and worker come out of one file, so another version is
 /// a violation and not something to negotiate.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// A message that decodes but says something that no correct peer says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -12,8 +12,14 @@ pub struct Bytes<'a>(#[serde(borrow, with = "serde_bytes")] pub &'a [u8]);
 
 /// A list that refuses to be decoded when it has more than `MAX` items: items in memory are larger than on the
 /// wire, so the frame's limit alone would not bound them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct List<T, const MAX: usize>(pub Vec<T>);
+
+impl<T, const MAX: usize> Default for List<T, MAX> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
 
 /// Items for which room is made before the first has been decoded.
 const ROOM_MAX: usize = 1024;

@@ -10,6 +10,13 @@ use crate::{
 pub const GLOBALS_MAX: usize = 1_000_000;
 /// Most pages that one [`ToNode::Pages`] carries: 4 MiB.
 pub const PAGES_PER_REPLY: u32 = 1024;
+/// Most messages of a batch. What is left of a round trip of 14 us is below 1 us a message then.
+pub const BATCH_MAX: usize = 16;
+/// Most pages that the messages of a batch but its last may write together: they travel in the reply, 256 KiB.
+pub const BATCH_PAGES_MAX: usize = 64;
+/// Instructions after which a batch ends, a few milliseconds: a round trip is nothing beside them, and a worker isn't
+/// waited for much longer than for a single message. They bound the answers too, a byte of which costs 50.
+pub const BATCH_INSTRUCTIONS_MAX: u64 = 10_000_000;
 
 /// What the node asks. Each is answered by exactly one [`ToNode`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,7 +32,8 @@ pub enum ToWorker<'a> {
     /// The third, once: enter the RUN lock. Answered by [`ToNode::Locked`]; the node then verifies the RUN lock
     /// from outside, and only after that sends anything of a message.
     Lock,
-    /// Bring memory up to date, then run. Answered by [`ToNode::Finished`] or [`ToNode::Paused`].
+    /// Bring memory up to date, then run. Answered by [`ToNode::Finished`] or [`ToNode::Paused`], or by
+    /// [`ToNode::Batch`] if more than one was run.
     Execute(#[serde(borrow)] Box<Execute<'a>>),
     /// Go on with the paused run for `slice` more instructions. Answered as `Execute` is. A run that is given
     /// up takes no message: its worker is killed.
@@ -99,6 +107,10 @@ pub struct Execute<'a> {
     /// What runs.
     #[serde(borrow)]
     pub invocation: Invocation<'a>,
+    /// What may run behind it, as it is expected to be (`execution::Backend::execute_batch`); with the limits of the
+    /// first.
+    #[serde(borrow)]
+    pub expected: List<Invocation<'a>, { BATCH_MAX - 1 }>,
 }
 
 /// A part of what the last run wrote.
@@ -128,6 +140,8 @@ pub enum ToNode<'a> {
         /// Instructions used so far.
         instructions: u64,
     },
+    /// Several runs, one behind the other.
+    Batch(#[serde(borrow)] Box<Batch<'a>>),
     /// The attempt was outlived: it was done, or the kernel refused it.
     Outlived {
         /// Whether it was done.
@@ -167,6 +181,37 @@ pub struct Finished<'a> {
     pub stable: List<PageSpan, PAGES_MAX>,
     /// Whether the instance may run another message.
     pub reusable: bool,
+}
+
+/// Runs, each on what the one before it left.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Batch<'a> {
+    /// All but the last.
+    #[serde(borrow)]
+    pub carried: List<Carried<'a>, { BATCH_MAX - 1 }>,
+    /// The last.
+    #[serde(borrow)]
+    pub last: Last<'a>,
+}
+
+/// A run that ended, and that the next one went on from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Carried<'a> {
+    /// What it did.
+    #[serde(borrow)]
+    pub finished: Finished<'a>,
+    /// The heap pages that it wrote, as it left them; the next may have written them again.
+    #[serde(borrow)]
+    pub pages: List<Bytes<'a>, BATCH_PAGES_MAX>,
+}
+
+/// The last run of a batch: as [`ToNode::Finished`] and [`ToNode::Paused`] tell of a single one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the variants are those of `ToNode`")]
+#[expect(clippy::large_enum_variant, reason = "the large variant is the common one")]
+pub enum Last<'a> {
+    Finished(#[serde(borrow)] Finished<'a>),
+    Paused { instructions: u64 },
 }
 
 // Runs of both kinds stay small in memory however many fit into a frame.

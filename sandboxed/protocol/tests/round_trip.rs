@@ -10,7 +10,7 @@ use execution::{
 };
 use proptest::prelude::*;
 use sandbox_protocol as wire;
-use wire::{Assembly, Binding, Malformed, Sync, ToWorker};
+use wire::{Assembly, Binding, List, Malformed, Sync, ToWorker};
 
 const BINDING: Binding = Binding { worker: 7, execution: u64::MAX, nonce: u128::MAX - 1 };
 
@@ -105,6 +105,7 @@ fn every_invocation_arrives_as_it_was() {
                 stable: wire::page_runs(vec![]),
             },
             invocation: wire::Invocation::new(&sent, Some(&limits)),
+            expected: List(vec![wire::Invocation::new(&sent, None)]),
         }));
         let mut frame = Vec::new();
         wire::encode(BINDING, &message, &mut frame).unwrap();

@@ -1,19 +1,20 @@
 //! The worker's conversation with the node: one request, one reply, in the order of the phases.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use execution::Limits;
 use execution::memory::{PAGE_BYTES, Window};
-use in_process::{Base, Code, Engine, EngineError, Instance, Paused, Shape, Step, Update};
+use execution::{Invocation, Limits};
+use in_process::{Base, Code, Engine, EngineError, Instance, Paused, Ran, Shape, Step, Update};
 use sandbox_os::attempt::{self, Outlived};
 use sandbox_os::lockdown::{Exit, Locks};
 use sandbox_os::{Socket, SocketError};
 use sandbox_protocol::{
-    Assembly, Attempt, Binding, Bytes, Effects, End, Execute, Finished, Load, Loaded, Malformed,
-    PACKET_BYTES, PAGES_PER_REPLY, Pages, Sync, ToNode, ToWorker, decode, encode, packets, page_spans,
-    page_updates,
+    Assembly, Attempt, BATCH_INSTRUCTIONS_MAX, BATCH_PAGES_MAX, Batch, Binding, Bytes, Carried, Effects, End,
+    Execute, Finished, Last, Load, Loaded, Malformed, PACKET_BYTES, PAGES_PER_REPLY, Pages, Sync, ToNode,
+    ToWorker, decode, encode, packets, page_spans, page_updates,
 };
 
 const _: () = assert!(PACKET_BYTES <= sandbox_os::PACKET_BYTES_MAX);
@@ -62,7 +63,7 @@ fn serve(socket: &Socket, engine: &Engine, locks: &Locks) -> Result<Infallible, 
         let binding = node.receive(&mut request)?;
         let step = match (message(&request)?, canister) {
             (ToWorker::Execute(execute), Canister::Idle(idle)) => idle.execute(*execute, &mut limits)?,
-            (ToWorker::Resume { slice }, Canister::Paused(run)) => run.resume(slice),
+            (ToWorker::Resume { slice }, Canister::Paused(run)) => run.resume(slice).map(Progress::of),
             (ToWorker::Pages(wanted), Canister::Idle(idle)) => {
                 node.reply(binding, &ToNode::Pages(Bytes(&idle.copy(wanted)?)))?;
                 canister = Canister::Idle(idle);
@@ -71,7 +72,7 @@ fn serve(socket: &Socket, engine: &Engine, locks: &Locks) -> Result<Infallible, 
             _ => return Err(Exit::Request),
         };
         canister = match step {
-            Ok(step) => node.tell(binding, step)?,
+            Ok(progress) => node.tell(binding, progress)?,
             Err(error) => return node.fail(binding, &error, Exit::Engine),
         };
     }
@@ -131,15 +132,20 @@ impl Idle {
         mut self,
         execute: Execute<'_>,
         limits: &mut Option<Arc<Limits>>,
-    ) -> Result<Result<Step, EngineError>, Exit> {
-        let Execute { sync, mut invocation } = execute;
+    ) -> Result<Result<Progress, EngineError>, Exit> {
+        let Execute { sync, mut invocation, expected } = execute;
         if let Some(sent) = invocation.limits.take() {
             *limits = Some(Arc::new(sent.into()));
         }
         let limits = limits.clone().ok_or(Exit::Request)?;
-        let invocation = invocation.with_limits(limits).map_err(|_| Exit::Request)?;
+        let with_limits = |invocation: sandbox_protocol::Invocation<'_>| {
+            invocation.with_limits(Arc::clone(&limits)).map_err(|_| Exit::Request)
+        };
+        let invocation = with_limits(invocation)?;
+        let expected = expected.0.into_iter().map(with_limits).collect::<Result<VecDeque<_>, _>>()?;
+        let sizes = [sync.heap_pages, sync.stable_pages];
         let update = update(sync).map_err(|_| Exit::Request)?;
-        Ok(self.instance.sync(&update).and_then(|()| self.instance.run(invocation)))
+        Ok(self.instance.sync(&update).and_then(|()| run_batch(self.instance, sizes, invocation, expected)))
     }
 
     /// Copies pages that the last run wrote, for a node that may not read them itself.
@@ -162,8 +168,92 @@ impl Idle {
     }
 }
 
+/// How far the canister's messages are.
+struct Progress {
+    /// Runs that the next one went on from.
+    carried: Vec<(Ran, Vec<Arc<[u8; PAGE_BYTES]>>)>,
+    last: Step,
+}
+
+impl Progress {
+    fn of(last: Step) -> Self {
+        Self { carried: Vec::new(), last }
+    }
+}
+
+/// Runs `invocation` and then what is `expected` behind it, for as long as that is what the node will ask for, and one
+/// reply holds it. `sizes` are those of heap and stable memory.
+fn run_batch(
+    mut instance: Instance,
+    sizes: [u64; 2],
+    mut invocation: Invocation,
+    mut expected: VecDeque<Invocation>,
+) -> Result<Progress, EngineError> {
+    let memory64 = instance.shape().memory64;
+    let mut carried = Vec::new();
+    let mut room = Room::default();
+    loop {
+        let (mut ran_on, ran) = match instance.run(invocation)? {
+            Step::Finished(instance, ran) => (instance, ran),
+            paused @ Step::Paused(_) => return Ok(Progress { carried, last: paused }),
+        };
+        let goes_on = !expected.is_empty() && ran.is_as_expected(sizes) && room.take(&ran);
+        let pages = if goes_on { ran_on.carry_on() } else { None };
+        let Some((pages, next)) = pages.zip(expected.pop_front()) else {
+            return Ok(Progress { carried, last: Step::Finished(ran_on, ran) });
+        };
+        invocation = next;
+        invocation.charge(memory64, ran.instructions);
+        expected.iter_mut().for_each(|expected| expected.charge(memory64, ran.instructions));
+        carried.push((ran, pages));
+        instance = ran_on;
+    }
+}
+
+/// Room that is left for a batch.
+struct Room {
+    instructions: u64,
+    pages: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { instructions: BATCH_INSTRUCTIONS_MAX, pages: BATCH_PAGES_MAX }
+    }
+}
+
+impl Room {
+    /// Takes what a run needs that another one follows; whether there was as much.
+    fn take(&mut self, ran: &Ran) -> bool {
+        let left = || {
+            Some(Self {
+                instructions: self.instructions.checked_sub(ran.instructions)?,
+                pages: self.pages.checked_sub(ran.heap_dirty.len())?,
+            })
+        };
+        left().map(|left| *self = left).is_some()
+    }
+}
+
 fn address(page: *const u8) -> u64 {
     page.addr() as u64
+}
+
+/// What a run did, for the wire.
+fn finished(ran: &Ran) -> Finished<'_> {
+    Finished {
+        end: End::from(&ran.ending),
+        instructions: ran.instructions,
+        heap_pages_dirty: ran.heap_pages_dirty,
+        stable_pages_dirty: ran.stable_pages_dirty,
+        logs: ran.logs.iter().map(|line| Bytes(&line.text)).collect(),
+        effects: ran.effects.as_ref().map(Effects::from),
+        heap_pages: ran.heap_pages,
+        stable_pages: ran.stable_pages,
+        heap: page_spans(ran.heap_dirty.iter().copied()),
+        stable: page_spans(ran.stable_dirty.iter().copied()),
+        reusable: ran.reusable,
+    }
 }
 
 fn update(sync: Sync) -> Result<Update, Malformed> {
@@ -213,31 +303,31 @@ impl Node<'_> {
         request.push(packet).map_err(|_| Exit::Request)
     }
 
-    /// Tells how far the run is.
-    fn tell(&mut self, binding: Binding, step: Step) -> Result<Canister, Exit> {
-        match step {
-            Step::Paused(run) => {
-                self.reply(binding, &ToNode::Paused { instructions: run.instructions() })?;
-                Ok(Canister::Paused(run))
+    /// Tells how far the canister's messages are.
+    fn tell(&mut self, binding: Binding, Progress { carried, last }: Progress) -> Result<Canister, Exit> {
+        let told = match &last {
+            Step::Paused(run) => Last::Paused { instructions: run.instructions() },
+            Step::Finished(_, ran) => Last::Finished(finished(ran)),
+        };
+        let message = if carried.is_empty() {
+            match told {
+                Last::Paused { instructions } => ToNode::Paused { instructions },
+                Last::Finished(finished) => ToNode::Finished(Box::new(finished)),
             }
+        } else {
+            let carried = carried.iter().map(|(ran, pages)| Carried {
+                finished: finished(ran),
+                pages: pages.iter().map(|page| Bytes(&page[..])).collect(),
+            });
+            ToNode::Batch(Box::new(Batch { carried: carried.collect(), last: told }))
+        };
+        self.reply(binding, &message)?;
+        Ok(match last {
+            Step::Paused(run) => Canister::Paused(run),
             Step::Finished(instance, ran) => {
-                let finished = Finished {
-                    end: End::from(&ran.ending),
-                    instructions: ran.instructions,
-                    heap_pages_dirty: ran.heap_pages_dirty,
-                    stable_pages_dirty: ran.stable_pages_dirty,
-                    logs: ran.logs.iter().map(|line| Bytes(&line.text)).collect(),
-                    effects: ran.effects.as_ref().map(Effects::from),
-                    heap_pages: ran.heap_pages,
-                    stable_pages: ran.stable_pages,
-                    heap: page_spans(ran.heap_dirty.iter().copied()),
-                    stable: page_spans(ran.stable_dirty.iter().copied()),
-                    reusable: ran.reusable,
-                };
-                self.reply(binding, &ToNode::Finished(Box::new(finished)))?;
-                Ok(Canister::Idle(Idle { instance, heap: ran.heap_dirty, stable: ran.stable_dirty.len() }))
+                Canister::Idle(Idle { instance, heap: ran.heap_dirty, stable: ran.stable_dirty.len() })
             }
-        }
+        })
     }
 
     fn reply(&mut self, binding: Binding, message: &ToNode<'_>) -> Result<(), Exit> {

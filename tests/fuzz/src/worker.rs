@@ -64,9 +64,9 @@ pub fn run(input: &[u8]) -> Came {
         assert_eq!(answer.expect("an honest worker answers"), b"honest");
         return if refused { Came::Refused } else { Came::Committed };
     }
-    // What the node doesn't take ends the worker, and the message runs again on another one.
+    // What the node doesn't take ends the worker, and the messages run again on another one.
     let ended = sandbox.status().ended;
-    node.update(&mut subnet, target);
+    node.updates(&mut subnet, target, 2);
     let failed = sandbox.status().ended > ended;
     assert_eq!(
         subnet.state().canister(&other).map(execution::root::canister_root),
@@ -77,7 +77,7 @@ pub fn run(input: &[u8]) -> Came {
         subnet.state().canister(&target).and_then(|canister| canister.code.clone()).expect("it is installed");
     assert!(code.heap.wasm_pages() <= HEAP_PAGES_MAX, "{} pages", code.heap.wasm_pages());
     plan.due.store(false, Ordering::SeqCst);
-    node.update(&mut subnet, target);
+    node.updates(&mut subnet, target, 1);
     if failed { Came::Refused } else { Came::Committed }
 }
 
@@ -112,27 +112,33 @@ impl Rounds {
         let code =
             InstallCode { mode: Mode::install, canister_id: id, wasm_module: vec![0], arg: Vec::new() };
         let arg = Encode!(&code).expect("an argument encodes");
-        self.message(subnet, Principal::management_canister(), "install_code", arg);
+        self.messages(subnet, Principal::management_canister(), "install_code", &[arg]);
         id
     }
 
-    /// Sends a message and runs rounds until it is answered.
-    fn message(&mut self, subnet: &mut Subnet, receiver: Principal, method: &str, arg: Vec<u8>) {
-        let nonce = self.0.to_le_bytes().to_vec();
-        let message = Ingress { sender: user(), receiver, method: method.into(), arg: arg.into(), nonce };
-        // A canister that burnt all that it had takes no message.
-        let Ok(id) = subnet.submit(message) else { return };
+    /// Sends messages with these arguments and runs rounds until they are answered.
+    fn messages(&mut self, subnet: &mut Subnet, receiver: Principal, method: &str, args: &[Vec<u8>]) {
+        let submit = |(number, arg): (usize, &Vec<u8>)| {
+            let nonce = [self.0, number as u64].map(u64::to_le_bytes).concat();
+            let arg = Arc::from(&arg[..]);
+            let message = Ingress { sender: user(), receiver, method: method.into(), arg, nonce };
+            // A canister that burnt all that it had takes no message.
+            subnet.submit(message).ok()
+        };
+        let ids: Vec<_> = args.iter().enumerate().filter_map(submit).collect();
         for _ in 0..ROUNDS_MAX {
-            self.round(subnet);
-            if !matches!(subnet.status(&id), IngressStatus::Received | IngressStatus::Processing) {
+            let waits = |id| matches!(subnet.status(id), IngressStatus::Received | IngressStatus::Processing);
+            if !ids.iter().any(waits) {
                 return;
             }
+            self.round(subnet);
         }
         panic!("a message is never answered");
     }
 
-    fn update(&mut self, subnet: &mut Subnet, canister: Principal) {
-        self.message(subnet, canister, "set", Vec::new());
+    /// Updates that wait together: the node asks for them in one request.
+    fn updates(&mut self, subnet: &mut Subnet, canister: Principal, count: usize) {
+        self.messages(subnet, canister, "set", &vec![Vec::new(); count]);
     }
 }
 

@@ -1,11 +1,14 @@
 //! The real launcher and the real worker, built as the node's build script builds them.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use execution::memory::{Memory, PageVersion};
-use execution::{Backend, BackendError, EntryPoint, Execution, GlobalValue, Invocation, Outcome, Snapshot};
+use execution::{
+    Backend, BackendError, Batch, EntryPoint, Execution, GlobalValue, Invocation, Outcome, Snapshot,
+};
 use in_process::{Engine, InProcess, InProcessOptions};
 use sandbox_host::report::{Need, Report};
 use sandbox_host::{Evictions, Role, SandboxOptions, Sandboxed};
@@ -88,6 +91,108 @@ pub(crate) fn execute(backend: &dyn Backend, snapshot: &Snapshot, invocation: &I
             Execution::Finished(outcome) => return outcome,
             Execution::Paused(run) => execution = run.resume(invocation.slice).unwrap(),
         }
+    }
+}
+
+/// Counts in a global and in heap page 2; traps and pauses on demand.
+const TALLY: &str = r#"(module
+    (import "ic0" "msg_reply" (func $reply))
+    (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
+    (import "ic0" "canister_cycle_balance128" (func $balance (param i32)))
+    (memory 16)
+    (global $n (mut i32) (i32.const 0))
+    (func (export "canister_update wide") (local $page i32)
+        (loop $on
+            (local.set $page (i32.add (local.get $page) (i32.const 1)))
+            (i32.store (i32.mul (local.get $page) (i32.const 4096)) (i32.const 1))
+            (br_if $on (i32.lt_u (local.get $page) (i32.const 40))))
+        (call $reply))
+    (func (export "canister_update verbose")
+        (call $append (i32.const 0) (i32.const 100000))
+        (call $reply))
+    (func $count
+        (global.set $n (i32.add (global.get $n) (i32.const 1)))
+        (i32.store (i32.const 9000) (i32.add (i32.load (i32.const 9000)) (i32.const 1))))
+    (func (export "canister_update count")
+        (call $count)
+        (call $balance (i32.const 9004))
+        (call $append (i32.const 9000) (i32.const 20))
+        (call $reply))
+    (func (export "canister_update trap") (call $count) (unreachable))
+    (func (export "canister_update long") (local $i i32)
+        (call $count)
+        (loop $on
+            (local.set $i (i32.add (local.get $i) (i32.const 1)))
+            (br_if $on (i32.lt_u (local.get $i) (i32.const 4000000))))
+        (call $append (i32.const 9000) (i32.const 4))
+        (call $reply)))"#;
+
+/// Runs `methods` of a fresh canister in order, each on the state that the one before left: taken out of batches where
+/// the backend has run it. The outcomes, and how many came out of a batch.
+fn in_order(backend: &dyn Backend, methods: &[&str]) -> (Vec<Outcome>, usize) {
+    let mut state = of_module(compile(TALLY), 64 << 20);
+    let mut queue: VecDeque<Invocation> = (1..)
+        .zip(methods)
+        .map(|(id, method)| Invocation { slice: 9_000_000, ..update(id, method) })
+        .collect();
+    let (mut outcomes, mut taken) = (Vec::new(), 0);
+    let mut batch: Option<Box<dyn Batch>> = None;
+    while let Some(invocation) = queue.pop_front() {
+        let ahead = batch.as_mut().and_then(|batch| batch.next(&state, &invocation));
+        taken += usize::from(ahead.is_some());
+        let mut execution = match ahead {
+            Some(execution) => execution.unwrap(),
+            None => {
+                drop(batch.take());
+                let (execution, behind) =
+                    backend.execute_batch(&state, &invocation, queue.make_contiguous()).unwrap();
+                batch = behind;
+                execution
+            }
+        };
+        let outcome = loop {
+            match execution {
+                Execution::Finished(outcome) => break outcome,
+                Execution::Paused(run) => execution = run.resume(invocation.slice).unwrap(),
+            }
+        };
+        queue.iter_mut().for_each(|next| next.charge(false, outcome.instructions));
+        state = commit(&state, &outcome);
+        outcomes.push(outcome);
+    }
+    (outcomes, taken)
+}
+
+fn without_slots(outcome: &Outcome) -> (Outcome, Vec<(u64, Vec<u8>)>) {
+    let mut outcome = outcome.clone();
+    let memory =
+        outcome.effects.as_mut().map(|effects| std::mem::take(&mut effects.memory)).unwrap_or_default();
+    (outcome, memory.heap.iter().map(|(page, version)| (*page, version.bytes().to_vec())).collect())
+}
+
+#[test]
+fn a_batch_of_a_real_worker_comes_to_what_its_messages_come_to_one_by_one_in_process() {
+    let in_process = InProcess::new(Engine::new().unwrap(), &InProcessOptions::default());
+    let sandbox = sandbox();
+    for (methods, from_batches) in [
+        (&["count"; 20][..], 18),
+        // Nothing follows a trap, and what it undid is what the one before left.
+        (&["count", "count", "trap", "count", "count"], 3),
+        (&["trap", "trap", "count"], 0),
+        // A pause ends a batch, and so do the instructions that it took.
+        (&["count", "long", "count", "count"], 2),
+        // 40 pages each, of 64 that a batch carries.
+        (&["wide"; 4], 2),
+        // 5 million instructions each, of 10.
+        (&["verbose"; 4], 2),
+    ] {
+        let (expected, none) = in_order(&in_process, methods);
+        assert_eq!(none, 0, "in-process runs one by one");
+        let (found, taken) = in_order(&sandbox, methods);
+        let [found, expected] =
+            [found, expected].map(|all| all.iter().map(without_slots).collect::<Vec<_>>());
+        assert_eq!(found, expected, "{methods:?}");
+        assert_eq!(taken, from_batches, "{methods:?}");
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use execution::{Backend, EntryPoint, Execution, Invocation, Limits};
 use sandbox_os::verify::Phase;
 use sandbox_protocol::{
-    Answer, Bytes, Call, End, Finished, HEADER_BYTES, List, Loaded, PACKET_BYTES, PageSpan, ToNode, VERSION,
-    encode,
+    Answer, Batch, Bytes, Call, Carried, End, Finished, HEADER_BYTES, Last, List, Loaded, PACKET_BYTES,
+    PageSpan, ToNode, VERSION, encode,
 };
 
 use crate::canister::{invocation, update};
@@ -82,7 +82,61 @@ fn loaded(loaded: Loaded) -> String {
     failure(peers, PATIENCE).to_string()
 }
 
+/// A batch of two messages, of which the first wrote page 2, and what is said of it after `change`.
+fn batch(change: impl Fn(&mut Batch<'static>) + Send + Sync + 'static) -> String {
+    let peers = Peers::new(move |peer| {
+        let binding = peer.until_execute()?;
+        let written = Finished { heap_pages_dirty: 1, heap: List(vec![span(2, 1)]), ..finished() };
+        let carried = Carried { finished: written, pages: List(vec![Bytes(&[2; 4096])]) };
+        let mut batch = Batch { carried: List(vec![carried]), last: Last::Finished(finished()) };
+        change(&mut batch);
+        peer.reply(binding, &ToNode::Batch(Box::new(batch)))?;
+        peer.receive().map(drop)
+    });
+    let sandbox = peers.sandbox(PATIENCE);
+    let executed = sandbox.execute_batch(&snapshot(), &update(9, "m"), &[update(10, "m")]);
+    executed.map(drop).map_or_else(|error| error.to_string(), |()| "nothing".into())
+}
+
 const SCENES: &[Scene] = &[
+    ("nothing", || batch(|_| {})),
+    ("more runs than messages", || batch(|batch| batch.carried.0.push(batch.carried.0[0].clone()))),
+    ("more runs than messages", || {
+        violation(|peer, binding| {
+            let carried = List(vec![Carried { finished: finished(), pages: List::default() }]);
+            let batch = Batch { carried, last: Last::Finished(finished()) };
+            peer.reply(binding, &ToNode::Batch(Box::new(batch)))
+        })
+    }),
+    ("went on from a run that nothing can follow", || {
+        batch(|batch| batch.carried.0[0].finished.reusable = false)
+    }),
+    ("went on from a run that nothing can follow", || {
+        batch(|batch| batch.carried.0[0].finished.heap_pages = 2)
+    }),
+    ("went on from a run that nothing can follow", || {
+        batch(|batch| batch.carried.0[0].finished.stable_pages = 1)
+    }),
+    ("went on from a run that nothing can follow", || {
+        batch(|batch| batch.carried.0[0].finished.logs = List(vec![Bytes(b"a line")]))
+    }),
+    ("went on from a run that nothing can follow", || {
+        batch(|batch| {
+            let Carried { finished, pages } = &mut batch.carried.0[0];
+            (finished.end, finished.effects) = (End::Trapped { code: 502, text: "trap" }, None);
+            (finished.heap, *pages) = (List::default(), List::default());
+        })
+    }),
+    ("went on from a run that nothing can follow", || {
+        batch(|batch| batch.carried.0[0].finished.effects.as_mut().unwrap().global_timer = Some(1))
+    }),
+    ("answered `batch` where `finished` was due", || batch(|batch| batch.carried = List::default())),
+    ("went on from other pages than it sent", || {
+        batch(|batch| batch.carried.0[0].pages.0.push(Bytes(&[2; 4096])))
+    }),
+    ("more written pages than were counted", || batch(|batch| batch.carried.0[0].pages = List::default())),
+    ("a page of another size", || batch(|batch| batch.carried.0[0].pages = List(vec![Bytes(&[2; 4095])]))),
+    ("paused where no slice ends", || batch(|batch| batch.last = Last::Paused { instructions: 1 })),
     ("paused where no slice ends", || {
         violation(|peer, binding| peer.reply(binding, &ToNode::Paused { instructions: 1 }))
     }),
@@ -227,8 +281,8 @@ const SCENES: &[Scene] = &[
             frame[..HEADER_BYTES].to_vec()
         })
     }),
-    ("protocol version 4294967295, expected 3", || {
-        assert_eq!(VERSION, 3, "the text is for this version");
+    ("protocol version 4294967295, expected 4", || {
+        assert_eq!(VERSION, 4, "the text is for this version");
         packet(|mut frame| {
             frame[..4].copy_from_slice(&u32::MAX.to_le_bytes());
             frame

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use execution::memory::limit;
 use execution::{
-    Backend, BackendError, Execution, Instructions, Invocation, Outcome, PausedRun, Principal, Snapshot,
+    Backend, BackendError, Batch, Execution, Instructions, Invocation, Outcome, PausedRun, Principal,
+    Snapshot,
 };
 use in_process::{Engine, InProcess, InProcessOptions};
 use sandbox_host::{Role, SandboxOptions, Sandboxed};
@@ -54,6 +55,8 @@ pub(super) struct Account {
     warm: AtomicU64,
     fresh: AtomicU64,
     sandboxed: AtomicU64,
+    /// Run behind one of these in its request.
+    pub(super) ahead: AtomicU64,
     queries: AtomicU64,
     pub(super) kills: AtomicU64,
     pub(super) deaths: AtomicU64,
@@ -238,8 +241,74 @@ fn kill(dice: &mut Dice, share: u64) -> Option<Kill> {
 
 impl Backend for Chaos {
     fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
+        let choice = self.0.choose(snapshot.canister, invocation.id);
+        self.chosen(choice, snapshot, invocation)
+    }
+
+    fn batch_max(&self) -> usize {
+        self.0.sandbox.batch_max()
+    }
+
+    /// In a batch where the sandbox is chosen and nothing is cut, with its worker killed before or during all of it.
+    fn execute_batch(
+        &self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+        expected: &[Invocation],
+    ) -> Result<(Execution, Option<Box<dyn Batch>>), BackendError> {
         let Self(inner) = self;
         let choice = inner.choose(snapshot.canister, invocation.id);
+        if choice.way != Way::Sandboxed || choice.cut.is_some() {
+            return Ok((self.chosen(choice, snapshot, invocation)?, None));
+        }
+        if choice.relieve {
+            inner.relieve();
+        }
+        inner.count(choice.way);
+        let worker = || inner.worker(snapshot.canister, Role::Update);
+        let executed = inner
+            .with_kill(choice.kill, worker, || inner.sandbox.execute_batch(snapshot, invocation, expected))?;
+        Ok(match executed {
+            (Execution::Paused(run), batch) => {
+                (Execution::Paused(self.between(run, snapshot, invocation, choice.way)), batch)
+            }
+            (finished, batch) => {
+                let ahead = batch.as_ref().map_or(0, |batch| batch.left().executions);
+                inner.account.ahead.fetch_add(ahead as u64, Ordering::Relaxed);
+                (finished, batch)
+            }
+        })
+    }
+
+    fn query(
+        &self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+        overlay: Option<&Snapshot>,
+    ) -> Result<Outcome, BackendError> {
+        let Self(inner) = self;
+        let choice = inner.choose(snapshot.canister, invocation.id);
+        inner.count(choice.way);
+        add(&inner.account.queries);
+        let worker = || inner.worker(snapshot.canister, Role::Query);
+        inner
+            .with_kill(choice.kill, worker, || inner.backend(choice.way).query(snapshot, invocation, overlay))
+    }
+
+    fn relieve(&self, short: &BackendError) -> bool {
+        self.0.warm.relieve(short) | self.0.sandbox.relieve(short)
+    }
+}
+
+impl Chaos {
+    /// Runs a message in the way that was chosen.
+    fn chosen(
+        &self,
+        choice: Choice,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+    ) -> Result<Execution, BackendError> {
+        let Self(inner) = self;
         if choice.relieve {
             inner.relieve();
         }
@@ -266,27 +335,6 @@ impl Backend for Chaos {
         }
     }
 
-    fn query(
-        &self,
-        snapshot: &Snapshot,
-        invocation: &Invocation,
-        overlay: Option<&Snapshot>,
-    ) -> Result<Outcome, BackendError> {
-        let Self(inner) = self;
-        let choice = inner.choose(snapshot.canister, invocation.id);
-        inner.count(choice.way);
-        add(&inner.account.queries);
-        let worker = || inner.worker(snapshot.canister, Role::Query);
-        inner
-            .with_kill(choice.kill, worker, || inner.backend(choice.way).query(snapshot, invocation, overlay))
-    }
-
-    fn relieve(&self, short: &BackendError) -> bool {
-        self.0.warm.relieve(short) | self.0.sandbox.relieve(short)
-    }
-}
-
-impl Chaos {
     fn between(
         &self,
         run: Box<dyn PausedRun>,

@@ -18,10 +18,12 @@ mod workload;
 mod world;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bulkhead_node::image;
-use execution::{Backend, BackendError, Compiler, Execution, Invocation, Limits, Outcome, Snapshot};
+use execution::{
+    Backend, BackendError, Batch, Compiler, Execution, Invocation, Left, Limits, Outcome, Snapshot,
+};
 use in_process::compile::ModuleCompiler;
 use in_process::{Engine, InProcess, InProcessOptions};
 use sandbox_host::{SandboxOptions, Sandboxed};
@@ -57,13 +59,53 @@ fn sandbox(options: SandboxOptions) -> Arc<Sandboxed> {
     )
 }
 
-fn sandboxed() -> Way {
+/// The sandbox, and how many runs came out of batches.
+fn sandboxed() -> (Way, Arc<Batches>) {
     let options = SandboxOptions { workers_max: WARM_MAX, pool: 1, ..SandboxOptions::default() };
-    Way { name: "sandboxed", backend: Arc::new(Loud(sandbox(options))), threads: 2 }
+    let batches = Arc::<Batches>::default();
+    let backend = Loud { backend: sandbox(options), batches: Arc::clone(&batches) };
+    (Way { name: "sandboxed", backend: Arc::new(backend), threads: 2 }, batches)
+}
+
+/// Runs that were made behind another one.
+#[derive(Debug, Default)]
+struct Batches {
+    used: AtomicU64,
+    discarded: AtomicU64,
 }
 
 /// A backend that says what failed: a fixed mode has no reason to.
-struct Loud(Arc<dyn Backend>);
+struct Loud {
+    backend: Arc<dyn Backend>,
+    batches: Arc<Batches>,
+}
+
+struct Counted {
+    batch: Box<dyn Batch>,
+    batches: Arc<Batches>,
+}
+
+impl Batch for Counted {
+    fn next(
+        &mut self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+    ) -> Option<Result<Execution, BackendError>> {
+        let result = self.batch.next(snapshot, invocation)?;
+        self.batches.used.fetch_add(1, Relaxed);
+        Some(loud(invocation, result))
+    }
+
+    fn left(&self) -> Left {
+        self.batch.left()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.batches.discarded.fetch_add(self.batch.left().executions as u64, Relaxed);
+    }
+}
 
 fn loud<T>(invocation: &Invocation, result: Result<T, BackendError>) -> Result<T, BackendError> {
     result.inspect_err(|error| {
@@ -74,7 +116,23 @@ fn loud<T>(invocation: &Invocation, result: Result<T, BackendError>) -> Result<T
 
 impl Backend for Loud {
     fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
-        loud(invocation, self.0.execute(snapshot, invocation))
+        loud(invocation, self.backend.execute(snapshot, invocation))
+    }
+
+    fn batch_max(&self) -> usize {
+        self.backend.batch_max()
+    }
+
+    fn execute_batch(
+        &self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+        expected: &[Invocation],
+    ) -> Result<(Execution, Option<Box<dyn Batch>>), BackendError> {
+        let result = self.backend.execute_batch(snapshot, invocation, expected);
+        let (execution, batch) = loud(invocation, result)?;
+        let batches = Arc::clone(&self.batches);
+        Ok((execution, batch.map(|batch| Box::new(Counted { batch, batches }) as Box<dyn Batch>)))
     }
 
     fn query(
@@ -83,11 +141,11 @@ impl Backend for Loud {
         invocation: &Invocation,
         overlay: Option<&Snapshot>,
     ) -> Result<Outcome, BackendError> {
-        loud(invocation, self.0.query(snapshot, invocation, overlay))
+        loud(invocation, self.backend.query(snapshot, invocation, overlay))
     }
 
     fn relieve(&self, short: &BackendError) -> bool {
-        self.0.relieve(short)
+        self.backend.relieve(short)
     }
 }
 
@@ -98,7 +156,8 @@ fn any_mix_of_modes_kills_evictions_and_slices_comes_to_the_states_of_each_fixed
     let compiler = compiler(&engine);
     let chaos = Chaos::new(&engine, seed);
     let backend = Arc::new(chaos.clone()) as Arc<dyn Backend>;
-    let ways = [in_process(&engine), sandboxed(), Way { name: "chaos", backend, threads: 2 }];
+    let (sandboxed, batches) = sandboxed();
+    let ways = [in_process(&engine), sandboxed, Way { name: "chaos", backend, threads: 2 }];
     let mut tally = Tally::default();
     for world in 0.. {
         world::run(&ways, &compiler, [seed, world], &mut tally, || true)
@@ -107,8 +166,9 @@ fn any_mix_of_modes_kills_evictions_and_slices_comes_to_the_states_of_each_fixed
             break;
         }
     }
-    println!("{tally:?}\n{:?}", chaos.account());
+    println!("{tally:?}\n{:?}\n{batches:?}", chaos.account());
     assert_tried(&tally, &chaos);
+    assert!(batches.used.load(Relaxed) > runs / 50, "{batches:?}");
 }
 
 /// Asserts that the rounds did something: empty ones are the same in all modes.
@@ -141,7 +201,8 @@ fn assert_tried(tally: &Tally, chaos: &Chaos) {
     let account = chaos.account();
     let [warm, fresh, sandboxed] = account.ways();
     assert!(warm > runs / 5 && fresh > runs / 20 && sandboxed > runs / 4, "{account:?}");
-    let events = [&account.kills, &account.deaths, &account.relieved, &account.cut, &account.resumed];
+    let events =
+        [&account.kills, &account.deaths, &account.relieved, &account.cut, &account.resumed, &account.ahead];
     let events = events.map(|count| count.load(Relaxed));
     assert!(events.iter().all(|count| *count > runs / 200), "{account:?}");
 }

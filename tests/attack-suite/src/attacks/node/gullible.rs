@@ -95,7 +95,10 @@ fn talk(node: &Socket, believed: &mut Believed, arg_bytes: usize) {
     for execution in [1, 2] {
         let invocation = invocation(execution, arg_bytes);
         let invocation = sandbox_protocol::Invocation::new(&invocation, None);
-        ask(execution, &ToWorker::Execute(Box::new(Execute { sync: start(), invocation })));
+        ask(
+            execution,
+            &ToWorker::Execute(Box::new(Execute { sync: start(), invocation, expected: List::default() })),
+        );
     }
 }
 
