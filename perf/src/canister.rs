@@ -1,14 +1,15 @@
 //! A canister without a node around it: what a backend needs, and nothing else. The one place of this crate
 //! that knows arenas, memories and snapshots.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use execution::memory::{Arena, Memory};
 use execution::message::{Freezing, RunStatus};
 use execution::root::{MemoryRoot, Root};
 use execution::{
-    Backend, Compiler, Effects, EntryPoint, Execution, Invocation, Limits, Outcome, Principal, Snapshot,
-    SystemView,
+    Backend, Batch, Compiler, Effects, EntryPoint, Execution, Invocation, Limits, Outcome, Principal,
+    Snapshot, SystemView,
 };
 
 /// Bytes of page versions that a benchmark's canister may have.
@@ -73,7 +74,12 @@ impl Canister {
     /// Runs an entry point and commits its memory.
     pub(crate) fn run(&mut self, backend: &dyn Backend, entry: EntryPoint) -> Result<Outcome, String> {
         let invocation = self.invocation(entry);
-        let outcome = match backend.execute(&self.snapshot, &invocation).map_err(|e| e.to_string())? {
+        self.finished(backend.execute(&self.snapshot, &invocation).map_err(|e| e.to_string())?)
+    }
+
+    /// Commits the memory of a run that has ended.
+    fn finished(&mut self, execution: Execution) -> Result<Outcome, String> {
+        let outcome = match execution {
             Execution::Finished(outcome) => outcome,
             Execution::Paused(run) => {
                 run.abort();
@@ -85,6 +91,41 @@ impl Canister {
             None => return Err(format!("a benchmark message failed: {:?}", outcome.ending)),
         }
         Ok(outcome)
+    }
+
+    /// Runs an update method `count` times as one canister's queue, and commits each in its turn: ahead, where the
+    /// backend does that. How many were run ahead.
+    pub(crate) fn batch(
+        &mut self,
+        backend: &dyn Backend,
+        method: &str,
+        count: usize,
+    ) -> Result<usize, String> {
+        let arg = Arc::clone(&self.no_arg);
+        let entry = EntryPoint::Update { method: method.into(), arg };
+        let mut queue: VecDeque<_> = (0..count).map(|_| self.invocation(entry.clone())).collect();
+        let mut batch: Option<Box<dyn Batch>> = None;
+        let mut ahead = 0;
+        while let Some(invocation) = queue.pop_front() {
+            let given = batch.as_mut().and_then(|batch| batch.next(&self.snapshot, &invocation));
+            ahead += usize::from(given.is_some());
+            let execution = match given {
+                Some(execution) => execution,
+                None => {
+                    drop(batch.take());
+                    let executed =
+                        backend.execute_batch(&self.snapshot, &invocation, queue.make_contiguous());
+                    executed.map(|(execution, behind)| {
+                        batch = behind;
+                        execution
+                    })
+                }
+            };
+            let outcome = self.finished(execution.map_err(|e| e.to_string())?)?;
+            let memory64 = self.snapshot.module.interface.memory64;
+            queue.iter_mut().for_each(|next| next.charge(memory64, outcome.instructions));
+        }
+        Ok(ahead)
     }
 
     /// Runs a query on the state as it is.

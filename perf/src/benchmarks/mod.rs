@@ -1,6 +1,7 @@
 //! The benchmarks. Each function measures one thing and gives its findings.
 
 mod api;
+mod batches;
 mod bulk;
 mod contention;
 mod installed;
@@ -68,6 +69,7 @@ pub(crate) const ALL: &[Benchmark] = &[
     // First: it watches this process grow, and memory that others gave back would hide that.
     Benchmark::new("footprint", None, workers::footprint),
     Benchmark::new("empty-update", Some("B1"), messages::empty_update),
+    Benchmark::new("batches", Some("P1b"), batches::batches),
     Benchmark::new("usual-design", Some("B2"), messages::usual_design),
     Benchmark::new("mapping", Some("B3"), contention::mapping),
     Benchmark::new("write-tracking", Some("B4"), contention::write_tracking),

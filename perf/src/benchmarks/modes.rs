@@ -2,6 +2,7 @@
 
 use sandbox_host::SandboxOptions;
 
+use super::batches::QUEUE;
 use super::{Bench, CORE};
 use crate::canister::Canister;
 use crate::modules;
@@ -18,19 +19,27 @@ const CONTROL: f64 = 0.01;
 
 /// Messages that only compute for about a millisecond (B5 of performance.md section 9).
 pub(super) fn compute(bench: &Bench) -> Result<Vec<Finding>, String> {
-    Ok(vec![throughput(bench, "compute", 1e6, 0.99, "")?])
+    Ok(vec![throughput(bench, "compute", 1e6, 1, 0.99, "")?])
 }
 
-/// Short messages and long ones, one at a time (P2 of issue 6, with its targets and aims).
+/// Short messages and long ones, one at a time, and short ones in batches (P2 of issue 6, with its targets and aims).
 pub(super) fn modes(bench: &Bench) -> Result<Vec<Finding>, String> {
     Ok(vec![
-        throughput(bench, "modes-30us", 30e3, 0.88, "; the aim is 0.9")?,
-        throughput(bench, "modes-1ms", 1e6, 0.99, "; the aim is 1.0")?,
+        throughput(bench, "modes-30us", 30e3, 1, 0.88, "; the aim is 0.9")?,
+        throughput(bench, "modes-30us-batches", 30e3, QUEUE, 0.97, ", 16 in a queue; the aim is 1.0")?,
+        throughput(bench, "modes-1ms", 1e6, 1, 0.99, "; the aim is 1.0")?,
     ])
 }
 
-/// Messages a second of about `nanoseconds` each: the sandbox against in-process.
-fn throughput(bench: &Bench, id: &str, nanoseconds: f64, target: f64, aim: &str) -> Result<Finding, String> {
+/// Messages a second of about `nanoseconds` each, `queue` at a time: the sandbox against in-process.
+fn throughput(
+    bench: &Bench,
+    id: &str,
+    nanoseconds: f64,
+    queue: usize,
+    target: f64,
+    aim: &str,
+) -> Result<Finding, String> {
     let _pinned = Pinned::this_thread(CORE)?;
     let sandboxed = Bench::sandboxed(SandboxOptions::default())?;
     let text = modules::compute(turns(bench, nanoseconds)?);
@@ -38,15 +47,15 @@ fn throughput(bench: &Bench, id: &str, nanoseconds: f64, target: f64, aim: &str)
     let (mut here, mut control, mut there) = (canister(2)?, canister(3)?, canister(4)?);
     let samples = interleaved(
         ROUNDS,
-        (SAMPLE_NANOSECONDS / nanoseconds).ceil() as u32,
+        (SAMPLE_NANOSECONDS / nanoseconds / queue as f64).ceil() as u32,
         &mut [
-            &mut || here.update(&bench.in_process, "compute"),
-            &mut || there.update(&sandboxed, "compute"),
-            &mut || control.update(&bench.in_process, "compute"),
+            &mut || here.batch(&bench.in_process, "compute", queue).map(drop),
+            &mut || there.batch(&sandboxed, "compute", queue).map(drop),
+            &mut || control.batch(&bench.in_process, "compute", queue).map(drop),
         ],
     )?;
     let steady = samples.iter().all(Samples::steady);
-    let [here, there, control] = [0, 1, 2].map(|index| samples[index].median());
+    let [here, there, control] = [0, 1, 2].map(|index| samples[index].median() / queue as f64);
     Ok(Finding::new(
         id,
         &Compared { limit: 1e9 / here, measured: 1e9 / there, unit: Unit::Rate },
