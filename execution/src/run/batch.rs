@@ -117,7 +117,7 @@ impl Backend for Batching {
 }
 
 impl Ahead {
-    /// The execution of what is asked, if it was expected, by itself or out of the batch; `None`: it wasn't.
+    /// The execution of what is asked, with a batch or out of one; `None`: it wasn't expected, or is all that was.
     fn take(
         &mut self,
         backend: &dyn Backend,
@@ -129,6 +129,10 @@ impl Ahead {
             return batch.next(snapshot, invocation);
         }
         self.batch = None;
+        if self.expected.is_empty() {
+            // No batch: whatever it fails with is its own.
+            return None;
+        }
         let executed = backend.execute_batch(snapshot, invocation, self.expected.make_contiguous());
         Some(executed.map(|(execution, batch)| {
             self.batch = batch;

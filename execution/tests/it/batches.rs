@@ -19,8 +19,12 @@ struct Ahead {
     most: usize,
     /// Whether it goes on after a message that changed what the next one sees.
     careless: bool,
+    /// Whether it runs nothing ahead after all.
+    idle: bool,
     /// Messages with this program fail around the guest.
     poison: Option<(Program, Fail)>,
+    /// How often they did.
+    failures: Arc<AtomicUsize>,
     /// Executions that were asked for after they were run.
     used: Arc<AtomicUsize>,
     /// Those that nobody asked for, or that were on another state.
@@ -29,8 +33,16 @@ struct Ahead {
 
 impl Ahead {
     fn new(script: &Arc<Scripted>, most: usize) -> Self {
-        let (script, used, discarded) = (Arc::clone(script), Arc::default(), Arc::default());
-        Self { script, most, careless: false, poison: None, used, discarded }
+        Self {
+            script: Arc::clone(script),
+            most,
+            careless: false,
+            idle: false,
+            poison: None,
+            failures: Arc::default(),
+            used: Arc::default(),
+            discarded: Arc::default(),
+        }
     }
 
     fn counts(&self) -> [usize; 2] {
@@ -69,7 +81,10 @@ impl Backend for Ahead {
             _ => None,
         };
         match self.poison {
-            Some((program, fail)) if arg == Some(program.to_be_bytes()) => Err(fail()),
+            Some((program, fail)) if arg == Some(program.to_be_bytes()) => {
+                self.failures.fetch_add(1, Ordering::SeqCst);
+                Err(fail())
+            }
             _ => self.script.execute(snapshot, invocation),
         }
     }
@@ -86,6 +101,9 @@ impl Backend for Ahead {
     ) -> Result<(Execution, Option<Box<dyn Batch>>), BackendError> {
         assert!(expected.len() < self.most, "{} behind the first", expected.len());
         let first = self.execute(snapshot, invocation)?;
+        if self.idle {
+            return Ok((first, None));
+        }
         let mut behind = Behind {
             left: VecDeque::new(),
             used: Arc::clone(&self.used),
@@ -319,6 +337,22 @@ fn a_message_that_always_fails_keeps_none_before_it_from_its_answer() {
         let answered = sent.map(|id| matches!(pair.bench.subnet.status(&id), IngressStatus::Replied(_)));
         assert_eq!(answered, [true, true, false, false]);
     }
+}
+
+#[test]
+fn a_late_message_behind_which_nothing_is_expected_is_tried_once_a_round() {
+    let late: Fail = || BackendError::Deadline { milliseconds: 9 };
+    let (mut pair, ahead) = Pair::new(|script| {
+        let poison = script.program([]);
+        Some(Ahead { idle: true, poison: Some((poison, late)), ..Ahead::new(script, 16) })
+    });
+    let ahead = ahead.unwrap();
+    let good = pair.bench.program([Op::Reply(b"ok".to_vec())]);
+    for program in [good, ahead.poison.unwrap().0] {
+        pair.bench.submit(pair.ids[1], "run", &program.to_be_bytes()).unwrap();
+    }
+    pair.bench.round();
+    assert_eq!(ahead.failures.load(Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -223,9 +223,9 @@ impl Resident {
             invocation: sandbox_protocol::Invocation::new(invocation, limits),
             expected: expected.iter().map(|next| sandbox_protocol::Invocation::new(next, None)).collect(),
         }));
-        let bounds: Vec<Bounds> =
-            std::iter::once(invocation).chain(expected).map(|next| Bounds::new(target, next)).collect();
         let first = Bounds::new(target, invocation);
+        let others = expected.iter().map(|next| Bounds::new(target, next));
+        let bounds: Vec<Bounds> = std::iter::once(first).chain(others).collect();
         // Those that the last message is run behind take no more instructions than a batch may; that one has its slice.
         let pages = bounds.iter().map(|bounds| bounds.work(synced).pages).max().unwrap_or(0);
         let instructions = if expected.is_empty() { 0 } else { BATCH_INSTRUCTIONS_MAX };
