@@ -10,7 +10,7 @@ use rustix::process::Pid;
 
 use crate::contention::Workload;
 use crate::hops;
-use crate::kernel::{Mapping, MemoryFile};
+use crate::kernel::{self, Mapping, MemoryFile};
 use crate::mailbox;
 use crate::placement::pin;
 
@@ -27,6 +27,8 @@ const RATE_BYTES: usize = size_of::<f64>();
 pub(crate) enum Role {
     /// Answers each packet with one of so many bytes.
     Echo(usize),
+    /// The same, with clock and speculation shut off as a worker's are.
+    ConfinedEcho(usize),
     /// Writes and reads a private mapping of so many pages.
     Memory(usize),
     /// The other side of [`crate::hops`].
@@ -42,6 +44,7 @@ impl Role {
     fn start(self) -> (&'static str, usize, SocketType) {
         match self {
             Self::Echo(bytes) => ("echo", bytes, SocketType::SEQPACKET),
+            Self::ConfinedEcho(bytes) => ("confined-echo", bytes, SocketType::SEQPACKET),
             Self::Memory(pages) => ("memory", pages, SocketType::SEQPACKET),
             Self::Hops => ("hops", 0, SocketType::STREAM),
             Self::Mailbox(file) => ("mailbox", file, SocketType::SEQPACKET),
@@ -157,7 +160,11 @@ pub(crate) fn serve() -> ExitCode {
     let mut words = std::env::args().skip(2);
     let (role, number) = (words.next(), words.next().and_then(|text| text.parse::<usize>().ok()));
     let served = match (role.as_deref(), number) {
-        (Some("echo"), Some(bytes)) => answer_all(bytes.clamp(1, 1 << 16), |_, _| Ok(())),
+        (Some("echo"), Some(bytes)) => echo(bytes),
+        (Some("confined-echo"), Some(bytes)) => {
+            kernel::shut_off_clock_and_speculation();
+            echo(bytes)
+        }
         (Some("memory"), Some(pages)) => serve_memory(pages),
         (Some("hops"), Some(_)) => hops::serve(),
         (Some("mailbox"), Some(file)) => mailbox::serve(file),
@@ -174,6 +181,10 @@ pub(crate) fn serve() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn echo(bytes: usize) -> Result<(), String> {
+    answer_all(bytes.clamp(1, 1 << 16), |_, _| Ok(()))
 }
 
 fn serve_work(workload: Workload) -> Result<(), String> {

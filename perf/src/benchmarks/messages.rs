@@ -71,11 +71,16 @@ pub(super) fn empty_update(bench: &Bench) -> Result<Vec<Finding>, String> {
     let peer = Peer::start(Role::Echo(REPLY_BYTES))?;
     let (request, mut answer) = (vec![0u8; REQUEST_BYTES], vec![0u8; REPLY_BYTES]);
     let mailbox = Mailbox::start()?;
+    let confined = Peer::start(Role::ConfinedEcho(REPLY_BYTES))?;
+    let mut confined_answer = answer.clone();
     let mut packets = || peer.round_trip(&request, &mut answer);
     let mut turns = || mailbox.round_trip();
-    let updates = EmptyUpdates::beside(bench, [&mut packets, &mut turns])?;
+    let mut confined_packets = || confined.round_trip(&request, &mut confined_answer);
+    let updates = EmptyUpdates::beside(bench, [&mut packets, &mut turns, &mut confined_packets])?;
     let (bare, futex) = (&updates.peers[0], updates.peers[1].median());
-    Ok(vec![Finding::new(
+    let confinement =
+        Compared { limit: bare.median(), measured: updates.peers[2].median(), unit: Unit::Time };
+    let empty_update = Finding::new(
         "empty-update",
         &updates.compared(),
         AGAINST_BARE,
@@ -86,7 +91,19 @@ pub(super) fn empty_update(bench: &Bench) -> Result<Vec<Finding>, String> {
             updates.compared().measured / futex,
             Unit::Time.show(futex)
         ),
-    )])
+    );
+    let confined = Finding::new(
+        "confined-round-trip",
+        &confinement,
+        Target::None,
+        bare.steady(),
+        format!(
+            "a bare round trip to a peer without clock and speculation, as a worker is, against one to a peer with \
+             both; what the sandbox adds to an empty update is {:.2}x of it",
+            updates.compared().measured / confinement.measured
+        ),
+    );
+    Ok(vec![empty_update, confined])
 }
 
 /// The same, against how sandboxed calls are usually made.

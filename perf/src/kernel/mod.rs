@@ -15,7 +15,7 @@ pub(crate) use code::map_code;
 pub(crate) use fault::WriteFaults;
 pub(crate) use mapping::{Mapping, MemoryFile};
 pub(crate) use pagemap::{PageMap, Pages, WriteProtection};
-pub(crate) use process::{copy, give_back_free_memory};
+pub(crate) use process::{copy, give_back_free_memory, shut_off_clock_and_speculation};
 pub(crate) use turns::Turns;
 
 /// Bytes in a page.
