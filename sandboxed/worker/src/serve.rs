@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use execution::memory::{PAGE_BYTES, Window};
 use execution::{Invocation, Limits};
@@ -23,6 +23,10 @@ const _: () = assert!(PACKET_BYTES <= sandbox_os::PACKET_BYTES_MAX);
 /// of `/proc/PID/maps` (1 MiB) and the kernel's limit (vm.max_map_count, 65,530).
 const MAPPINGS_MAX: usize = 4_000;
 
+/// Room for a packet. Static, so that only the pages that packets fill become memory: on the C heap, which is made of
+/// memory that was used before, all of its 64 KiB would be written with zeros in every worker.
+static PACKET: Mutex<[u8; PACKET_BYTES]> = Mutex::new([0; PACKET_BYTES]);
+
 /// Serves until the node closes the socket or something is wrong; says which.
 pub(crate) fn run(socket: &Socket, engine: &Engine, locks: &Locks) -> Exit {
     match serve(socket, engine, locks) {
@@ -32,7 +36,8 @@ pub(crate) fn run(socket: &Socket, engine: &Engine, locks: &Locks) -> Exit {
 }
 
 fn serve(socket: &Socket, engine: &Engine, locks: &Locks) -> Result<Infallible, Exit> {
-    let mut node = Node { socket, packet: vec![0; PACKET_BYTES], frame: Vec::new() };
+    let mut packet = PACKET.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut node = Node { socket, packet: &mut *packet, frame: Vec::new() };
     let mut request = Assembly::default();
 
     let (binding, _) = node.receive_with_files(&mut request)?;
@@ -269,7 +274,7 @@ fn update(sync: Sync) -> Result<Update, Malformed> {
 /// The worker's end of the socket, with room for a packet and a frame.
 struct Node<'a> {
     socket: &'a Socket,
-    packet: Vec<u8>,
+    packet: &'a mut [u8],
     frame: Vec<u8>,
 }
 
@@ -277,7 +282,7 @@ impl Node<'_> {
     /// Receives a request. Before the RUN lock, descriptors may come with its first packet.
     fn receive_with_files(&mut self, request: &mut Assembly) -> Result<(Binding, Vec<OwnedFd>), Exit> {
         request.restart();
-        let (bytes, files) = self.socket.receive_with_files(&mut self.packet).map_err(exit)?;
+        let (bytes, files) = self.socket.receive_with_files(self.packet).map_err(exit)?;
         match self.take(request, bytes)? {
             Some(binding) => Ok((binding, files)),
             None => Ok((self.receive_rest(request)?, files)),
@@ -291,7 +296,7 @@ impl Node<'_> {
 
     fn receive_rest(&mut self, request: &mut Assembly) -> Result<Binding, Exit> {
         loop {
-            let bytes = self.socket.receive_blocking(&mut self.packet).map_err(exit)?;
+            let bytes = self.socket.receive_blocking(self.packet).map_err(exit)?;
             if let Some(binding) = self.take(request, bytes)? {
                 return Ok(binding);
             }
