@@ -1,7 +1,11 @@
 //! Tests of the rollout crate, by subject.
 
+mod guards;
 mod histograms;
+mod logs;
 mod policy_errors;
 mod reload;
 mod resolution;
 mod selector;
+mod simulation;
+mod verdict_record;
