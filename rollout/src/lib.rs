@@ -10,6 +10,7 @@ mod diagnostic;
 mod experiment;
 mod guards;
 mod live;
+pub mod machine;
 mod measure;
 mod mode;
 mod policy;

@@ -3,6 +3,7 @@
 mod guards;
 mod histograms;
 mod logs;
+mod machine;
 mod policy_errors;
 mod reload;
 mod resolution;
