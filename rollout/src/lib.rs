@@ -7,17 +7,28 @@
 #![forbid(unsafe_code)]
 
 mod diagnostic;
+mod experiment;
+mod guards;
 mod live;
+pub mod machine;
 mod measure;
 mod mode;
 mod policy;
 mod selector;
+mod verdict_record;
 
 pub use diagnostic::{Diagnostic, Position};
+pub use experiment::{BLOCK_LENGTHS, BLOCKS_MAX, Block, BlockError, Blocks, Design, SETTLING, Side, Windows};
+pub use guards::{
+    ALPHA, BLOCKS_MIN, CONFIDENCE, CrashFuse, CrashFuseError, Divergences, EVENTS_MAX, Estimate, GUARDS_MAX,
+    Judgement, LOOKS_MAX, LatencyRatio, Limit, Looks, Quantile, RESAMPLES, Rate, RateRatio, TAIL_EVENTS,
+    Verdict, VerdictReason, seed,
+};
 pub use live::{InForce, LivePolicy, LoadError, OnReload};
 pub use measure::{
-    Arm, Beside, Collector, Hlog, HlogError, Interval, KINDS, Observed, Observer, OutcomeWord, Recorder, Row,
-    Summary, Table,
+    Arm, Beside, Collector, HISTOGRAM_TEXT_BYTES_MAX, HistogramError, Hlog, HlogError, INTERVALS_MAX,
+    Interval, KINDS, LOG_BYTES_MAX, Latencies, LogReadError, LoggedInterval, MEASUREMENTS_MAX, Observed,
+    Observer, OutcomeWord, Recorder, Row, Summary, Table, read_log,
 };
 pub use mode::{Floor, Mode};
 pub use policy::{
@@ -26,4 +37,8 @@ pub use policy::{
 pub use selector::{
     Comparison, Divergence, DivergenceRecord, Field, Sandbox, Selector, ShadowCounts, ShadowOptions, Switch,
     compare, shown,
+};
+pub use verdict_record::{
+    Guard, Look, NAME_BYTES_MAX, RECORD_BYTES_MAX, RecordDifference, RecordError, Series, Source, Test,
+    VerdictRecord,
 };

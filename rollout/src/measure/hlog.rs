@@ -1,5 +1,7 @@
 //! HdrHistogram interval logs: `.hlog`, format V2, one tag per series.
 
+mod reader;
+
 use std::io::{self, Write};
 use std::time::UNIX_EPOCH;
 
@@ -7,6 +9,8 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, IntervalLogWriterError, Tag};
 
 use super::Interval;
+
+pub use reader::{INTERVALS_MAX, LOG_BYTES_MAX, LogReadError, LoggedInterval, read_log};
 
 /// Nanoseconds to milliseconds, for the column that people read.
 const MAX_VALUE_DIVISOR: f64 = 1e6;

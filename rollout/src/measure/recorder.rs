@@ -12,11 +12,11 @@ use super::{Beside, Table};
 use crate::Mode;
 
 /// Smallest difference told apart, nanoseconds: 1 us to three digits needs 1 ns.
-const LOWEST_NS: u64 = 1;
+pub(super) const LOWEST_NS: u64 = 1;
 /// Longest latency told apart from longer ones, nanoseconds.
-const HIGHEST_NS: u64 = 60_000_000_000;
+pub(super) const HIGHEST_NS: u64 = 60_000_000_000;
 /// Significant decimal digits.
-const DIGITS: u8 = 3;
+pub(super) const DIGITS: u8 = 3;
 /// Threads beyond this share shards.
 const SHARDS: usize = 64;
 
@@ -54,6 +54,9 @@ pub enum Arm {
 }
 
 impl Arm {
+    /// All arms.
+    pub const ALL: [Self; 4] = [Self::InProcess, Self::Sandboxed, Self::ShadowControl, Self::ShadowCandidate];
+
     /// The arm whose outcome is committed in `mode`.
     #[must_use]
     pub fn committed(mode: Mode) -> Self {
@@ -199,7 +202,7 @@ impl std::fmt::Debug for Recorder {
     }
 }
 
-fn histogram() -> Histogram<u64> {
+pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(LOWEST_NS, HIGHEST_NS, DIGITS).expect("bounds and digits are in range")
 }
 

@@ -1,7 +1,12 @@
 //! Tests of the rollout crate, by subject.
 
+mod guards;
 mod histograms;
+mod logs;
+mod machine;
 mod policy_errors;
 mod reload;
 mod resolution;
 mod selector;
+mod simulation;
+mod verdict_record;

@@ -1,0 +1,77 @@
+//! The crash fuse: it counts canisters, not crashes, so that one hostile canister can't end a rollout.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use execution::Principal;
+
+use super::verdict::{Judgement, Verdict, VerdictReason};
+
+/// Most canisters that a fuse can be told to accept.
+const CANISTERS_MAX: usize = 100_000;
+
+/// Why there is no such fuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a crash fuse accepts at most {CANISTERS_MAX} canisters, in a window longer than nothing")]
+pub struct CrashFuseError;
+
+/// Blows when workers of more than `max` canisters have crashed within a window. No statistics, no minimum.
+///
+/// Moments are counted from any fixed one, by a clock that doesn't go back.
+#[derive(Clone, Debug)]
+pub struct CrashFuse {
+    max: usize,
+    window: Duration,
+    /// The latest crash of each canister: of those in the window, the latest `max` + 1.
+    crashed: BTreeMap<Principal, Duration>,
+    executed: u64,
+}
+
+impl CrashFuse {
+    /// A fuse that has seen nothing.
+    ///
+    /// # Errors
+    /// `max` is above 100,000, or the window is empty.
+    pub fn new(max: usize, window: Duration) -> Result<Self, CrashFuseError> {
+        if max > CANISTERS_MAX || window.is_zero() {
+            return Err(CrashFuseError);
+        }
+        Ok(Self { max, window, crashed: BTreeMap::new(), executed: 0 })
+    }
+
+    /// Counts executions of the candidate: without any, the fuse says nothing.
+    pub fn executed(&mut self, executions: u64) {
+        self.executed = self.executed.saturating_add(executions);
+    }
+
+    /// A worker of `canister` crashed.
+    pub fn crashed(&mut self, canister: Principal, now: Duration) {
+        self.forget(now);
+        self.crashed.insert(canister, now);
+        if self.crashed.len() > self.max + 1
+            && let Some(oldest) =
+                self.crashed.iter().min_by_key(|(_, at)| **at).map(|(&canister, _)| canister)
+        {
+            self.crashed.remove(&oldest);
+        }
+    }
+
+    /// FAIL if it is blown now.
+    #[must_use]
+    pub fn judge(&mut self, now: Duration) -> Judgement {
+        self.forget(now);
+        let found = self.crashed.len() as u64;
+        let (verdict, reason) = if self.crashed.len() > self.max {
+            (Verdict::Fail, VerdictReason::Events { found, max: self.max as u64 })
+        } else if self.executed == 0 {
+            (Verdict::Inconclusive, VerdictReason::NoData)
+        } else {
+            (Verdict::Pass, VerdictReason::WithinAllowance { allowance: self.max as u64 })
+        };
+        Judgement { verdict, reason, estimate: None, samples: [0, self.executed], blocks: 0 }
+    }
+
+    fn forget(&mut self, now: Duration) {
+        self.crashed.retain(|_, at| now.saturating_sub(*at) < self.window);
+    }
+}

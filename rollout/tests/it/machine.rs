@@ -1,0 +1,653 @@
+//! The rollout's state machine: every event in every phase, and what no sequence of events can do.
+
+use proptest::prelude::*;
+use rollout::Verdict;
+use rollout::machine::{
+    Active, Effect, Event, OnFail, Pause, Phase, Plan, PlanError, Promotion, Refusal, Rollback, Rollout,
+    StateError, Status, Step,
+};
+use serde_json::{Value, json};
+
+const WARMUP_MS: u64 = 120_000;
+const DEADLINE_MS: u64 = 30_000;
+const COOLDOWN_MS: u64 = 3_600_000;
+const BAKE_MS: u64 = 1_000_000;
+const MAX_BAKE_MS: u64 = 3_000_000;
+/// More than any of them.
+const LONG_MS: u64 = 10_000_000;
+
+/// Steps with these texts and exposures.
+fn plan(steps: &[(u8, u32)]) -> Plan {
+    let steps = steps
+        .iter()
+        .map(|&(text, exposure_ppm)| Step {
+            name: format!("step-{text}"),
+            digest: [text; 32],
+            exposure_ppm,
+            bake_ms: BAKE_MS,
+            max_bake_ms: MAX_BAKE_MS,
+        })
+        .collect();
+    Plan::new(steps, WARMUP_MS, DEADLINE_MS, COOLDOWN_MS).unwrap()
+}
+
+fn three_steps() -> Plan {
+    plan(&[(1, 10_000), (2, 100_000), (3, 1_000_000)])
+}
+
+fn judged(verdict: Verdict, on_fail: OnFail) -> Event {
+    Event::Judged { verdict, on_fail }
+}
+
+/// The state after these events, each a second after the one before.
+fn after(rollout: Rollout, events: impl IntoIterator<Item = Event>, now_ms: &mut u64) -> Rollout {
+    events.into_iter().fold(rollout, |rollout, event| {
+        *now_ms += 1_000;
+        rollout.step(event, *now_ms).0
+    })
+}
+
+/// The one event that leads on, towards the end.
+fn onwards(rollout: &Rollout) -> Event {
+    if rollout.is_frozen() {
+        return Event::StoreFound;
+    }
+    match rollout.phase() {
+        Phase::Active(Active::Draft) => Event::Validated,
+        Phase::Active(Active::Planned | Active::Superseded) => Event::Start,
+        Phase::Active(Active::Waiting) => Event::Ready,
+        Phase::Active(Active::Switching) => Event::Converged,
+        Phase::Active(Active::Warmup) => Event::Tick,
+        Phase::Active(Active::Baking) if rollout.baked_ms() < BAKE_MS => Event::Exposed { ms: LONG_MS },
+        Phase::Active(Active::Baking) => judged(Verdict::Pass, OnFail::Rollback),
+        Phase::Active(Active::Completed) => Event::Finish,
+        Phase::Paused { .. } => Event::Resume,
+        Phase::RollingBack(_) => Event::Drained,
+        Phase::RolledBack { acknowledged: false, .. } => Event::Acknowledge,
+        Phase::RolledBack { acknowledged: true, .. } => Event::Retry,
+        Phase::Finished => Event::Tick,
+    }
+}
+
+/// A rollout of three steps in each phase, as events lead there: at the second step where there is one.
+fn in_every_phase(now_ms: &mut u64) -> Vec<(&'static str, Rollout)> {
+    let mut reached: Vec<(&'static str, Rollout)> = Vec::new();
+    let mut rollout = Rollout::new(three_steps(), *now_ms);
+    while rollout.phase() != Phase::Finished {
+        let name = match rollout.phase() {
+            Phase::Active(Active::Draft) => "draft",
+            Phase::Active(Active::Planned) => "planned",
+            Phase::Active(Active::Waiting) => "waiting",
+            Phase::Active(Active::Switching) => "switching",
+            Phase::Active(Active::Warmup) => "warmup",
+            Phase::Active(Active::Baking) => "baking",
+            Phase::Active(Active::Completed) => "completed",
+            phase => panic!("{phase:?} on the straight way"),
+        };
+        if rollout.step_index() == 1 || matches!(name, "draft" | "planned" | "completed") {
+            reached.retain(|(known, _)| *known != name);
+            reached.push((name, rollout.clone()));
+        }
+        *now_ms += LONG_MS;
+        let event = onwards(&rollout);
+        rollout = rollout.step(event, *now_ms).0;
+    }
+    let baking =
+        reached.iter().find(|(name, _)| *name == "baking").map(|(_, rollout)| rollout.clone()).unwrap();
+    let edited = Event::Edited(plan(&[(1, 10_000), (9, 500_000)]));
+    reached.push(("superseded", after(baking.clone(), [edited], now_ms)));
+    reached.push(("paused", after(baking.clone(), [Event::Pause], now_ms)));
+    reached.push(("rolling back", after(baking.clone(), [Event::Abort], now_ms)));
+    reached.push(("rolled back", after(baking.clone(), [Event::Abort, Event::Drained], now_ms)));
+    let seen = [Event::Abort, Event::Drained, Event::Acknowledge];
+    reached.push(("acknowledged", after(baking, seen, now_ms)));
+    reached.push(("finished", rollout));
+    reached
+}
+
+fn word(rollout: &Rollout) -> &'static str {
+    match rollout.phase() {
+        Phase::Active(active) => match active {
+            Active::Draft => "draft",
+            Active::Planned => "planned",
+            Active::Waiting => "waiting",
+            Active::Switching => "switching",
+            Active::Warmup => "warmup",
+            Active::Baking => "baking",
+            Active::Completed => "completed",
+            Active::Superseded => "superseded",
+        },
+        Phase::Paused { .. } => "paused",
+        Phase::RollingBack(_) => "rolling back",
+        Phase::RolledBack { acknowledged: false, .. } => "rolled back",
+        Phase::RolledBack { acknowledged: true, .. } => "acknowledged",
+        Phase::Finished => "finished",
+    }
+}
+
+#[test]
+fn every_command_in_every_phase_leads_somewhere_or_is_refused() {
+    // What is told: never refused.
+    let reports = [
+        ("tick", Event::Tick),
+        ("exposed", Event::Exposed { ms: 1 }),
+        ("pass", judged(Verdict::Pass, OnFail::Rollback)),
+        ("inconclusive", judged(Verdict::Inconclusive, OnFail::Rollback)),
+        ("fail, rollback", judged(Verdict::Fail, OnFail::Rollback)),
+        ("fail, pause", judged(Verdict::Fail, OnFail::Pause)),
+        ("fail, observe", judged(Verdict::Fail, OnFail::Observe)),
+        ("drained", Event::Drained),
+    ];
+    // What is asked for.
+    let commands = [
+        ("validated", Event::Validated),
+        ("start", Event::Start),
+        ("ready", Event::Ready),
+        ("converged", Event::Converged),
+        ("pause", Event::Pause),
+        ("resume", Event::Resume),
+        ("promote", Event::Promote(Promotion::SkipBake)),
+        ("abort", Event::Abort),
+        ("acknowledge", Event::Acknowledge),
+        ("retry", Event::Retry),
+        ("finish", Event::Finish),
+        ("edited", Event::Edited(plan(&[(7, 5)]))),
+    ];
+    let mut now_ms = 1;
+    let mut table = String::new();
+    for (name, rollout) in in_every_phase(&mut now_ms) {
+        assert_eq!(word(&rollout), name);
+        // No time has passed since the phase was entered, so that nothing is overdue.
+        let outcome = |event: &Event| {
+            let (next, effects) = rollout.clone().step(event.clone(), entered_ms(&rollout));
+            let refused = effects.iter().any(|effect| matches!(effect, Effect::Refused(_)));
+            assert!(!refused || next == rollout, "{name}, {event:?}");
+            (refused, word(&next))
+        };
+        let told = reports.iter().filter_map(|(report, event)| {
+            let (refused, next) = outcome(event);
+            assert!(!refused, "{name}, {report}");
+            (next != name).then(|| format!("{report} > {next}"))
+        });
+        let asked = commands.iter().filter_map(|(command, event)| match outcome(event) {
+            (true, _) => None,
+            (false, same) if same == name => Some(format!("{command} -")),
+            (false, next) => Some(format!("{command} > {next}")),
+        });
+        let [told, asked] = [told.collect::<Vec<_>>(), asked.collect()]
+            .map(|some| if some.is_empty() { "nothing".to_owned() } else { some.join("; ") });
+        table += &format!("{name}\n  told: {told}\n  asked: {asked}\n");
+    }
+    assert_eq!(table, EVERY_COMMAND, "\n{table}");
+}
+
+fn entered_ms(rollout: &Rollout) -> u64 {
+    let state: Value = serde_json::from_str(&rollout.to_json()).unwrap();
+    state["entered_ms"].as_u64().unwrap()
+}
+
+/// Reports that aren't named in a phase change nothing there, and commands are refused; `-`: nothing changes,
+/// and that is what was asked for.
+const EVERY_COMMAND: &str = "\
+draft
+  told: nothing
+  asked: validated > planned; pause > paused; abort > rolling back; edited -
+planned
+  told: nothing
+  asked: start > waiting; pause > paused; abort > rolling back; edited > draft
+waiting
+  told: fail, rollback > rolling back; fail, pause > paused
+  asked: ready > switching; pause > paused; abort > rolling back; edited > superseded
+switching
+  told: fail, rollback > rolling back; fail, pause > paused
+  asked: converged > warmup; pause > paused; abort > rolling back; edited > superseded
+warmup
+  told: fail, rollback > rolling back; fail, pause > paused
+  asked: pause > paused; abort > rolling back; edited > superseded
+baking
+  told: pass > waiting; inconclusive > paused; fail, rollback > rolling back; fail, pause > paused
+  asked: pause > paused; promote > waiting; abort > rolling back; edited > superseded
+completed
+  told: fail, rollback > rolling back; fail, pause > paused
+  asked: pause > paused; abort > rolling back; finish > finished; edited > superseded
+superseded
+  told: fail, rollback > rolling back; fail, pause > paused
+  asked: start > waiting; pause > paused; abort > rolling back; edited -
+paused
+  told: fail, rollback > rolling back
+  asked: pause -; resume > baking; promote > waiting; abort > rolling back; edited > superseded
+rolling back
+  told: drained > rolled back
+  asked: abort -; edited -
+rolled back
+  told: nothing
+  asked: abort -; acknowledge > acknowledged; edited -
+acknowledged
+  told: nothing
+  asked: abort -; acknowledge -; edited -
+finished
+  told: nothing
+  asked: nothing
+";
+
+fn any_plan() -> impl Strategy<Value = Plan> {
+    prop::collection::vec((0_u8..3, 0_u32..4), 1..4).prop_map(|mut steps| {
+        steps.sort_by_key(|step| step.1);
+        plan(&steps.iter().map(|&(text, tenths)| (text, tenths * 100_000)).collect::<Vec<_>>())
+    })
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let verdict = prop::sample::select(vec![Verdict::Pass, Verdict::Fail, Verdict::Inconclusive]);
+    let on_fail = prop::sample::select(vec![OnFail::Rollback, OnFail::Pause, OnFail::Observe]);
+    let promotion = prop::sample::select(vec![Promotion::Next, Promotion::SkipBake, Promotion::Full]);
+    prop_oneof![
+        8 => prop::sample::select(vec![
+            Event::Validated,
+            Event::Start,
+            Event::Ready,
+            Event::Converged,
+            Event::Tick,
+            Event::Tick,
+            Event::Pause,
+            Event::Resume,
+            Event::Drained,
+            Event::Acknowledge,
+            Event::Retry,
+            Event::Finish,
+            Event::Restarted,
+            Event::StoreLost,
+            Event::StoreFound,
+        ]),
+        1 => prop::sample::select(vec![Event::Abort, Event::Kill]),
+        3 => (0..2 * LONG_MS).prop_map(|ms| Event::Exposed { ms }),
+        3 => (verdict, on_fail).prop_map(|(verdict, on_fail)| Event::Judged { verdict, on_fail }),
+        1 => promotion.prop_map(Event::Promote),
+        1 => any_plan().prop_map(Event::Edited),
+    ]
+}
+
+/// Events with the time that passes before each; now and then the clock goes back.
+fn any_events(most: usize) -> impl Strategy<Value = Vec<(Event, i64)>> {
+    let ms = prop_oneof![4 => 0..LONG_MS.cast_signed(), 1 => 0..1_000_i64, 1 => -5_000..0_i64];
+    prop::collection::vec((any_event(), ms), 0..most)
+}
+
+/// Half of the way by chance, half of it straight on, so that every phase is met.
+fn walk(
+    plan: Plan,
+    events: Vec<(Event, i64)>,
+    mut each: impl FnMut(&Rollout, &Event, u64, &Rollout, &[Effect]),
+) -> (Rollout, u64) {
+    let mut now_ms = 1_700_000_000_000_u64;
+    let mut rollout = Rollout::new(plan, now_ms);
+    for (event, ms) in events {
+        for event in [onwards(&rollout), event] {
+            now_ms = now_ms.saturating_add_signed(ms / 2);
+            let (next, effects) = rollout.clone().step(event.clone(), now_ms);
+            each(&rollout, &event, now_ms, &next, &effects);
+            rollout = next;
+        }
+    }
+    (rollout, now_ms)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn no_sequence_of_events_leads_to_a_phase_without_a_way_to_the_end(plan in any_plan(), events in any_events(30)) {
+        let (mut rollout, mut now_ms) = walk(plan, events, |_, _, _, _, _| {});
+        // Found store, resume, rollback and retry, then seven events for each of at most three steps.
+        for _ in 0..40 {
+            if rollout.phase() == Phase::Finished {
+                return Ok(());
+            }
+            now_ms += LONG_MS;
+            // A switch that is waited for this long is over its deadline, but only a tick says so.
+            let event = onwards(&rollout);
+            rollout = rollout.step(event, now_ms).0;
+        }
+        prop_assert!(false, "stuck in {:?}", rollout);
+    }
+
+    #[test]
+    fn one_event_rolls_back_from_every_phase_that_can_be(plan in any_plan(), events in any_events(30)) {
+        let (rollout, now_ms) = walk(plan, events, |_, _, _, _, _| {});
+        for (event, why) in [(Event::Abort, Rollback::Aborted), (Event::Kill, Rollback::Killed)] {
+            let latched_before = rollout.is_latched();
+            let (back, effects) = rollout.clone().step(event.clone(), now_ms);
+            if rollout.phase() == Phase::Finished {
+                prop_assert_eq!(effects, vec![Effect::Refused(Refusal::Finished)]);
+                continue;
+            }
+            prop_assert!(back.is_latched());
+            prop_assert_eq!(back.exposure_ppm(), 0);
+            if !latched_before {
+                prop_assert_eq!(back.phase(), Phase::RollingBack(why));
+                let cut_over = Effect::CutOver { exposure_ppm: 0 };
+                prop_assert!(effects.contains(&cut_over));
+            }
+            // Again: nothing.
+            let (again, effects) = back.clone().step(event, now_ms);
+            prop_assert_eq!((again, effects), (back, vec![]));
+        }
+    }
+
+    #[test]
+    fn a_latch_outlives_every_edit_restart_and_command_but_acknowledgement_and_retry(
+        plan in any_plan(), events in any_events(30), later in any_events(60),
+    ) {
+        let (rollout, mut now_ms) = walk(plan, events, |_, _, _, _, _| {});
+        prop_assume!(rollout.phase() != Phase::Finished && !rollout.is_latched());
+        let mut latched = rollout.step(Event::Abort, now_ms).0;
+        for (event, ms) in later {
+            now_ms = now_ms.saturating_add_signed(ms);
+            let acknowledges = event == Event::Acknowledge;
+            let (next, effects) = latched.step(event, now_ms);
+            let exposes = effects.iter().any(|effect| matches!(effect, Effect::CutOver { exposure_ppm: 1.. }));
+            prop_assert!(!exposes && next.exposure_ppm() == 0, "{:?} {:?}", next, effects);
+            prop_assert!(next.is_latched());
+            if acknowledges && matches!(next.phase(), Phase::RolledBack { acknowledged: true, .. }) {
+                // From here on a retry may lift it: seen elsewhere.
+                return Ok(());
+            }
+            // Out of the store and back, as at a restart.
+            latched = Rollout::from_json(next.to_json().as_bytes()).unwrap();
+        }
+    }
+
+    #[test]
+    fn exposure_is_nothing_while_latched_grows_within_a_run_and_changes_only_with_a_switch(
+        plan in any_plan(), events in any_events(40),
+    ) {
+        walk(plan, events, |before, event, _, next, effects| {
+            if next.is_latched() {
+                assert_eq!(next.exposure_ppm(), 0, "{next:?}");
+            }
+            let switches = next.phase() == Phase::Active(Active::Switching) && *event == Event::Ready;
+            if before.exposure_ppm() != next.exposure_ppm() && !next.is_latched() {
+                assert!(switches, "{event:?}: {before:?} to {next:?}");
+            }
+            if switches && before.run() == next.run() && next.step_index() > 0 {
+                let earlier = &next.plan().steps()[next.step_index() - 1];
+                assert!(next.exposure_ppm() >= earlier.exposure_ppm);
+            }
+            // What is told to be put in force is what the state says.
+            for effect in effects {
+                if let Effect::CutOver { exposure_ppm } = effect {
+                    assert_eq!(*exposure_ppm, next.exposure_ppm());
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_stored_state_comes_back_equal_and_a_restart_keeps_the_phase(plan in any_plan(), events in any_events(40)) {
+        let (rollout, now_ms) = walk(plan, events, |_, _, _, next, _| {
+            assert_eq!(&Rollout::from_json(next.to_json().as_bytes()).unwrap(), next);
+        });
+        let (restarted, effects) = rollout.clone().step(Event::Restarted, now_ms);
+        let kept = |rollout: &Rollout| {
+            (rollout.phase(), rollout.step_index(), rollout.run(), rollout.exposure_ppm(), rollout.baked_ms())
+        };
+        prop_assert_eq!(kept(&restarted), kept(&rollout));
+        let in_force = effects.contains(&Effect::CutOver { exposure_ppm: rollout.exposure_ppm() });
+        prop_assert_eq!(in_force, rollout.phase() != Phase::Finished);
+    }
+
+    #[test]
+    fn no_more_is_baked_than_time_has_passed_in_the_step(plan in any_plan(), events in any_events(40)) {
+        let (mut since_ms, mut latest_ms) = (0, 0);
+        walk(plan, events, |before, event, now_ms, next, _| {
+            if next.baked_ms() > before.baked_ms() {
+                assert!(matches!(event, Event::Exposed { .. }), "{event:?}");
+                assert_eq!(before.phase(), Phase::Active(Active::Baking));
+                assert!(!before.is_frozen());
+            }
+            // A step is measured from where its bake begins; the clock may go back meanwhile.
+            if next.baked_ms() == 0 && before.phase() != Phase::Active(Active::Baking) {
+                (since_ms, latest_ms) = (now_ms, now_ms);
+            }
+            latest_ms = latest_ms.max(now_ms);
+            assert!(next.baked_ms() <= latest_ms - since_ms, "{next:?}");
+        });
+    }
+
+    #[test]
+    fn while_the_store_is_lost_nothing_advances(plan in any_plan(), events in any_events(30), later in any_events(30)) {
+        let (rollout, mut now_ms) = walk(plan, events, |_, _, _, _, _| {});
+        let mut frozen = rollout.step(Event::StoreLost, now_ms).0;
+        for (event, ms) in later {
+            if event == Event::StoreFound {
+                break;
+            }
+            now_ms = now_ms.saturating_add_signed(ms);
+            let next = frozen.clone().step(event, now_ms).0;
+            let same = next.phase() == frozen.phase() && next.exposure_ppm() == frozen.exposure_ppm();
+            prop_assert!(same || next.is_latched(), "{:?} to {:?}", frozen, next);
+            prop_assert_eq!(next.baked_ms(), frozen.baked_ms());
+            frozen = next;
+        }
+    }
+
+    #[test]
+    fn no_change_of_a_stored_byte_makes_it_panic(at in 0_usize..900, byte: u8) {
+        let mut bytes = Rollout::new(three_steps(), 5).to_json().into_bytes();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        let _refused_or_not = Rollout::from_json(&bytes);
+    }
+}
+
+#[test]
+fn a_rollout_goes_step_by_step_to_the_policy_file() {
+    let mut now_ms = 1;
+    let mut rollout = Rollout::new(three_steps(), now_ms);
+    let mut exposures = Vec::new();
+    let mut last = Vec::new();
+    while rollout.phase() != Phase::Finished {
+        now_ms += LONG_MS;
+        let event = onwards(&rollout);
+        (rollout, last) = rollout.step(event, now_ms);
+        exposures.extend(last.iter().filter_map(|effect| match effect {
+            Effect::CutOver { exposure_ppm } => Some(*exposure_ppm),
+            _ => None,
+        }));
+    }
+    assert_eq!(exposures, [10_000, 100_000, 1_000_000]);
+    assert_eq!(
+        last,
+        [Effect::Entered(Phase::Finished), Effect::RewritePolicy, Effect::Ended(Status::Promoted)]
+    );
+}
+
+#[test]
+fn a_switch_prepares_then_cuts_over_then_drains_and_is_rolled_back_when_it_takes_too_long() {
+    let mut now_ms = 0;
+    let waiting = after(Rollout::new(three_steps(), 0), [Event::Validated, Event::Start], &mut now_ms);
+    let (switching, effects) = waiting.step(Event::Ready, now_ms);
+    assert_eq!(
+        effects,
+        [
+            Effect::Entered(Phase::Active(Active::Switching)),
+            Effect::Prewarm { step: 0 },
+            Effect::CutOver { exposure_ppm: 10_000 },
+            Effect::Drain,
+        ]
+    );
+    let (in_time, effects) = switching.clone().step(Event::Tick, now_ms + DEADLINE_MS);
+    assert_eq!((&in_time, effects), (&switching, vec![]));
+    let (late, effects) = switching.step(Event::Tick, now_ms + DEADLINE_MS + 1);
+    assert_eq!(late.phase(), Phase::RollingBack(Rollback::Deadline));
+    assert_eq!(effects[1..], [Effect::CutOver { exposure_ppm: 0 }, Effect::Drain]);
+}
+
+/// At the second step's start of bake.
+fn baking(now_ms: &mut u64) -> Rollout {
+    let phases = in_every_phase(now_ms);
+    let mut rollout =
+        phases.into_iter().find(|(name, _)| *name == "warmup").map(|(_, rollout)| rollout).unwrap();
+    *now_ms = entered_ms(&rollout) + WARMUP_MS;
+    rollout = rollout.step(Event::Tick, *now_ms).0;
+    assert_eq!((rollout.phase(), rollout.baked_ms()), (Phase::Active(Active::Baking), 0));
+    rollout
+}
+
+#[test]
+fn bake_is_time_with_traffic_and_not_time() {
+    let mut now_ms = 1;
+    let mut rollout = baking(&mut now_ms);
+    let mut told = |event, later_ms| {
+        now_ms += later_ms;
+        rollout = rollout.clone().step(event, now_ms).0;
+        rollout.baked_ms()
+    };
+    assert_eq!(told(Event::Exposed { ms: 60_000 }, 60_000), 60_000);
+    assert_eq!(told(Event::Exposed { ms: 20_000 }, 60_000), 80_000, "traffic for a third of a minute");
+    assert_eq!(told(Event::Exposed { ms: 60_000 }, 0), 80_000, "the same minute again");
+    assert_eq!(told(Event::Tick, 3_600_000), 80_000, "an hour without traffic");
+    assert_eq!(told(Event::Pause, 0), 80_000);
+    assert_eq!(told(Event::Exposed { ms: 60_000 }, 60_000), 80_000, "paused");
+    assert_eq!(told(Event::Resume, 0), 80_000);
+    assert_eq!(told(Event::Exposed { ms: 120_000 }, 60_000), 140_000, "of which a minute was paused");
+    assert_eq!(told(Event::Restarted, 0), 140_000);
+    assert_eq!(told(Event::Exposed { ms: WARMUP_MS }, WARMUP_MS), 140_000, "warming up again");
+    assert_eq!(told(Event::Exposed { ms: 60_000 }, 60_000), 200_000);
+}
+
+#[test]
+fn a_step_passes_by_verdict_and_bake_together() {
+    let mut now_ms = 1;
+    let early = baking(&mut now_ms);
+    let pass = || judged(Verdict::Pass, OnFail::Rollback);
+    let open = || judged(Verdict::Inconclusive, OnFail::Rollback);
+    assert_eq!(early.clone().step(pass(), now_ms).0, early, "not baked");
+    let baked = early.step(Event::Exposed { ms: BAKE_MS }, now_ms + BAKE_MS).0;
+    assert_eq!(baked.clone().step(open(), now_ms + BAKE_MS).0, baked, "baked, and open");
+    let passed = baked.clone().step(pass(), now_ms + BAKE_MS).0;
+    assert_eq!((passed.phase(), passed.step_index()), (Phase::Active(Active::Waiting), 2));
+    assert_eq!(passed.exposure_ppm(), 100_000, "until the next switch");
+    let long = baked.step(Event::Exposed { ms: MAX_BAKE_MS }, now_ms + MAX_BAKE_MS).0;
+    let paused = long.step(open(), now_ms + MAX_BAKE_MS).0;
+    assert_eq!(paused.phase(), Phase::Paused { from: Active::Baking, why: Pause::Inconclusive });
+    assert_eq!(paused.exposure_ppm(), 100_000);
+}
+
+#[test]
+fn promotion_asks_for_bake_unless_told_otherwise_and_is_remembered() {
+    let mut now_ms = 1;
+    let rollout = baking(&mut now_ms);
+    let (same, effects) = rollout.clone().step(Event::Promote(Promotion::Next), now_ms);
+    assert_eq!(same, rollout);
+    assert_eq!(effects, [Effect::Refused(Refusal::Baking { missing_ms: BAKE_MS })]);
+    let (skipped, _) = rollout.clone().step(Event::Promote(Promotion::SkipBake), now_ms);
+    assert_eq!((skipped.phase(), skipped.step_index()), (Phase::Active(Active::Waiting), 2));
+    let first = after(
+        Rollout::new(three_steps(), 0),
+        [Event::Validated, Event::Start, Event::Ready, Event::Converged],
+        &mut now_ms,
+    );
+    now_ms += LONG_MS;
+    let mut full = first.step(Event::Tick, now_ms).0.step(Event::Promote(Promotion::Full), now_ms).0;
+    assert_eq!((full.phase(), full.step_index()), (Phase::Active(Active::Waiting), 2));
+    let mut last = Vec::new();
+    while full.phase() != Phase::Finished {
+        now_ms += LONG_MS;
+        let event = onwards(&full);
+        (full, last) = full.step(event, now_ms);
+    }
+    assert_eq!(last.last(), Some(&Effect::Ended(Status::FastPromoted)));
+}
+
+#[test]
+fn a_retry_takes_acknowledgement_and_the_cooldown_and_is_a_new_run() {
+    let mut now_ms = 1;
+    let rollout = baking(&mut now_ms);
+    let back = after(rollout, [Event::Abort, Event::Drained], &mut now_ms);
+    let retry = |rollout: &Rollout, at_ms| rollout.clone().step(Event::Retry, at_ms);
+    let long_after = now_ms + LONG_MS;
+    assert_eq!(retry(&back, long_after).1, [Effect::Refused(Refusal::Latched)]);
+    let seen = back.step(Event::Acknowledge, now_ms + 1_000).0;
+    let left_ms = COOLDOWN_MS - 2_000;
+    assert_eq!(retry(&seen, now_ms + 2_000).1, [Effect::Refused(Refusal::Cooldown { left_ms })]);
+    let again = retry(&seen, now_ms + COOLDOWN_MS).0;
+    assert_eq!((again.phase(), again.run(), again.step_index()), (Phase::Active(Active::Planned), 2, 0));
+    assert!(!again.is_latched());
+    assert_eq!(again.exposure_ppm(), 0);
+}
+
+#[test]
+fn an_edit_keeps_passed_steps_of_the_same_text_and_holds_what_is_in_force() {
+    let mut now_ms = 1;
+    let rollout = baking(&mut now_ms);
+    let edited = |steps: &[(u8, u32)]| {
+        let (edited, effects) = rollout.clone().step(Event::Edited(plan(steps)), now_ms);
+        assert_eq!(effects.last(), Some(&Effect::Ended(Status::Superseded)));
+        assert_eq!(edited.phase(), Phase::Active(Active::Superseded));
+        assert_eq!(edited.exposure_ppm(), 100_000);
+        (edited.step_index(), edited.run())
+    };
+    assert_eq!(edited(&[(1, 10_000), (8, 200_000)]), (1, 1), "the first step is the same");
+    assert_eq!(edited(&[(8, 10_000), (2, 100_000)]), (0, 2), "the first step is another");
+    assert_eq!(edited(&[(1, 10_000)]), (0, 1), "there is no second step: the first bakes again");
+    let (same, effects) = rollout.clone().step(Event::Edited(three_steps()), now_ms);
+    assert_eq!((same, effects), (rollout.clone(), vec![]), "no edit at all");
+}
+
+#[test]
+fn plans_that_can_not_work_are_refused() {
+    let with = |step: Step| Plan::new(vec![step], 0, 0, 0).unwrap_err();
+    let step = || Step { name: "a".to_owned(), digest: [0; 32], exposure_ppm: 5, bake_ms: 1, max_bake_ms: 2 };
+    assert_eq!(Plan::new(vec![], 0, 0, 0).unwrap_err(), PlanError::Steps(0));
+    assert_eq!(Plan::new(vec![step(); 101], 0, 0, 0).unwrap_err(), PlanError::Steps(101));
+    assert_eq!(with(Step { name: String::new(), ..step() }), PlanError::Name(0));
+    assert_eq!(with(Step { name: "a\nb".to_owned(), ..step() }), PlanError::Name(0));
+    assert_eq!(with(Step { exposure_ppm: 1_000_001, ..step() }), PlanError::Exposure(0));
+    assert_eq!(with(Step { bake_ms: 3, ..step() }), PlanError::Bake(0));
+    assert_eq!(with(Step { max_bake_ms: u64::MAX, ..step() }), PlanError::Time);
+    let shrinks = vec![step(), Step { exposure_ppm: 4, ..step() }];
+    assert_eq!(Plan::new(shrinks, 0, 0, 0).unwrap_err(), PlanError::Shrinks(1));
+    assert_eq!(Plan::new(vec![step()], u64::MAX, 0, 0).unwrap_err(), PlanError::Time);
+}
+
+#[test]
+fn a_damaged_or_foreign_state_is_refused_with_the_reason() {
+    let mut now_ms = 1;
+    let state: Value = serde_json::from_str(&baking(&mut now_ms).to_json()).unwrap();
+    let refused = |place: &str, value: Value| {
+        let mut state = state.clone();
+        *state.pointer_mut(place).unwrap() = value;
+        Rollout::from_json(state.to_string().as_bytes()).unwrap_err()
+    };
+    assert_eq!(refused("/version", json!(2)), StateError::Version { found: 2, expected: 1 });
+    assert_eq!(refused("/plan/steps", json!([])), StateError::Plan(PlanError::Steps(0)));
+    let exposure = StateError::Contradiction("an exposure that its phase doesn't have");
+    for (place, value) in [
+        ("/exposure_ppm", json!(1_000_000)),
+        ("/phase", json!({ "rolling-back": "aborted" })),
+        ("/phase", json!({ "rolled-back": { "why": "guard", "acknowledged": true } })),
+        ("/phase", json!({ "active": "planned" })),
+    ] {
+        assert_eq!(refused(place, value), exposure, "{place}");
+    }
+    assert_eq!(refused("/step", json!(3)), StateError::Contradiction("a step that its plan doesn't have"));
+    assert_eq!(refused("/run", json!(0)), StateError::Contradiction("a run before the first"));
+    for (place, value) in [
+        ("/format", json!("x")),
+        ("/phase", json!("idle")),
+        ("/phase", json!({ "active": "sleeping" })),
+        ("/step", json!(-1)),
+        ("/plan/steps/0/digest", json!("00")),
+        ("/frozen", json!(null)),
+    ] {
+        assert!(matches!(refused(place, value.clone()), StateError::Foreign(_)), "{place} {value}");
+    }
+    let mut unknown = state.clone();
+    unknown["note"] = json!(1);
+    assert!(matches!(Rollout::from_json(unknown.to_string().as_bytes()), Err(StateError::Foreign(_))));
+    for bytes in [&b""[..], b"{}", b"null", &b"[".repeat(10_000)] {
+        assert!(matches!(Rollout::from_json(bytes), Err(StateError::Foreign(_))));
+    }
+    assert_eq!(Rollout::from_json(&vec![b' '; 2 << 20]), Err(StateError::TooLarge(2 << 20)));
+}
