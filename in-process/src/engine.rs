@@ -185,7 +185,8 @@ fn features(config: &mut Config) {
         .wasm_custom_page_sizes(false)
         .wasm_stack_switching(false)
         .wasm_shared_everything_threads(false)
-        .wasm_branch_hinting(false);
+        // The instrumentation says which of its branches are hardly ever taken.
+        .wasm_branch_hinting(true);
 }
 
 /// Compiled code, mapped and linked with the System API. Clones share it.

@@ -13,11 +13,11 @@ use execution::module::Interface;
 use execution::outcome::{Effects, Ending, LogLine};
 use execution::{GlobalValue, Instructions, Invocation, Trap};
 use wasmtime::{
-    AsContext, AsContextMut, Func, Global, Instance as RawInstance, Memory, ResourceLimiter, Store,
-    StoreContextMut, Table, Val,
+    AsContext, AsContextMut, Func, Global, Instance as RawInstance, Memory, ResourceLimiter, Store, Table,
+    Val,
 };
 
-use crate::dirty::{self, DirtyMap};
+use crate::bookkeeping::{self, DirtyMap};
 use crate::engine::{Code, EngineError};
 use crate::pages::PageTable;
 use crate::run::Run;
@@ -171,9 +171,9 @@ pub(crate) struct Data {
 #[derive(Clone)]
 pub(crate) struct Handles {
     pub(crate) memory: Option<Memory>,
-    pub(crate) dirty: Option<Memory>,
+    pub(crate) bookkeeping: Memory,
     pub(crate) table: Option<Table>,
-    counter: Global,
+    counter: native::Counter,
     globals: Arc<[Global]>,
 }
 
@@ -189,17 +189,16 @@ impl Data {
     pub(crate) fn run_mut(&mut self) -> &mut Run {
         self.run.as_mut().expect("guests call only while a message runs")
     }
-}
 
-/// Instructions left.
-pub(crate) fn counter(store: &mut StoreContextMut<'_, Data>) -> i64 {
-    let counter = store.data().handles().counter;
-    counter.get(store).i64().expect("checked when the instance was made")
-}
+    /// Instructions left.
+    pub(crate) fn counter(&self) -> i64 {
+        self.handles().counter.get(self)
+    }
 
-pub(crate) fn set_counter(store: &mut StoreContextMut<'_, Data>, instructions: i64) {
-    let counter = store.data().handles().counter;
-    counter.set(store, Val::I64(instructions)).expect("checked when the instance was made");
+    pub(crate) fn set_counter(&mut self, instructions: i64) {
+        let counter = self.handles().counter;
+        counter.set(self, instructions);
+    }
 }
 
 impl Instance {
@@ -337,7 +336,7 @@ impl Instance {
         self.state = State::Dead;
         let heap_before = self.heap_pages();
         let stable_before = self.store.data().stable.wasm_pages;
-        set_counter(&mut self.store.as_context_mut(), run.slices.first());
+        self.store.data_mut().set_counter(run.slices.first());
         let entry = run.invocation.entry.clone();
         self.store.data_mut().run = Some(Box::new(run));
         let called = entry::call(self, &entry).await;
@@ -519,16 +518,16 @@ impl Instance {
     }
 
     /// Instructions used, with the charge for written heap pages.
-    fn charged(&mut self, run: &Run, heap_pages: u64) -> Instructions {
+    fn charged(&self, run: &Run, heap_pages: u64) -> Instructions {
         let each = if self.shape().memory64 { 4_000 } else { 1_000 };
-        let used = run.slices.used(counter(&mut self.store.as_context_mut()));
+        let used = run.slices.used(self.store.data().counter());
         used.saturating_add(heap_pages.saturating_mul(each)).min(run.invocation.instructions_max)
     }
 
     /// Heap pages written since the last call, ascending; the map is clear afterwards.
     fn take_dirty(&mut self) -> Vec<u64> {
         let heap_pages_max = self.shape().heap_pages_max;
-        let Some(map) = self.store.data().handles().dirty else { return Vec::new() };
+        let map = self.store.data().handles().bookkeeping;
         DirtyMap::new(map.data_mut(&mut self.store), heap_pages_max).take()
     }
 
@@ -653,18 +652,15 @@ fn require_named(what: &str, written: &[u64], updates: &[PageUpdate]) -> Result<
 
 fn handles(store: &mut Store<Data>, raw: &RawInstance) -> Result<Handles, EngineError> {
     let missing = |what: &str| EngineError::Instance(format!("the code has no {what}"));
-    let counter = raw
-        .get_global(&mut *store, "canister counter_instructions")
-        .ok_or_else(|| missing("instruction counter"))?;
-    if counter.get(&mut *store).i64().is_none() {
-        return Err(missing("instruction counter of type i64"));
-    }
     let memory = raw.get_memory(&mut *store, "memory");
-    let dirty = raw.get_memory(&mut *store, "canister dirty_heap");
     let shape = store.data().shape.clone();
-    let map_bytes = dirty.map_or(0, |map| map.data_size(store.as_context()) as u64);
-    let map_enough = map_bytes >= dirty::bytes(shape.heap_pages_max);
-    if memory.is_some() != shape.has_memory || (shape.has_memory && !map_enough) {
+    let bookkeeping = raw
+        .get_memory(&mut *store, "canister bookkeeping")
+        .filter(|memory| {
+            memory.data_size(store.as_context()) as u64 >= bookkeeping::bytes(shape.heap_pages_max)
+        })
+        .ok_or_else(|| missing("bookkeeping memory of the stated shape"))?;
+    if memory.is_some() != shape.has_memory {
         return Err(missing("heap of the stated shape"));
     }
     let globals = shape.globals.iter().enumerate().map(|(index, value)| {
@@ -674,7 +670,8 @@ fn handles(store: &mut Store<Data>, raw: &RawInstance) -> Result<Handles, Engine
     let globals =
         globals.collect::<Option<Vec<_>>>().ok_or_else(|| missing("globals of the stated shape"))?;
     let table = raw.get_table(&mut *store, "table");
-    Ok(Handles { memory, dirty, table, counter, globals: globals.into() })
+    let counter = native::Counter::new(store, bookkeeping);
+    Ok(Handles { memory, bookkeeping, table, counter, globals: globals.into() })
 }
 
 fn to_val(value: GlobalValue) -> Val {

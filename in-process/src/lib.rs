@@ -15,8 +15,8 @@ pub mod api;
 pub mod compile;
 
 mod backend;
+mod bookkeeping;
 mod context;
-mod dirty;
 mod engine;
 mod entry;
 mod instance;

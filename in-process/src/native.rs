@@ -1,16 +1,19 @@
-//! All unsafe code of this crate: loading native code, mapping heaps, linking untyped functions, processor
-//! flags.
+//! All unsafe code of this crate: loading native code, mapping heaps, the instruction counter's word, linking untyped
+//! functions, processor flags.
 
 use std::fs::File;
 use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
 
 use execution::memory::{MemoryError, PAGE_BYTES, PageUpdate, map_privately};
 use wasmtime::{AsContextMut, Caller, Engine, FuncType, Linker, Memory, Module, Store, ValRaw, ValType};
 
 use crate::api::{self, ApiFunction, P};
+use crate::bookkeeping;
 use crate::instance::Data;
 use crate::slices;
-use crate::system_api::{self, Guest};
+use crate::system_api::{self, Arguments, Entry, Guest};
+use crate::trap::Stop;
 
 /// Width of heap addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,26 +67,64 @@ pub(crate) fn map_heap(
     Ok(())
 }
 
+/// The instruction counter of an instance.
+#[derive(Clone, Copy)]
+pub(crate) struct Counter(NonNull<i64>);
+
+// SAFETY: it is used by whoever has the data of the store that owns the counter, so it goes where the store goes.
+unsafe impl Send for Counter {}
+// SAFETY: as above; reading takes the data shared, writing takes it uniquely.
+unsafe impl Sync for Counter {}
+
+impl Counter {
+    /// The counter in an instance's bookkeeping memory, which has [`bookkeeping::bytes`] bytes at least.
+    pub(crate) fn new(store: &Store<Data>, bookkeeping: Memory) -> Self {
+        let offset = usize::try_from(bookkeeping::COUNTER_OFFSET).expect("a few bytes");
+        let counter: *mut i64 = bookkeeping.data_ptr(store).wrapping_add(offset).cast();
+        assert!(counter.is_aligned(), "memories begin at a page, and the counter at a word");
+        Self(NonNull::new(counter).expect("a memory of some bytes"))
+    }
+
+    /// Instructions left. `_data` is that of the store that the counter lives in.
+    pub(crate) fn get(self, _data: &Data) -> i64 {
+        // SAFETY: memories don't move (see the engine's profile) and end with their store, which owns the data. Code
+        // doesn't run while its data is borrowed, and nobody keeps the memory's bytes borrowed meanwhile.
+        unsafe { self.0.read() }
+    }
+
+    /// Sets the instructions left. `_data` as for [`Counter::get`].
+    pub(crate) fn set(self, _data: &mut Data, instructions: i64) {
+        // SAFETY: as for `get`.
+        unsafe { self.0.write(instructions) }
+    }
+}
+
 /// A linker with the System API and the instrumentation's import.
 pub(crate) fn linker(engine: &Engine, heap: Heap) -> Result<Linker<Data>, wasmtime::Error> {
     let mut linker = Linker::new(engine);
     linker.func_wrap_async("__", "out_of_instructions", |caller: Caller<'_, Data>, (): ()| {
         Box::new(slices::exhausted(caller))
     })?;
-    for (index, function) in api::FUNCTIONS.iter().enumerate() {
+    for (function, entry) in api::FUNCTIONS.iter().zip(&system_api::ENTRIES) {
         if !(function.legacy32 && heap == Heap::Bits64) {
-            define(&mut linker, heap, index, function)?;
+            (entry.define)(&mut linker, heap, function, entry)?;
         }
     }
     Ok(linker)
 }
 
-fn define(
+/// Defines one function of the System API. Compiled once for each `handler`, so that a call finds its own code and
+/// looks nothing up.
+pub(crate) fn define<H>(
     linker: &mut Linker<Data>,
     heap: Heap,
-    index: usize,
     function: &'static ApiFunction,
-) -> Result<(), wasmtime::Error> {
+    entry: &'static Entry,
+    handler: H,
+) -> Result<(), wasmtime::Error>
+where
+    H: Fn(&mut Guest<'_>, &Arguments) -> Result<u64, Stop> + Send + Sync + 'static,
+{
     let ty = FuncType::new(
         linker.engine(),
         function.params.iter().map(|&parameter| value_type(parameter, heap)),
@@ -101,7 +142,8 @@ fn define(
                 *slot = if wide(parameter) { value.get_u64() } else { u64::from(value.get_u32()) };
             }
             let mut guest = Guest::new(caller.as_context_mut(), function.name);
-            let result = system_api::call(&mut guest, index, &arguments)?;
+            guest.admit(entry, &arguments)?;
+            let result = handler(&mut guest, &arguments)?;
             if let Some(kind) = function.result {
                 #[expect(clippy::cast_possible_truncation, reason = "i32 results carry 32 bits")]
                 values[0].write(if wide(kind) { ValRaw::u64(result) } else { ValRaw::u32(result as u32) });

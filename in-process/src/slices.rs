@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use execution::{Instructions, Invocation};
-use wasmtime::{AsContextMut, Caller};
+use wasmtime::Caller;
 
-use crate::instance::{self, Data};
+use crate::instance::Data;
 use crate::trap::Stop;
 
 /// The slices of a message that runs.
@@ -98,7 +98,7 @@ impl Slices {
 
 /// Runs when the counter is below zero: stops the guest, or pauses it until it is polled again.
 pub(crate) async fn exhausted(mut caller: Caller<'_, Data>) -> Result<(), wasmtime::Error> {
-    let counter = instance::counter(&mut caller.as_context_mut());
+    let counter = caller.data().counter();
     let slices = &caller.data().run().slices;
     slices.allow(counter)?;
     let shared = slices.shared();
@@ -107,7 +107,7 @@ pub(crate) async fn exhausted(mut caller: Caller<'_, Data>) -> Result<(), wasmti
     poll_fn(|_| if std::mem::replace(&mut paused, true) { Poll::Ready(()) } else { Poll::Pending }).await;
     let slice = shared.slice.load(Ordering::Relaxed);
     let first = caller.data_mut().run_mut().slices.begin(counter, slice);
-    instance::set_counter(&mut caller.as_context_mut(), first);
+    caller.data_mut().set_counter(first);
     Ok(())
 }
 

@@ -6,12 +6,12 @@ use std::fs::File;
 use execution::Limits;
 use execution::module::DataSegment;
 use in_process::compile::Instrumented;
-use wasmtime::{Caller, Engine, Instance, Linker, Module, Store, TypedFunc, Val};
+use wasmtime::{Caller, Engine, Instance, Linker, Module, Store, TypedFunc};
 
 use crate::kernel;
 
-/// Name of the global with the instructions left in a module that the product instrumented.
-const PRODUCT_COUNTER: &str = "canister counter_instructions";
+/// Name of the memory that begins with the instructions left in a module that the product instrumented.
+const PRODUCT_BOOKKEEPING: &str = "canister bookkeeping";
 /// Name of the heap in such a module; canister toolchains call it so as well.
 const HEAP: &str = "memory";
 
@@ -56,8 +56,8 @@ impl Loaded {
 
     /// Gives the product's counter all the instructions there are.
     fn fill_counter(&mut self) -> Result<(), String> {
-        let counter = self.instance.get_global(&mut self.store, PRODUCT_COUNTER).ok_or("no counter")?;
-        counter.set(&mut self.store, Val::I64(i64::MAX)).map_err(failed)
+        let memory = self.instance.get_memory(&mut self.store, PRODUCT_BOOKKEEPING).ok_or("no counter")?;
+        memory.write(&mut self.store, 0, &i64::MAX.to_le_bytes()).map_err(|error| error.to_string())
     }
 
     /// Writes the data segments, which the product takes out of a module.

@@ -1,8 +1,5 @@
-//! Rewriting one function body: instruction counter and write barrier.
+//! Rewriting one function body: instruction counter (`counter.rs`) and write barrier.
 //!
-//! Counter (`canister-execution.md` section 3.1): each block's total is subtracted where the block is
-//! entered; "below zero?" is tested at function entry, at loop headers, before bulk operations and after calls of
-//! the System API.
 //! Barrier: after a store, the dirty map's bytes for the pages of its first and last byte are read; unless
 //! both are set, a function is called that sets them and lists the pages. Bulk operations call it with their
 //! range. The store comes first: one that traps writes nothing.
@@ -14,16 +11,12 @@ use wasm_encoder::reencode::Reencode;
 use wasm_encoder::{BlockType, Encode, Function, Instruction, MemArg, ValType};
 use wasmparser::{FunctionBody, Operator, OperatorsReader};
 
+use super::counter::{self, Counter};
 use super::{cost, invalid};
-use crate::dirty;
+use crate::bookkeeping;
 
 /// Log2 of the bytes that one byte of the dirty map stands for.
 const DIRTY_PAGE_BITS: u32 = 12;
-/// Index of the dirty map's memory.
-pub(super) const DIRTY_MEMORY: u32 = 1;
-
-/// Larger size operands are charged as this: it exceeds all limits, and no counter wraps by it.
-const SIZE_CHARGE_MAX: i64 = 1 << 62;
 
 /// Indices of what instrumentation adds to a module.
 #[derive(Clone, Copy)]
@@ -36,11 +29,11 @@ pub(super) struct Additions {
     pub(super) mark_range: u32,
     /// Local functions that mark a store of 1, 2, 4, 8 and 16 bytes; only beside a heap.
     pub(super) mark_store: u32,
-    /// Global with the instructions left.
-    pub(super) counter: u32,
+    /// Memory of [`crate::bookkeeping`].
+    pub(super) bookkeeping: u32,
     /// Whether the heap is 64-bit.
     pub(super) memory64: bool,
-    /// Largest heap, 64 KiB pages: where things lie in the dirty map.
+    /// Largest heap, 64 KiB pages: where things lie in the bookkeeping.
     pub(super) heap_pages_max: u64,
 }
 
@@ -65,9 +58,36 @@ impl Reencode for Shift {
     }
 }
 
+/// Code of a function, as it is written.
+pub(super) struct Code {
+    bytes: Vec<u8>,
+    /// Where instructions `if` lie that are hardly ever taken.
+    unlikely: Vec<usize>,
+}
+
+impl Code {
+    pub(super) fn emit(&mut self, instruction: &Instruction<'_>) {
+        instruction.encode(&mut self.bytes);
+    }
+
+    pub(super) fn emit_all(&mut self, instructions: &[Instruction<'_>]) {
+        for instruction in instructions {
+            self.emit(instruction);
+        }
+    }
+
+    /// Opens an `if` whose code is kept out of the way.
+    pub(super) fn unlikely_if(&mut self) {
+        self.unlikely.push(self.bytes.len());
+        self.emit(&Instruction::If(BlockType::Empty));
+    }
+}
+
 /// A rewritten body, its number of instructions, and of locals with the parameters.
 pub(super) struct Body {
     pub(super) function: Function,
+    /// Where instructions `if` lie that are hardly ever taken, bytes from the start of the body, ascending.
+    pub(super) unlikely: Vec<usize>,
     pub(super) instructions: u64,
     pub(super) locals: usize,
 }
@@ -82,15 +102,16 @@ pub(super) fn rewrite(
     let mut locals = declared_locals(body)?;
     let count = params as u64 + locals.iter().map(|(count, _)| u64::from(*count)).sum::<u64>();
     let count = u32::try_from(count).map_err(|_| invalid("code section: too many locals"))?;
-    let totals = block_totals(body.get_operators_reader().map_err(malformed)?, additions.memory64)
-        .map_err(malformed)?;
+    let Outline { totals, last } =
+        outline(body.get_operators_reader().map_err(malformed)?, additions.memory64).map_err(malformed)?;
 
     let mut writer = Writer {
         additions,
         shift: Shift { import: additions.out_of_instructions },
         totals: totals.into_iter(),
-        scratch: Scratch { first: count, types: Vec::new() },
-        code: Vec::with_capacity(body.as_bytes().len() * 2),
+        counter: Counter::new(additions, count, last),
+        scratch: Scratch { first: count + 1, types: Vec::new() },
+        code: Code { bytes: Vec::with_capacity(body.as_bytes().len() * 2), unlikely: Vec::new() },
         instructions: 0,
     };
     writer.enter_block(Test::Yes);
@@ -98,30 +119,14 @@ pub(super) fn rewrite(
     while !reader.eof() {
         writer.operator(reader.read().map_err(malformed)?)?;
     }
+    locals.push((1, ValType::I64));
     locals.extend(writer.scratch.types.iter().map(|ty| (1, *ty)));
     let mut function = Function::new(locals);
-    function.raw(writer.code);
-    let locals = count as usize + writer.scratch.types.len();
-    Ok(Body { function, instructions: writer.instructions, locals })
-}
-
-/// The code that subtracts a constant from the counter.
-fn subtract(counter: u32, amount: i64) -> [Instruction<'static>; 4] {
-    use Instruction as I;
-    [I::GlobalGet(counter), I::I64Const(amount), I::I64Sub, I::GlobalSet(counter)]
-}
-
-/// The code that tests the counter.
-fn test(additions: Additions) -> [Instruction<'static>; 6] {
-    use Instruction as I;
-    [
-        I::GlobalGet(additions.counter),
-        I::I64Const(0),
-        I::I64LtS,
-        I::If(BlockType::Empty),
-        I::Call(additions.out_of_instructions),
-        I::End,
-    ]
+    let start = function.byte_len();
+    function.raw(writer.code.bytes);
+    let unlikely = writer.code.unlikely.iter().map(|at| start + at).collect();
+    let locals = count as usize + 1 + writer.scratch.types.len();
+    Ok(Body { function, unlikely, instructions: writer.instructions, locals })
 }
 
 impl Body {
@@ -130,20 +135,13 @@ impl Body {
         for instruction in code {
             function.instruction(instruction);
         }
-        Self { function, instructions, locals: locals.len() }
+        Self { function, unlikely: Vec::new(), instructions, locals: locals.len() }
     }
 
-    /// `charge_size(size: i64)`: subtracts an unsigned size from the counter and tests it.
+    /// Function `charge_size`.
     pub(super) fn charge_size(additions: Additions) -> Self {
-        use Instruction as I;
-        let counter = additions.counter;
-        let mut code = vec![I::GlobalGet(counter), I::LocalGet(0), I::I64Const(SIZE_CHARGE_MAX)];
-        code.extend([I::LocalGet(0), I::I64Const(SIZE_CHARGE_MAX), I::I64LtU, I::Select]);
-        code.extend([I::I64Sub, I::GlobalSet(counter)]);
-        code.extend(test(additions));
-        code.push(I::End);
-        let instructions = code.len() as u64;
-        Self::added(&[], &code, instructions)
+        let code = counter::charge_size(additions);
+        Self::added(&[(1, ValType::I64)], &code, counter::CHARGE_SIZE_INSTRUCTIONS)
     }
 
     /// `mark_store_N(address: pointer)`: marks `bytes` bytes from `address` on.
@@ -163,8 +161,10 @@ impl Body {
     pub(super) fn mark_range(additions: Additions) -> Self {
         use Instruction as I;
         let [start, length, page, last, count] = [0, 1, 2, 3, 4];
-        let offset = |bytes: u64| u32::try_from(bytes).expect("a map of at most 2^21 pages").cast_signed();
-        let count_at = offset(dirty::count_offset(additions.heap_pages_max));
+        let memory = additions.bookkeeping;
+        let mark = access(memory, bookkeeping::MARKS_OFFSET);
+        let written = access(memory, bookkeeping::COUNT_OFFSET);
+        let listed = access(memory, bookkeeping::list_offset(additions.heap_pages_max));
         let to_page = [I::I64Const(i64::from(DIRTY_PAGE_BITS)), I::I64ShrU, I::I32WrapI64];
 
         let mut code = vec![I::LocalGet(length), I::I64Eqz, I::If(BlockType::Empty), I::Return, I::End];
@@ -174,15 +174,14 @@ impl Body {
         code.extend([I::LocalGet(start), I::LocalGet(length), I::I64Add, I::I64Const(1), I::I64Sub]);
         code.extend(to_page);
         code.push(I::LocalSet(last));
-        code.extend([I::Loop(BlockType::Empty), I::LocalGet(page), I::I32Load8U(dirty_map(0)), I::I32Eqz]);
-        code.extend([I::If(BlockType::Empty), I::LocalGet(page), I::I32Const(1), I::I32Store8(dirty_map(0))]);
+        code.extend([I::Loop(BlockType::Empty), I::LocalGet(page), I::I32Load8U(mark), I::I32Eqz]);
+        code.extend([I::If(BlockType::Empty), I::LocalGet(page), I::I32Const(1), I::I32Store8(mark)]);
         // list[count] = page
-        code.extend([I::I32Const(count_at), I::I32Load(dirty_map(0)), I::LocalTee(count)]);
-        code.extend([I::I32Const(2), I::I32Shl, I::LocalGet(page)]);
-        code.push(I::I32Store(dirty_map(dirty::list_offset(additions.heap_pages_max))));
+        code.extend([I::I32Const(0), I::I32Load(written), I::LocalTee(count)]);
+        code.extend([I::I32Const(2), I::I32Shl, I::LocalGet(page), I::I32Store(listed)]);
         // count += 1
-        code.extend([I::I32Const(count_at), I::LocalGet(count), I::I32Const(1), I::I32Add]);
-        code.extend([I::I32Store(dirty_map(0)), I::End]);
+        code.extend([I::I32Const(0), I::LocalGet(count), I::I32Const(1), I::I32Add]);
+        code.extend([I::I32Store(written), I::End]);
         code.extend([I::LocalGet(page), I::LocalGet(last), I::I32Ne, I::If(BlockType::Empty)]);
         code.extend([I::LocalGet(page), I::I32Const(1), I::I32Add, I::LocalSet(page), I::Br(1), I::End]);
         code.extend([I::End, I::End]);
@@ -193,9 +192,9 @@ impl Body {
 /// Bytes of the stores that there are.
 pub(super) const STORE_BYTES: [i64; 5] = [1, 2, 4, 8, 16];
 
-/// An access to the dirty map.
-fn dirty_map(offset: u64) -> MemArg {
-    MemArg { offset, align: 0, memory_index: DIRTY_MEMORY }
+/// An access to a memory, of any alignment.
+fn access(memory_index: u32, offset: u64) -> MemArg {
+    MemArg { offset, align: 0, memory_index }
 }
 
 fn declared_locals(body: &FunctionBody<'_>) -> Result<Vec<(u32, ValType)>, InvalidModule> {
@@ -233,18 +232,37 @@ fn block_after(operator: &Operator<'_>) -> Option<Test> {
     }
 }
 
-/// The total of each block in the order in which they start. The first holds 1 for the function.
-fn block_totals(mut reader: OperatorsReader<'_>, memory64: bool) -> Result<Vec<u64>, wasmparser::Error> {
-    let mut totals = Vec::new();
+/// What has to be known of a function before it is rewritten.
+struct Outline {
+    /// The total of each block in the order in which they start. The first holds 1 for the function.
+    totals: Vec<u64>,
+    /// Of each label, as they are opened: whether nothing comes between its end and the function's.
+    last: Vec<bool>,
+}
+
+fn outline(mut reader: OperatorsReader<'_>, memory64: bool) -> Result<Outline, wasmparser::Error> {
+    let (mut totals, mut last) = (Vec::new(), Vec::new());
     let mut total = 1;
+    let (mut open, mut just_ended) = (Vec::new(), Vec::new());
     while !reader.eof() {
         let operator = reader.read()?;
         total += cost::instructions(&operator, memory64);
         if block_after(&operator).is_some() {
             totals.push(std::mem::take(&mut total));
         }
+        match operator {
+            Operator::End => just_ended.extend(open.pop()),
+            _ => just_ended.clear(),
+        }
+        if let Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } = operator {
+            open.push(last.len());
+            last.push(false);
+        }
     }
-    Ok(totals)
+    for label in just_ended {
+        last[label] = true;
+    }
+    Ok(Outline { totals, last })
 }
 
 /// Locals for operands, one for each type and slot, made when first used.
@@ -271,21 +289,16 @@ struct Writer {
     additions: Additions,
     shift: Shift,
     totals: vec::IntoIter<u64>,
+    counter: Counter,
     scratch: Scratch,
-    code: Vec<u8>,
+    code: Code,
     instructions: u64,
 }
 
 impl Writer {
     fn emit(&mut self, instruction: &Instruction<'_>) {
-        instruction.encode(&mut self.code);
+        self.code.emit(instruction);
         self.instructions += 1;
-    }
-
-    fn emit_all(&mut self, code: &[Instruction<'_>]) {
-        for instruction in code {
-            self.emit(instruction);
-        }
     }
 
     fn operator(&mut self, operator: Operator<'_>) -> Result<(), InvalidModule> {
@@ -296,6 +309,8 @@ impl Writer {
             operator,
             Operator::Call { function_index } if function_index < self.additions.out_of_instructions
         );
+        self.counter.before(&operator, &mut self.code);
+        self.counter.after(&operator);
         let instruction =
             self.shift.instruction(operator).map_err(|error| invalid(format!("code section: {error}")))?;
         match (store, bulk) {
@@ -305,7 +320,7 @@ impl Writer {
         }
         if system_call {
             // It charges more than the block has paid, and can't pause the guest itself.
-            self.emit_barrier(&test(self.additions));
+            self.counter.test(&mut self.code);
         }
         if let Some(kind) = block {
             self.enter_block(kind);
@@ -317,11 +332,12 @@ impl Writer {
     fn enter_block(&mut self, kind: Test) {
         let Some(total) = self.totals.next() else { return };
         if total > 0 {
-            // At most 1,000,000 instructions of 300 each.
-            self.emit_all(&subtract(self.additions.counter, total.cast_signed()));
+            self.counter.subtract(total, &mut self.code);
+            self.instructions += counter::SUBTRACTION_INSTRUCTIONS;
         }
         if kind == Test::Yes {
-            self.emit_all(&test(self.additions));
+            self.counter.test(&mut self.code);
+            self.instructions += counter::TEST_INSTRUCTIONS;
         }
     }
 
@@ -332,9 +348,7 @@ impl Writer {
     /// Emits code that is no part of the module's instructions, of the barrier for example: an install is charged
     /// the same whatever tracks its pages.
     fn emit_barrier(&mut self, code: &[Instruction<'_>]) {
-        for instruction in code {
-            instruction.encode(&mut self.code);
-        }
+        self.code.emit_all(code);
     }
 
     /// Keeps the address over the store, then sees to it that the pages of the first and the last byte are
@@ -351,7 +365,8 @@ impl Writer {
             self.marked(address, store.offset.wrapping_add(store.bytes - 1));
             self.emit_barrier(&[I::I32And]);
         }
-        self.emit_barrier(&[I::I32Eqz, I::If(BlockType::Empty)]);
+        self.emit_barrier(&[I::I32Eqz]);
+        self.code.unlikely_if();
         self.address(address, store.offset);
         let mark = self.additions.mark_store + store.bytes.trailing_zeros();
         self.emit_barrier(&[I::Call(mark), I::End]);
@@ -381,7 +396,7 @@ impl Writer {
         } else {
             self.emit_barrier(&[I::I32Const(DIRTY_PAGE_BITS.cast_signed()), I::I32ShrU]);
         }
-        self.emit_barrier(&[I::I32Load8U(dirty_map(0))]);
+        self.emit_barrier(&[I::I32Load8U(access(self.additions.bookkeeping, bookkeeping::MARKS_OFFSET))]);
     }
 
     /// Charges the size operand, tests the counter, runs the operation, marks what it wrote.
@@ -398,7 +413,8 @@ impl Writer {
         let kept = [size, second, destination].map(Instruction::LocalSet);
         self.emit_barrier(&kept);
         self.widened(size, size_type);
-        self.emit(&Instruction::Call(self.additions.charge_size));
+        self.counter.charge_size(&mut self.code);
+        self.instructions += 1;
         let operands = [destination, second, size].map(Instruction::LocalGet);
         self.emit_barrier(&operands);
         self.emit(instruction);

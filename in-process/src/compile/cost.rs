@@ -106,7 +106,7 @@ pub(super) fn complexity(operator: &Operator<'_>) -> u64 {
 }
 
 /// Loads and stores, of vectors too.
-fn accesses_memory(operator: &Operator<'_>) -> bool {
+pub(super) fn accesses_memory(operator: &Operator<'_>) -> bool {
     scalar_load(operator) || scalar_store(operator) || vector_access(operator)
 }
 

@@ -2,9 +2,8 @@
 //!
 //! Conventions that the runtime relies on:
 //! - import `"__" "out_of_instructions": () -> ()`, after all others: called when the counter is below 0;
-//! - global `canister counter_instructions` (mutable i64): instructions left;
-//! - memory `canister dirty_heap` (32-bit, only beside a heap): the map of written pages, see
-//!   `dirty.rs`; heap itself: `memory`; table 0: `table`;
+//! - memory `canister bookkeeping` (32-bit, after the heap if there is one): instructions left and the map of
+//!   written pages, see `bookkeeping.rs`; heap itself: `memory`; table 0: `table`;
 //! - functions `canister_*` under their own names, the start function as `canister_start`;
 //! - mutable globals of the module as `global 0`, `global 1`, ... in index order;
 //! - active data segments are left to the node ([`Interface::data`]), an empty passive one in the place
@@ -15,8 +14,8 @@ use execution::module::Interface;
 use execution::{InvalidModule, Limits};
 use wasm_encoder::reencode::Reencode;
 use wasm_encoder::{
-    CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, EntityType, ExportKind,
-    ExportSection, FunctionSection, GlobalSection, GlobalType, ImportSection, MemorySection, MemoryType,
+    BranchHint, BranchHints, CodeSection, DataCountSection, DataSection, ElementSection, EntityType,
+    ExportKind, ExportSection, FunctionSection, GlobalSection, ImportSection, MemorySection, MemoryType,
     Module, TableSection, TypeSection, ValType,
 };
 use wasmparser::{DataKind, ExternalKind};
@@ -24,7 +23,7 @@ use wasmparser::{DataKind, ExternalKind};
 use super::body::{self, Additions, Body, Shift};
 use super::parsed::Parsed;
 use super::{container, exports, invalid, validate};
-use crate::dirty;
+use crate::bookkeeping;
 
 /// Charge for compiling one instruction.
 const COMPILE_INSTRUCTIONS: u64 = 6_000;
@@ -33,6 +32,11 @@ const FUNCTION_BYTES_MAX: usize = 7_654_321;
 const FUNCTION_LOCALS_MAX: usize = 50_000;
 /// Instructions of a global's initial value: the constant and `end`.
 const GLOBAL_INSTRUCTIONS: u64 = 2;
+/// Globals that the reference's instrumentation adds: its counter.
+const GLOBALS_ADDED: u64 = 1;
+
+/// What a branch hint says of a branch that is not taken.
+const NOT_TAKEN: u32 = 0;
 
 /// A module that has been checked and instrumented.
 #[derive(Debug)]
@@ -78,13 +82,12 @@ impl<'a> Rewriter<'a> {
     pub(super) fn new(parsed: &'a Parsed<'a>, interface: &'a Interface) -> Result<Self, InvalidModule> {
         let imported = parsed.imported_functions();
         let defined = u32::try_from(parsed.functions.len()).map_err(|_| invalid("too many functions"))?;
-        let globals = u32::try_from(parsed.globals.len()).map_err(|_| invalid("too many globals"))?;
         let additions = Additions {
             out_of_instructions: imported,
             charge_size: imported + 1 + defined,
             mark_range: imported + 2 + defined,
             mark_store: imported + 3 + defined,
-            counter: parsed.imported_globals() + globals,
+            bookkeeping: u32::from(interface.has_memory),
             memory64: interface.memory64,
             heap_pages_max: interface.heap_pages_max,
         };
@@ -97,7 +100,7 @@ impl<'a> Rewriter<'a> {
         exports: &ExportSection,
         data: &DataSection,
     ) -> Result<(Vec<u8>, u64), InvalidModule> {
-        let (code, instructions) = self.code()?;
+        let (code, hints, instructions) = self.code()?;
         let mut module = Module::new();
         self.declarations(&mut module).map_err(|error| encoding(&error))?;
         module.section(exports);
@@ -105,11 +108,14 @@ impl<'a> Rewriter<'a> {
         if !data.is_empty() {
             module.section(&DataCountSection { count: data.len() });
         }
+        if !hints.is_empty() {
+            module.section(&hints);
+        }
         module.section(&code);
         if !data.is_empty() {
             module.section(data);
         }
-        let globals = self.parsed.globals.len() as u64 + 1;
+        let globals = self.parsed.globals.len() as u64 + GLOBALS_ADDED;
         Ok((module.finish(), instructions + globals * GLOBAL_INSTRUCTIONS))
     }
 
@@ -161,11 +167,8 @@ impl<'a> Rewriter<'a> {
     }
 
     fn memories(&self, module: &mut Module) {
-        if !self.interface.has_memory {
-            return;
-        }
         let heap_pages = self.interface.heap_pages_max;
-        let dirty_pages = dirty::bytes(heap_pages).div_ceil(WASM_PAGE_BYTES);
+        let pages = bookkeeping::bytes(heap_pages).div_ceil(WASM_PAGE_BYTES);
         let memory = |minimum, maximum, memory64| MemoryType {
             minimum,
             maximum: Some(maximum),
@@ -177,7 +180,7 @@ impl<'a> Rewriter<'a> {
         if self.parsed.memory.is_some() {
             memories.memory(memory(self.interface.heap_pages_min, heap_pages, self.interface.memory64));
         }
-        memories.memory(memory(dirty_pages, dirty_pages, false));
+        memories.memory(memory(pages, pages, false));
         module.section(&memories);
     }
 
@@ -186,9 +189,9 @@ impl<'a> Rewriter<'a> {
         for global in &self.parsed.globals {
             self.shift.parse_global(&mut globals, global.clone())?;
         }
-        let counter = GlobalType { val_type: ValType::I64, mutable: true, shared: false };
-        globals.global(counter, &ConstExpr::i64_const(0));
-        module.section(&globals);
+        if !globals.is_empty() {
+            module.section(&globals);
+        }
         Ok(())
     }
 
@@ -206,7 +209,6 @@ impl<'a> Rewriter<'a> {
         }
         if self.interface.has_memory {
             exports.export("memory", ExportKind::Memory, 0);
-            exports.export("canister dirty_heap", ExportKind::Memory, body::DIRTY_MEMORY);
         }
         if !self.parsed.tables.is_empty() {
             exports.export("table", ExportKind::Table, 0);
@@ -215,7 +217,7 @@ impl<'a> Rewriter<'a> {
         for (number, (index, _)) in mutable.enumerate() {
             exports.export(&format!("global {number}"), ExportKind::Global, index);
         }
-        exports.export("canister counter_instructions", ExportKind::Global, self.additions.counter);
+        exports.export("canister bookkeeping", ExportKind::Memory, self.additions.bookkeeping);
         exports
     }
 
@@ -242,8 +244,10 @@ impl<'a> Rewriter<'a> {
         data
     }
 
-    fn code(&self) -> Result<(CodeSection, u64), InvalidModule> {
+    /// The bodies, which of their branches are unlikely, and the number of instructions.
+    fn code(&self) -> Result<(CodeSection, BranchHints, u64), InvalidModule> {
         let mut code = CodeSection::new();
+        let mut hints = BranchHints::new();
         let mut instructions = 0;
         for (index, body) in (self.shift.import..).zip(&self.parsed.bodies) {
             let params = self.parsed.function_type(index).map_or(0, |ty| ty.params().len());
@@ -258,6 +262,11 @@ impl<'a> Rewriter<'a> {
                 )));
             }
             code.function(&body.function);
+            let unlikely = body.unlikely.iter().map(|&at| BranchHint {
+                branch_func_offset: u32::try_from(at).expect("below the limit on a function's bytes"),
+                branch_hint_value: NOT_TAKEN,
+            });
+            hints.function_hints(self.shift.function(index), unlikely);
             instructions += body.instructions;
         }
         if self.interface.has_memory {
@@ -268,6 +277,6 @@ impl<'a> Rewriter<'a> {
                 instructions += body.instructions;
             }
         }
-        Ok((code, instructions))
+        Ok((code, hints, instructions))
     }
 }

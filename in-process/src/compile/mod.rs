@@ -8,6 +8,7 @@ mod body;
 mod cache;
 mod container;
 mod cost;
+mod counter;
 mod exports;
 mod functions;
 mod instrument;

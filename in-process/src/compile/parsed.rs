@@ -81,11 +81,6 @@ impl<'a> Parsed<'a> {
         self.imported(|ty| matches!(ty, TypeRef::Func(_)))
     }
 
-    /// Number of imported globals.
-    pub(super) fn imported_globals(&self) -> u32 {
-        self.imported(|ty| matches!(ty, TypeRef::Global(_)))
-    }
-
     fn imported(&self, kind: impl Fn(&TypeRef) -> bool) -> u32 {
         let count = self.imports.iter().filter(|import| kind(&import.ty)).count();
         u32::try_from(count).unwrap_or(u32::MAX)

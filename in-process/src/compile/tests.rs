@@ -11,10 +11,10 @@ mod table;
 mod validation;
 
 use execution::Limits;
-use wasmtime::{Caller, Extern, Global, Instance, Linker, Memory, Module, Store, Trap, Val};
+use wasmtime::{Caller, Extern, Instance, Linker, Memory, Module, Store, Trap};
 
 use super::{Instrumented, instrument};
-use crate::dirty::DirtyMap;
+use crate::bookkeeping::DirtyMap;
 
 /// Instructions that a run starts with.
 const BUDGET: i64 = 1_000_000_000;
@@ -60,7 +60,7 @@ impl Run {
         let mut store = Store::new(engine.raw(), ());
         let instance = linker.instantiate(&mut store, &module).expect("an instance");
         let mut run = Self { store, instance, heap_pages_max: interface.heap_pages_max };
-        run.counter().set(&mut run.store, Val::I64(BUDGET)).expect("a mutable i64");
+        run.set_left(BUDGET);
         for segment in &interface.data {
             let offset = usize::try_from(segment.offset).expect("a small memory");
             let memory = run.memory("memory");
@@ -69,12 +69,18 @@ impl Run {
         run
     }
 
-    fn counter(&mut self) -> Global {
-        self.instance.get_global(&mut self.store, "canister counter_instructions").expect("the counter")
+    /// The bytes of the instructions left.
+    fn counter(&mut self) -> &mut [u8; 8] {
+        let bookkeeping = self.memory("canister bookkeeping").data_mut(&mut self.store);
+        bookkeeping.first_chunk_mut().expect("it begins with the counter")
     }
 
     fn left(&mut self) -> i64 {
-        self.counter().get(&mut self.store).unwrap_i64()
+        i64::from_le_bytes(*self.counter())
+    }
+
+    fn set_left(&mut self, instructions: i64) {
+        *self.counter() = instructions.to_le_bytes();
     }
 
     fn memory(&mut self, name: &str) -> Memory {
@@ -92,7 +98,7 @@ impl Run {
 
     /// Indices of the 4 KiB heap pages that are marked; none is afterwards.
     fn dirty(&mut self) -> Vec<u64> {
-        let map = self.memory("canister dirty_heap");
+        let map = self.memory("canister bookkeeping");
         let mut map = DirtyMap::new(map.data_mut(&mut self.store), self.heap_pages_max);
         let dirty = map.take();
         assert_eq!(map.take(), [0_u64; 0], "taking clears the map");

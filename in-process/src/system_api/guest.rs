@@ -2,10 +2,14 @@
 
 use wasmtime::{AsContext, AsContextMut, Memory, StoreContextMut};
 
-use crate::dirty::DirtyMap;
-use crate::instance::{self, Data};
+use crate::bookkeeping::DirtyMap;
+use crate::context::Context;
+use crate::instance::Data;
 use crate::run::Run;
 use crate::trap::Stop;
+
+use super::Arguments;
+use super::table::{Cost, Entry};
 
 /// The calling guest.
 pub(crate) struct Guest<'a> {
@@ -17,6 +21,45 @@ pub(crate) struct Guest<'a> {
 impl<'a> Guest<'a> {
     pub(crate) fn new(store: StoreContextMut<'a, Data>, name: &'static str) -> Self {
         Self { store, name }
+    }
+
+    /// What comes before each function's own work: its charge, then whether it may be used here.
+    // Inlined by hand: it is most of what a short call costs, and its many callers keep the compiler from it.
+    #[inline(always)]
+    pub(crate) fn admit(&mut self, entry: &Entry, arguments: &Arguments) -> Result<(), Stop> {
+        let price = match &entry.cost {
+            Cost::Fixed(instructions) => *instructions,
+            cost => self.price(cost, arguments),
+        };
+        self.charge(price)?;
+        let context = self.run().context;
+        if entry.contexts.contains(context) { Ok(()) } else { Err(self.wrong_context(context)) }
+    }
+
+    #[cold]
+    fn wrong_context(&self, context: Context) -> Stop {
+        let (name, context) = (self.name, context.name());
+        Stop::contract(format_args!("\"ic0_{name}\" cannot be executed in {context} mode"))
+    }
+
+    #[inline(never)]
+    fn price(&self, cost: &Cost, arguments: &Arguments) -> u64 {
+        match *cost {
+            Cost::Fixed(instructions) => instructions,
+            Cost::Bytes { fixed, each, size } => fixed.saturating_add(arguments[size].saturating_mul(each)),
+            Cost::TwoSizes { fixed, sizes: [first, second] } => {
+                fixed.saturating_add(arguments[first]).saturating_add(arguments[second])
+            }
+            Cost::Print => 100_u64.saturating_add(self.printing(arguments[1])),
+            Cost::Trap => 500_u64.saturating_add(arguments[1]).saturating_add(self.printing(arguments[1])),
+        }
+    }
+
+    /// 2 for each byte that fits the log, 50 for each byte that fits what is free of it.
+    fn printing(&self, size: u64) -> u64 {
+        let capacity = self.run().invocation.system.log_capacity as u64;
+        let free = self.run().logs.free() as u64;
+        2 * size.min(capacity) + 50 * size.min(free)
     }
 
     pub(super) fn data(&self) -> &Data {
@@ -33,18 +76,18 @@ impl<'a> Guest<'a> {
 
     /// Takes instructions from the counter; more than the message has stop the guest. More than the slice has let
     /// it finish the call: the code that called tests the counter next.
+    #[inline]
     pub(super) fn charge(&mut self, instructions: u64) -> Result<(), Stop> {
-        let counter = instance::counter(&mut self.store);
         let price = i64::try_from(instructions).unwrap_or(i64::MAX);
-        let left = counter.saturating_sub(price);
-        instance::set_counter(&mut self.store, left);
+        let data = self.store.data_mut();
+        let left = data.counter().saturating_sub(price);
+        data.set_counter(left);
         if left < 0 { self.run().slices.allow(left) } else { Ok(()) }
     }
 
     /// Instructions of this message so far.
-    pub(super) fn instructions(&mut self) -> u64 {
-        let counter = instance::counter(&mut self.store);
-        self.run().slices.used(counter)
+    pub(super) fn instructions(&self) -> u64 {
+        self.run().slices.used(self.data().counter())
     }
 
     pub(super) fn memory(&self) -> Result<Memory, Stop> {
@@ -94,7 +137,7 @@ impl<'a> Guest<'a> {
     /// Marks heap pages that hold bytes `dst..dst+size`, which are inside the heap, as written.
     pub(super) fn mark(&mut self, dst: u64, size: u64) {
         let heap_pages_max = self.data().shape.heap_pages_max;
-        let Some(map) = self.data().handles().dirty else { return };
+        let map = self.data().handles().bookkeeping;
         DirtyMap::new(map.data_mut(self.store.as_context_mut()), heap_pages_max).mark(dst, size);
     }
 }

@@ -139,18 +139,23 @@ impl Variant {
 
     /// The function that runs the loop once.
     fn function(self, name: &str) -> String {
-        let counted = match self.counter {
-            Counter::Absent => "",
-            Counter::AtLoopHead => {
-                "(global.set $counter (i64.sub (global.get $counter) (i64.const 9)))
-                 (if (i64.lt_s (global.get $counter) (i64.const 0)) (then (call $out_of_instructions)))"
-            }
+        // As the product counts: in a local, which is written back before a store.
+        let (left, counted) = match self.counter {
+            Counter::Absent => ("", ""),
+            Counter::AtLoopHead => (
+                "(local.set $left (global.get $counter))",
+                "(local.set $left (i64.sub (local.get $left) (i64.const 9)))
+                 (if (i64.lt_s (local.get $left) (i64.const 0)) (then (call $out_of_instructions)))
+                 (global.set $counter (local.get $left))",
+            ),
         };
         format!(
             "(func (export \"{name}\")
                (local $address {ty}) (local $base {ty}) (local $x i64) (local $value i64) (local $turn i32)
+               (local $left i64)
                (local.set $x (i64.const {XORSHIFT_SEED}))
                (local.set $base (global.get $base))
+               {left}
                (loop $next {counted} {body}))",
             ty = self.heap.pointer(),
             body = self.body.body(self.writer())

@@ -14,7 +14,7 @@ use in_process::compile::{Instrumented, instrument};
 use wasm_smith::Config;
 use wasmparser::{ExternalKind, Parser, Payload};
 use wasmtime::{
-    Engine, Extern, ExternType, Func, Instance, Linker, Module, ResourceLimiter, Store, Trap, Val,
+    Engine, Extern, ExternType, Func, Instance, Linker, Memory, Module, ResourceLimiter, Store, Trap, Val,
 };
 
 /// Instructions of the plain module's run, as the engine counts them.
@@ -24,6 +24,10 @@ const BUDGET: i64 = 1_000_000_000;
 /// Pages that a heap grows to.
 const PAGES_MAX: usize = 16;
 const PAGE_BYTES: usize = 4096;
+/// The memory that instrumented code keeps for itself. It begins with the instructions left.
+const BOOKKEEPING: &str = "canister bookkeeping";
+/// Where a byte for each page of the heap begins in it: after the instructions left and the number of pages written.
+const MARKS_OFFSET: usize = 12;
 /// Stack of a thread that runs guests.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -240,15 +244,20 @@ impl Run {
 
     fn call(&mut self, name: &str) -> Option<End> {
         let function = self.export(name)?.into_func()?;
-        if let Some(Extern::Global(counter)) = self.export("canister counter_instructions") {
-            counter.set(&mut self.store, Val::I64(BUDGET)).expect("a mutable i64");
+        if let Some(Extern::Memory(bookkeeping)) = self.export(BOOKKEEPING) {
+            bookkeeping.write(&mut self.store, 0, &BUDGET.to_le_bytes()).expect("it begins with the counter");
         }
         Some(End::of(function.call(&mut self.store, &[], &mut [])))
     }
 
     fn left(&mut self) -> i64 {
-        let counter = self.export("canister counter_instructions").and_then(Extern::into_global);
-        counter.expect("the counter").get(&mut self.store).unwrap_i64()
+        let mut left = [0; size_of::<i64>()];
+        self.bookkeeping().read(&self.store, 0, &mut left).expect("it begins with the counter");
+        i64::from_le_bytes(left)
+    }
+
+    fn bookkeeping(&mut self) -> Memory {
+        self.export(BOOKKEEPING).and_then(Extern::into_memory).expect("instrumented code has it")
     }
 
     fn heap(&mut self) -> Vec<u8> {
@@ -262,10 +271,10 @@ impl Run {
         format!("{:?}", global.get(&mut self.store))
     }
 
-    /// Each page that differs is marked. The map has a byte for each page, from its start.
+    /// Each page that differs is marked. The map has a byte for each page.
     fn assert_marked(&mut self, name: &str, before: &[u8], after: &[u8]) {
-        let map = self.export("canister dirty_heap").and_then(Extern::into_memory).expect("beside a heap");
-        let marks = map.data(&self.store);
+        let bookkeeping = self.bookkeeping();
+        let marks = &bookkeeping.data(&self.store)[MARKS_OFFSET..];
         for (page, bytes) in after.chunks(PAGE_BYTES).enumerate() {
             let zeros = [0; PAGE_BYTES];
             let was = before

@@ -1,7 +1,7 @@
 //! The write barrier: exactly the pages that were written are marked.
 
 use super::Run;
-use crate::dirty::DirtyMap;
+use crate::bookkeeping::DirtyMap;
 
 /// Pages marked by a method with this body, on a heap of 2 WebAssembly pages.
 fn marks(memory: &str, body: &str) -> Vec<u64> {
@@ -119,10 +119,10 @@ fn memory_that_grew_is_marked_too() {
 fn the_dirty_map_covers_the_declared_maximum() {
     let pages = |memory: &str| {
         let mut run = Run::new(&format!("(module (memory {memory}))"));
-        let map = run.memory("canister dirty_heap");
+        let map = run.memory("canister bookkeeping");
         map.size(&run.store)
     };
-    // A byte and a list entry of four for each page, and their number.
+    // A byte and a list entry of four for each page, their number, and the counter.
     assert_eq!(pages("1 819"), 1);
     assert_eq!(pages("1 820"), 2);
     assert_eq!(pages("1"), 81, "4 GiB of 4 KiB pages");
@@ -146,7 +146,7 @@ fn the_last_page_of_a_full_heap_is_marked() {
 
 #[test]
 fn the_host_marks_as_code_does() {
-    let mut memory = vec![0; usize::try_from(crate::dirty::bytes(2)).unwrap()];
+    let mut memory = vec![0; usize::try_from(crate::bookkeeping::bytes(2)).unwrap()];
     let mut map = DirtyMap::new(&mut memory, 2);
     for (start, size) in [(0, 0), (4095, 2), (8192, 4096), (131_071, 1), (4096, 1), (131_072, 0)] {
         map.mark(start, size);

@@ -164,8 +164,7 @@ fn only_the_conventional_exports_are_left() {
     assert_eq!(
         names,
         [
-            "canister counter_instructions",
-            "canister dirty_heap",
+            "canister bookkeeping",
             "canister_init",
             "canister_query global",
             "canister_start",

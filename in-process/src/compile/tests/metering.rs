@@ -210,6 +210,98 @@ fn an_oversized_operand_runs_out_of_instructions_instead_of_trapping_out_of_boun
     }
 }
 
+/// Instructions that are gone when a method with this body has trapped.
+fn cost_of_trap(body: &str) -> i64 {
+    let text = format!("(module {PRELUDE} (func (export \"canister_update x\") (local i32 i64) {body}))");
+    let mut run = Run::new(&text);
+    run.call("x").expect_err(body);
+    super::BUDGET - run.left()
+}
+
+#[test]
+fn whatever_traps_has_paid_the_blocks_entered_and_no_more() {
+    let mut traps = vec![
+        ("unreachable".to_owned(), 1),
+        ("i32.const 9 table.get 0 drop".into(), 1 + 5 + 1),
+        ("i32.const 9 call_indirect (type $none)".into(), 1 + 10),
+        ("i32.const -1 i32.const 0 i32.const 1 memory.fill".into(), 3 + 100 + 1),
+        ("i32.const -1 i32.const 0 i32.const 1 memory.copy".into(), 3 + 100 + 1),
+        ("i32.const 0 i32.const 4 i32.const 1 memory.init $d".into(), 3 + 100 + 1),
+        ("i32.const -1 v128.load drop".into(), 1 + 1 + 1),
+        ("i32.const -1 v128.const i64x2 0 0 v128.store8_lane 0".into(), 2 + 1),
+    ];
+    for ty in ["i32", "i64"] {
+        for sign in ["s", "u"] {
+            for operation in ["div", "rem"] {
+                traps.push((format!("{ty}.const 1 {ty}.const 0 {ty}.{operation}_{sign} drop"), 2 + 10 + 1));
+            }
+            for float in ["f32", "f64"] {
+                traps.push((format!("{float}.const nan {ty}.trunc_{float}_{sign} drop"), 1 + 20 + 1));
+            }
+        }
+    }
+    for ty in ["i32", "i64", "f32", "f64"] {
+        traps.push((format!("i32.const -1 {ty}.load drop"), 1 + 1 + 1));
+        traps.push((format!("i32.const -1 {ty}.const 0 {ty}.store"), 2 + 1));
+    }
+    for (trap, price) in traps {
+        // In a block of its own, which the last instruction belongs to; the one behind that is not entered.
+        let body = format!("local.get 0 br_if 0 {trap} nop block local.get 0 br_if 0 nop end");
+        let rest = if trap == "unreachable" { 0 } else { 1 + 1 + 2 };
+        assert_eq!(cost_of_trap(&body), 1 + 1 + 2 + price + rest, "{trap}");
+    }
+}
+
+#[test]
+fn a_count_is_right_whichever_way_led_there() {
+    // A call changes the counter behind the back of one way, the other has changed it alone.
+    let arms = |condition: i32| {
+        format!(
+            "i32.const {condition} if call $empty else nop nop end nop i32.const 0 i32.load drop unreachable"
+        )
+    };
+    assert_eq!(cost_of_trap(&arms(1)), 1 + 1 + 2 + (5 + 1) + 5);
+    assert_eq!(cost_of_trap(&arms(0)), 1 + 1 + 2 + 2 + 5);
+    let only_then = |condition: i32| format!("i32.const {condition} if call $empty end unreachable");
+    assert_eq!(cost_of_trap(&only_then(1)), 1 + 1 + 2 + (5 + 1) + 1);
+    assert_eq!(cost_of_trap(&only_then(0)), 1 + 1 + 2 + 1);
+    let block = |condition: i32| {
+        format!("block call $empty i32.const {condition} br_if 0 nop call $empty nop end unreachable")
+    };
+    assert_eq!(cost_of_trap(&block(1)), 1 + (5 + 1) + 1 + 2 + 1);
+    assert_eq!(cost_of_trap(&block(0)), 1 + (5 + 1) + 1 + 2 + 1 + (5 + 1) + 1 + 1);
+    // No turn of this loop but the last shows the counter to anybody.
+    let turns = "i32.const 10 local.set 0 loop local.get 0 i32.const 1 i32.sub local.tee 0 br_if 0 end";
+    assert_eq!(cost_of_trap(&format!("{turns} unreachable")), 1 + 2 + 10 * (4 + 2) + 1);
+    let calling = "i32.const 10 local.set 0
+        loop local.get 0 i32.const 1 i32.sub local.tee 0 if call $empty br 1 end end unreachable";
+    assert_eq!(cost_of_trap(calling), 1 + 2 + 10 * (4 + 2) + 9 * (5 + 1 + 2) + 1);
+}
+
+#[test]
+fn a_caller_finds_the_count_whichever_way_the_callee_returned() {
+    let returned = |body: &str| {
+        let text = format!(
+            "(module {PRELUDE} (func $f (param i32) (local i32) {body})
+               (func (export \"canister_update x\") i32.const 1 call $f unreachable))"
+        );
+        let mut run = Run::new(&text);
+        run.call("x").expect_err(body);
+        super::BUDGET - run.left() - (1 + 1 + 5 + 1) - 1
+    };
+    assert_eq!(returned("nop"), 1);
+    assert_eq!(returned("nop return"), 1 + 1);
+    assert_eq!(returned("local.get 0 br_if 0 nop nop nop"), 1 + 2);
+    assert_eq!(returned("block loop local.get 0 br_if 2 br 0 end end nop"), 1 + 2);
+    assert_eq!(returned("block local.get 0 br_table 0 1 0 end nop"), 1 + 2);
+    assert_eq!(returned("block local.get 0 br_table 1 0 1 end nop nop"), 1 + 2 + 2);
+    assert_eq!(returned("local.get 0 if nop return else nop nop end nop"), 1 + 2 + 1 + 1);
+    assert_eq!(returned("local.get 0 if call $empty else nop end"), 1 + 2 + 5 + 1);
+    assert_eq!(returned("local.get 0 i32.eqz if call $empty else nop end"), 1 + 1 + 2 + 1);
+    assert_eq!(returned("nop return_call $empty"), 1 + 3 + 1);
+    assert_eq!(returned("nop i32.const 0 return_call_indirect (type $none)"), 1 + 1 + 60 + 1);
+}
+
 #[test]
 fn straight_code_may_overshoot_but_a_loop_header_stops_it() {
     let mut run = Run::new(
@@ -220,8 +312,7 @@ fn straight_code_may_overshoot_but_a_loop_header_stops_it() {
                nop nop nop
                loop end))"#,
     );
-    let counter = run.counter();
-    counter.set(&mut run.store, wasmtime::Val::I64(8)).expect("a mutable i64");
+    run.set_left(8);
     let error = run.call("x").expect_err("it runs out");
     assert_eq!(error.downcast_ref(), Some(&Trap::OutOfFuel));
     assert_eq!(run.left(), 8 - (1 + 2 + 2 + 2 + 3));

@@ -353,9 +353,9 @@ fn a_function_that_instrumentation_makes_too_large_is_the_modules_fault() {
         let locals = "i32 ".repeat(count);
         format!("(module (memory 1) (func (local {locals}) i32.const 1 i32.const 1 i32.store))")
     };
-    valid(&locals(49_998));
+    valid(&locals(49_997));
     assert_refused(
-        &locals(49_999),
+        &locals(49_998),
         "code section: function 0 has 50001 locals after instrumentation, the limit is 50000",
     );
 }

@@ -8,8 +8,8 @@ use wasm_encoder::reencode::Reencode as _;
 use wasm_encoder::{DataSection, ExportKind, ExportSection};
 use wasmparser::{TypeRef, Validator};
 use wasmtime::{
-    Extern, Func, Global, GlobalType, Instance, Linker, MemoryType, Module, Mutability, Ref, RefType, Store,
-    Table, TableType, Trap, Val,
+    Extern, Func, Global, GlobalType, Instance, Linker, Memory, MemoryType, Module, Mutability, Ref, RefType,
+    Store, Table, TableType, Trap, Val,
 };
 
 use super::super::super::instrument::Rewriter;
@@ -19,7 +19,8 @@ use super::values;
 
 /// Export under which a script's start function is found: the pass leaves no start section.
 const START: &str = "canister_start";
-const COUNTER: &str = "canister counter_instructions";
+/// Export under which the memory with the counter is found, which it begins with.
+const BOOKKEEPING: &str = "canister bookkeeping";
 
 /// Changes an instrumented module: what is wrong on purpose in a control.
 pub(super) type Mutation = fn(Vec<u8>) -> Vec<u8>;
@@ -38,7 +39,7 @@ pub(super) struct World {
     engine: wasmtime::Engine,
     store: Store<()>,
     linker: Linker<()>,
-    counters: Vec<Global>,
+    bookkeeping: Vec<Memory>,
     mutation: Option<Mutation>,
 }
 
@@ -54,7 +55,7 @@ impl World {
             .func_wrap("__", "out_of_instructions", || {})
             .expect("a new name");
         spectest(&mut store, &mut linker).expect("new names of the right types");
-        Self { engine, store, linker, counters: Vec::new(), mutation }
+        Self { engine, store, linker, bookkeeping: Vec::new(), mutation }
     }
 
     /// Checks a module as WebAssembly, without the rules for canisters.
@@ -73,8 +74,8 @@ impl World {
         }
         let module = Module::new(&self.engine, &wasm).map_err(|error| Failure::Link(format!("{error:#}")))?;
         let instance = self.linker.instantiate(&mut self.store, &module).map_err(|error| failure(&error))?;
-        let counter = instance.get_global(&mut self.store, COUNTER).expect("the pass exports it");
-        self.counters.push(counter);
+        let bookkeeping = instance.get_memory(&mut self.store, BOOKKEEPING).expect("the pass exports it");
+        self.bookkeeping.push(bookkeeping);
         if let Some(start) = instance.get_func(&mut self.store, START) {
             self.call(start, &[])?;
         }
@@ -95,8 +96,10 @@ impl World {
 
     /// Calls a function with more instructions than there are.
     pub(super) fn call(&mut self, function: Func, arguments: &[Val]) -> Result<Vec<Val>, Failure> {
-        for counter in &self.counters {
-            counter.set(&mut self.store, Val::I64(i64::MAX)).expect("a mutable i64");
+        for bookkeeping in &self.bookkeeping {
+            bookkeeping
+                .write(&mut self.store, 0, &i64::MAX.to_le_bytes())
+                .expect("it begins with the counter");
         }
         let mut results: Vec<Val> = function.ty(&self.store).results().map(|ty| values::place(&ty)).collect();
         match function.call(&mut self.store, arguments, &mut results) {
@@ -137,7 +140,7 @@ fn instrumented(wasm: &[u8]) -> Vec<u8> {
     if let Some(start) = parsed.start {
         exports.export(START, ExportKind::Func, rewriter.shift.function(start));
     }
-    exports.export(COUNTER, ExportKind::Global, rewriter.additions.counter);
+    exports.export(BOOKKEEPING, ExportKind::Memory, rewriter.additions.bookkeeping);
     let mut data = DataSection::new();
     for segment in &parsed.data {
         rewriter.shift.parse_data(&mut data, segment.clone()).expect("a valid segment");

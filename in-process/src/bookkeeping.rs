@@ -1,34 +1,38 @@
-//! The map of written heap pages, as instrumented code keeps it in a memory of its own: a byte for each
-//! 4 KiB page of the heap's maximum (1: written), then the number of pages written, then their indices in
-//! the order of their first writes, 32 bits each, little endian.
+//! The memory that instrumented code keeps beside the heap: the instructions left, and the map of written heap
+//! pages.
+//!
+//! From its start, little endian: the instructions left (`i64`); the number of pages written (`u32`); a byte for
+//! each 4 KiB page of the heap's maximum (1: written); the indices of the pages written in the order of their first
+//! writes (`u32` each).
 //!
 //! The list makes reading the map cost what was written, not what the heap could hold; the bytes make the
-//! barrier two loads and a branch that is not taken (measured in `docs/decisions/0004`).
+//! barrier two loads and a branch that is not taken (measured in `docs/decisions/0004`). The counter is here and in
+//! no global because the System API reads and writes it at each call (`docs/decisions/0009`).
 
 use execution::memory::{PAGE_BYTES, WASM_PAGE_BYTES};
 
 /// 4 KiB pages in a WebAssembly page.
 const PAGES_PER_WASM_PAGE: u64 = WASM_PAGE_BYTES / PAGE_BYTES as u64;
-/// Bytes of the number, and of each index.
+/// Bytes of the number of pages, and of each index.
 const WORD: usize = 4;
+/// Where the instructions left lie.
+pub(crate) const COUNTER_OFFSET: u64 = 0;
+/// Where the number of written pages lies.
+pub(crate) const COUNT_OFFSET: u64 = COUNTER_OFFSET + size_of::<i64>() as u64;
+/// Where the bytes of the pages begin.
+pub(crate) const MARKS_OFFSET: u64 = COUNT_OFFSET + WORD as u64;
 
-/// Where the number of written pages lies, for a heap of at most `heap_pages_max` 64 KiB pages; the list
-/// follows it.
-pub(crate) fn count_offset(heap_pages_max: u64) -> u64 {
-    heap_pages_max * PAGES_PER_WASM_PAGE
-}
-
-/// Where the list lies.
+/// Where the list lies, for a heap of at most `heap_pages_max` 64 KiB pages.
 pub(crate) fn list_offset(heap_pages_max: u64) -> u64 {
-    count_offset(heap_pages_max) + WORD as u64
+    MARKS_OFFSET + heap_pages_max * PAGES_PER_WASM_PAGE
 }
 
-/// Bytes of the whole map.
+/// Bytes of the whole memory.
 pub(crate) fn bytes(heap_pages_max: u64) -> u64 {
     list_offset(heap_pages_max) + heap_pages_max * PAGES_PER_WASM_PAGE * WORD as u64
 }
 
-/// The map, in the memory where code keeps it.
+/// The map of written heap pages.
 pub(crate) struct DirtyMap<'a> {
     marks: &'a mut [u8],
     count: &'a mut [u8; WORD],
@@ -38,10 +42,12 @@ pub(crate) struct DirtyMap<'a> {
 impl<'a> DirtyMap<'a> {
     /// The map in `memory`, which has [`bytes`] bytes at least.
     pub(crate) fn new(memory: &'a mut [u8], heap_pages_max: u64) -> Self {
-        let pages = usize::try_from(count_offset(heap_pages_max)).expect("fits the address space");
-        let (marks, rest) = memory.split_at_mut(pages);
-        let (count, list) = rest.split_first_chunk_mut().expect("checked when the instance was made");
-        Self { marks, count, list: &mut list.as_chunks_mut().0[..pages] }
+        let at = |offset: u64| usize::try_from(offset).expect("fits the address space");
+        let pages = at(list_offset(heap_pages_max) - MARKS_OFFSET);
+        let (count, rest) =
+            memory[at(COUNT_OFFSET)..].split_first_chunk_mut().expect("checked when the instance was made");
+        let (marks, rest) = rest.split_at_mut(pages);
+        Self { marks, count, list: &mut rest.as_chunks_mut().0[..pages] }
     }
 
     /// Marks the pages of heap bytes `start..start + size`, which are inside the heap.
