@@ -75,7 +75,7 @@ impl SubnetConfig {
     }
 }
 
-/// A value that is replaced, never changed in place. Equal when it is the same one.
+/// A value that nobody who has it sees change. Equal when it is the same one.
 #[derive(Debug)]
 pub struct Shared<T>(Arc<T>);
 
@@ -83,6 +83,13 @@ impl<T> Shared<T> {
     /// Shares a value.
     pub fn new(value: T) -> Self {
         Self(Arc::new(value))
+    }
+}
+
+impl<T: Clone> Shared<T> {
+    /// The value to be changed: a copy of it, and so another one, unless nobody else has it.
+    fn own(&mut self) -> &mut T {
+        Arc::make_mut(&mut self.0)
     }
 }
 
@@ -253,6 +260,15 @@ impl SubnetState {
         self.message_bytes = self.message_bytes.saturating_add(canister.message_bytes());
         if let Some(before) = self.canisters.insert(canister.id, Shared::new(canister)) {
             self.take_off(&before);
+        }
+    }
+
+    /// Takes cycles from a canister's balance, in place where nobody else has the canister. No sum depends on a
+    /// balance.
+    pub fn charge(&mut self, id: &Principal, due: Cycles) {
+        if let Some(canister) = self.canisters.get_mut(id) {
+            let canister = canister.own();
+            canister.balance = canister.balance.saturating_sub(due);
         }
     }
 
