@@ -48,7 +48,7 @@ impl Subnet {
         self.state.round += 1;
         self.state.seed = seed;
         self.state.draws = 0;
-        self.state.ingress.prune(self.state.time);
+        self.state.ingress.prune(self.state.time, self.config.limits.ingress_answer_bytes);
         self.expire_calls();
         self.expire_stops();
         self.charge_storage();
