@@ -25,7 +25,7 @@ codes! {
     SUBNET_OVERSUBSCRIBED = 101,
     /// Too many canisters.
     MAX_CANISTERS = 102,
-    /// The input queue is full.
+    /// No more may wait for the canister now.
     QUEUE_FULL = 201,
     /// Ingress expired before execution.
     INGRESS_EXPIRED = 202,

@@ -1,11 +1,12 @@
 //! Threads that run canisters: a fixed number, made once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::Principal;
 use crate::memory::Budget;
@@ -64,18 +65,78 @@ impl Default for SchedulerOptions {
     }
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+/// How long a thread that has done its share waits before it takes jobs that wait for others. Moving a worker costs
+/// cold caches; within so short a time the others mostly get there themselves.
+const PATIENCE: Duration = Duration::from_micros(200);
+
+/// Of the queues' lock.
+const UNPOISONED: &str = "no job runs under the lock";
+
+/// Runs on the thread of this number.
+type Job = Box<dyn FnOnce(usize) + Send>;
 
 /// The threads. Dropping it ends and joins them.
 pub(crate) struct Executors {
-    threads: Vec<Executor>,
+    threads: Vec<JoinHandle<()>>,
+    queues: Arc<Queues>,
     /// Where each canister ran last, so that it runs there again.
     homes: BTreeMap<Principal, usize>,
 }
 
-struct Executor {
-    jobs: Option<Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
+/// What waits for each thread, under one lock: whoever looks sees all jobs of a round or none.
+struct Queues {
+    waiting: Mutex<Waiting>,
+    /// By thread: there is something for it.
+    wake: Vec<Condvar>,
+}
+
+struct Waiting {
+    /// By thread.
+    jobs: Vec<VecDeque<Job>>,
+    ended: bool,
+}
+
+impl Queues {
+    fn new(threads: usize) -> Self {
+        let jobs = std::iter::repeat_with(VecDeque::new).take(threads).collect();
+        let wake = std::iter::repeat_with(Condvar::new).take(threads).collect();
+        Self { waiting: Mutex::new(Waiting { jobs, ended: false }), wake }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect(UNPOISONED)
+    }
+
+    /// Runs what waits for thread `number`, and what waits behind long jobs of others, until the end.
+    fn work(&self, number: usize) {
+        let mut waiting = self.lock();
+        let mut patient = true;
+        loop {
+            let own = waiting.jobs[number].pop_front();
+            patient |= own.is_some();
+            let job = if patient { own } else { own.or_else(|| waiting.take_last()) };
+            if let Some(job) = job {
+                drop(waiting);
+                job(number);
+                waiting = self.lock();
+            } else if waiting.ended {
+                return;
+            } else if waiting.jobs.iter().any(|queue| !queue.is_empty()) {
+                let (woken, late) = self.wake[number].wait_timeout(waiting, PATIENCE).expect(UNPOISONED);
+                (waiting, patient) = (woken, !late.timed_out());
+            } else {
+                waiting = self.wake[number].wait(waiting).expect(UNPOISONED);
+                patient = true;
+            }
+        }
+    }
+}
+
+impl Waiting {
+    /// The last job of the longest queue.
+    fn take_last(&mut self) -> Option<Job> {
+        self.jobs.iter_mut().max_by_key(|queue| queue.len())?.pop_back()
+    }
 }
 
 impl Executors {
@@ -84,28 +145,29 @@ impl Executors {
     /// # Panics
     /// If the operating system refuses a thread: without executors there is no node.
     pub(crate) fn new(options: &SchedulerOptions) -> Self {
-        let threads = (0..options.threads.max(1))
+        let count = options.threads.max(1);
+        let queues = Arc::new(Queues::new(count));
+        let threads = (0..count)
             .map(|number| {
-                let (jobs, queue): (Sender<Job>, Receiver<Job>) = channel();
                 let on_start = options.on_thread_start.clone();
-                let thread = std::thread::Builder::new()
+                let queues = Arc::clone(&queues);
+                thread::Builder::new()
                     .name(format!("executor-{number}"))
                     .stack_size(EXECUTOR_STACK_BYTES)
                     .spawn(move || {
                         if let Some(on_start) = on_start {
                             on_start(number);
                         }
-                        queue.into_iter().for_each(|job| job());
+                        queues.work(number);
                     })
-                    .expect("an executor thread can be started");
-                Executor { jobs: Some(jobs), thread: Some(thread) }
+                    .expect("an executor thread can be started")
             })
             .collect();
-        Self { threads, homes: BTreeMap::new() }
+        Self { threads, queues, homes: BTreeMap::new() }
     }
 
     /// Runs `work` on every item, in parallel, and gives the results in the items' order.
-    /// A single item runs on the calling thread.
+    /// A single item runs on the calling thread: to wake another one costs more than to move its worker.
     pub(crate) fn map<T, R, F>(&mut self, mut items: Vec<(Principal, T)>, work: F) -> Vec<R>
     where
         T: Send + 'static,
@@ -117,44 +179,54 @@ impl Executors {
         }
         let work = Arc::new(work);
         let (results, done) = channel();
-        let count = items.len();
-        let places = self.place(items.iter().map(|(id, _)| *id));
-        for (index, ((_, item), place)) in items.into_iter().zip(places).enumerate() {
+        let ids: Vec<Principal> = items.iter().map(|(id, _)| *id).collect();
+        let places = self.place(&ids);
+        let mut waiting = self.queues.lock();
+        for ((index, (_, item)), &place) in items.into_iter().enumerate().zip(&places) {
             let work = Arc::clone(&work);
             let results = results.clone();
-            let job: Job = Box::new(move || {
+            waiting.jobs[place].push_back(Box::new(move |thread| {
                 let result = catch_unwind(AssertUnwindSafe(|| work(item)));
                 // The receiver is gone only if the round itself has panicked.
-                let _ = results.send((index, result));
-            });
-            let jobs = self.threads[place].jobs.as_ref().expect("executors live until drop");
-            jobs.send(job).expect("executors live until drop");
+                let _ = results.send((index, thread, result));
+            }));
         }
-        drop(results);
-        let mut ordered: Vec<Option<R>> = (0..count).map(|_| None).collect();
-        for (index, result) in done {
+        drop((waiting, results));
+        for place in places.into_iter().collect::<BTreeSet<_>>() {
+            self.queues.wake[place].notify_one();
+        }
+        let mut ordered: Vec<Option<R>> = ids.iter().map(|_| None).collect();
+        for (index, thread, result) in done {
             match result {
                 Ok(result) => ordered[index] = Some(result),
                 Err(panic) => resume_unwind(panic),
             }
+            self.homes.insert(ids[index], thread);
         }
         ordered.into_iter().map(|result| result.expect("every job sends its result")).collect()
     }
 
     /// A thread for each canister: where it ran last, unless that thread has its share already.
-    fn place(&mut self, ids: impl ExactSizeIterator<Item = Principal>) -> Vec<usize> {
+    fn place(&self, ids: &[Principal]) -> Vec<usize> {
         let share = ids.len().div_ceil(self.threads.len());
         let mut load = vec![0; self.threads.len()];
-        ids.map(|id| {
-            let home = self.homes.get(&id).copied().filter(|&home| load[home] < share);
-            let place = home.unwrap_or_else(|| {
-                (0..load.len()).min_by_key(|&thread| load[thread]).expect("there is a thread")
-            });
-            load[place] += 1;
-            self.homes.insert(id, place);
-            place
-        })
-        .collect()
+        // Whoever has a home comes before those who may go anywhere.
+        let places: Vec<Option<usize>> = ids
+            .iter()
+            .map(|id| {
+                let home = self.homes.get(id).copied().filter(|&home| load[home] < share)?;
+                load[home] += 1;
+                Some(home)
+            })
+            .collect();
+        let anywhere = |place: Option<usize>| {
+            place.unwrap_or_else(|| {
+                let least = (0..load.len()).min_by_key(|&thread| load[thread]).expect("there is a thread");
+                load[least] += 1;
+                least
+            })
+        };
+        places.into_iter().map(anywhere).collect()
     }
 
     /// Forgets where a canister ran.
@@ -165,29 +237,67 @@ impl Executors {
 
 impl Drop for Executors {
     fn drop(&mut self) {
-        for executor in &mut self.threads {
-            executor.jobs = None;
-        }
-        for executor in &mut self.threads {
-            if let Some(thread) = executor.thread.take() {
-                // A job's panic was caught and passed on; the thread itself has nothing to say.
-                let _ = thread.join();
-            }
+        self.queues.lock().ended = true;
+        for (thread, wake) in self.threads.drain(..).zip(&self.queues.wake) {
+            wake.notify_one();
+            // A job's panic was caught and passed on; the thread itself has nothing to say.
+            let _ = thread.join();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
+
+    fn executors(threads: usize) -> Executors {
+        Executors::new(&SchedulerOptions { threads, ..SchedulerOptions::default() })
+    }
+
+    /// Canisters by number.
+    fn items(numbers: impl IntoIterator<Item = u8>) -> Vec<(Principal, u8)> {
+        numbers.into_iter().map(|number| (Principal::from_slice(&[number]), number)).collect()
+    }
 
     #[test]
     fn results_keep_the_order_of_the_items_on_any_number_of_threads() {
         for threads in [1, 2, 4] {
-            let mut executors = Executors::new(&SchedulerOptions { threads, ..SchedulerOptions::default() });
-            let items = (0..50_u8).map(|n| (Principal::from_slice(&[n]), n)).collect();
-            let squares = executors.map(items, |n| u32::from(n) * u32::from(n));
+            let squares = executors(threads).map(items(0..50), |n| u32::from(n) * u32::from(n));
             assert_eq!(squares, (0..50).map(|n| n * n).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_canister_stays_on_the_thread_that_it_ran_on() {
+        let mut executors = executors(4);
+        let threads = |executors: &mut Executors, order: [u8; 4]| {
+            // None is done before all have begun, each on a thread of its own.
+            let all = Barrier::new(4);
+            let ran = executors.map(items(order), move |n| {
+                all.wait();
+                (n, thread::current().id())
+            });
+            ran.into_iter().collect::<std::collections::HashMap<_, _>>()
+        };
+        let first = threads(&mut executors, [0, 1, 2, 3]);
+        for order in [[3, 2, 1, 0], [1, 0, 3, 2], [2, 3, 0, 1]] {
+            assert_eq!(threads(&mut executors, order), first);
+        }
+    }
+
+    #[test]
+    fn what_waits_behind_a_long_message_is_done_by_a_thread_that_is_idle() {
+        let mut executors = executors(2);
+        for _ in 0..10 {
+            // The first ends when the nine others, some of which wait behind it, have.
+            let (done, others) = channel();
+            let others = Mutex::new(others);
+            executors.map(items(0..10), move |n| match n {
+                0 => others.lock().unwrap().iter().take(9).for_each(drop),
+                _ => done.send(()).unwrap(),
+            });
         }
     }
 }

@@ -60,6 +60,14 @@ pub struct Limits {
     pub queue_length: usize,
     /// Ingress messages waiting for one canister.
     pub ingress_queue_length: usize,
+    /// Bytes of the ingress messages of all canisters that wait or run. One canister may have 64 KiB, and beyond that
+    /// no more than it leaves for the others.
+    pub ingress_waiting_bytes: u64,
+    /// Ingress messages that are remembered: those not answered, and for 5 minutes the ids of those that are, so that
+    /// none runs twice. One canister may have 100, and beyond that no more than it leaves for the others.
+    pub ingress_history_length: usize,
+    /// Bytes of the answers that are kept for as long. Beyond, the oldest are forgotten.
+    pub ingress_answer_bytes: u64,
     /// Callback slots that canisters share once their own 50 are taken.
     pub callbacks_shared: usize,
     /// Messages between canisters that wait, and what is kept free for responses, of the whole subnet, bytes.
@@ -132,6 +140,9 @@ impl Limits {
             method_name_bytes: 20_000,
             queue_length: 500,
             ingress_queue_length: 1_000,
+            ingress_waiting_bytes: 2 * GIB,
+            ingress_history_length: 2_000_000,
+            ingress_answer_bytes: 2 * GIB,
             callbacks_shared: 1_000_000,
             message_memory_bytes: 15 * GIB,
             pending_management_calls: 3_000,

@@ -62,7 +62,15 @@ impl StateRoot {
             callbacks_shared,
             message_bytes,
         } = state;
-        let IngressHistory { records, answered } = ingress;
+        // What the records come to is no more than they are.
+        let IngressHistory {
+            records,
+            answered,
+            receivers: _,
+            waiting_bytes: _,
+            answer_bytes: _,
+            forgotten: _,
+        } = ingress;
         let memories = &mut self.memories;
         let canisters = self.canisters.root(canisters, |id, canister| match canister {
             Some(canister) => memories.entry(*id).or_default().root(canister),

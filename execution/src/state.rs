@@ -22,4 +22,6 @@ pub use debit::Debit;
 pub use ingress::{Ingress, IngressRecord, IngressStatus, MessageId};
 pub use messages::{CanisterMessage, Payload, Request, Response};
 pub use queue::{Input, Inputs, Install, PausedMessage, Source, Start, Task, UpgradeOptions};
-pub use subnet::{IngressHistory, ManagementCall, PendingManagement, Shared, SubnetConfig, SubnetState};
+pub use subnet::{
+    IngressHistory, ManagementCall, PendingManagement, Receiver, Shared, SubnetConfig, SubnetState,
+};

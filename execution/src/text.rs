@@ -1,6 +1,6 @@
 //! Error texts (`canister-execution.md` section 4.5).
 
-use crate::{Cycles, ErrorCode, Principal, Trap, UserError};
+use crate::{Cycles, ErrorCode, Limits, Principal, Trap, UserError};
 
 /// Longest description, bytes.
 pub(crate) const DESCRIPTION_BYTES_MAX: usize = 8 * 1024;
@@ -106,8 +106,28 @@ pub(crate) fn composite_in_replicated_mode(canister: Principal) -> UserError {
     )
 }
 
-pub(crate) fn queue_full(receiver: Principal) -> UserError {
-    UserError::new(ErrorCode::QUEUE_FULL, format!("Canister {receiver} input queue is full, retry later"))
+/// `max` messages wait for `receiver`.
+pub(crate) fn queue_full(receiver: Principal, max: usize) -> UserError {
+    let text = format!("Canister {receiver} input queue is full: {max} messages wait, retry later");
+    UserError::new(ErrorCode::QUEUE_FULL, text)
+}
+
+/// `waiting` bytes wait for `receiver`, and `bytes` more are too many.
+pub(crate) fn queue_bytes_full(receiver: Principal, waiting: u64, bytes: u64, limits: &Limits) -> UserError {
+    let text = format!(
+        "Canister {receiver} input queue is full: {waiting} bytes wait and {bytes} more would be more than are left for others, of {} in all; retry later",
+        limits.ingress_waiting_bytes
+    );
+    UserError::new(ErrorCode::QUEUE_FULL, text)
+}
+
+/// `messages` to `receiver` are remembered.
+pub(crate) fn history_full(receiver: Principal, messages: usize, limits: &Limits) -> UserError {
+    let text = format!(
+        "Ingress history is full for canister {receiver}: {messages} messages of the last 5 minutes, and one more would be more than are left for others, of {} in all; retry later",
+        limits.ingress_history_length
+    );
+    UserError::new(ErrorCode::INGRESS_HISTORY_FULL, text)
 }
 
 /// What the description of [`unavailable`] ends with.

@@ -126,7 +126,10 @@ impl Answer {
         match status {
             IngressStatus::Replied(data) => Some(Self::Reply(Excerpt::of(data))),
             IngressStatus::Rejected(error) => Some(Self::Rejected(error.into())),
-            IngressStatus::Unknown | IngressStatus::Received | IngressStatus::Processing => None,
+            IngressStatus::Unknown
+            | IngressStatus::Received
+            | IngressStatus::Processing
+            | IngressStatus::Done => None,
         }
     }
 }

@@ -61,8 +61,8 @@ impl Watch {
         let mut observed: Vec<Observation> = report.failures.iter().map(Observation::from).collect();
         observed.extend(report.executed.iter().map(|run| given.run(run)));
         self.pending.retain(|(message, id)| match subnet.status(id) {
-            // Known once, it can't be unknown before its answer: there is none to wait for.
-            IngressStatus::Unknown => false,
+            // Known once, it can't be unknown before its answer, which is there for a round: none to wait for.
+            IngressStatus::Unknown | IngressStatus::Done => false,
             status => match Answer::of(&status) {
                 Some(answer) => {
                     observed.push(Observation::Answered { message: *message, answer });

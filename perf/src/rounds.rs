@@ -6,8 +6,8 @@ use std::time::Duration;
 use bulkhead_node::drun::InstallMode;
 use bulkhead_node::management;
 use execution::{
-    Backend, Compiler, Ingress, IngressStatus, MessageId, Principal, QueryView, RoundReport,
-    SchedulerOptions, Subnet, SubnetConfig,
+    Backend, Compiler, Ingress, IngressStatus, Limits, MessageId, Principal, QueryView, RoundReport,
+    SchedulerOptions, Subnet, SubnetConfig, UserError,
 };
 
 use crate::placement::pin;
@@ -31,7 +31,7 @@ pub(crate) struct Rounds {
 
 impl Rounds {
     /// A subnet without canisters; each executor thread on a core of its own.
-    pub(crate) fn new(backend: Arc<dyn Backend>, compiler: Arc<dyn Compiler>) -> Self {
+    pub(crate) fn new(limits: Limits, backend: Arc<dyn Backend>, compiler: Arc<dyn Compiler>) -> Self {
         let cores = sandbox_os::place::cores();
         let threads = cores.len();
         let place = move |number: usize| {
@@ -43,7 +43,8 @@ impl Rounds {
             on_thread_start: Some(Arc::new(place)),
             ..SchedulerOptions::default()
         };
-        let subnet = Subnet::new(SubnetConfig::application(), backend, compiler, options);
+        let config = SubnetConfig { limits: Arc::new(limits), ..SubnetConfig::application() };
+        let subnet = Subnet::new(config, backend, compiler, options);
         Self { subnet, time: FIRST_NANOSECONDS, nonce: 0 }
     }
 
@@ -66,6 +67,16 @@ impl Rounds {
         method: &str,
         arg: &Arc<[u8]>,
     ) -> Result<MessageId, String> {
+        self.offer(receiver, method, arg).map_err(|error| error.to_string())
+    }
+
+    /// Takes a message in, or says why not.
+    pub(crate) fn offer(
+        &mut self,
+        receiver: Principal,
+        method: &str,
+        arg: &Arc<[u8]>,
+    ) -> Result<MessageId, UserError> {
         self.nonce += 1;
         let message = Ingress {
             sender: Principal::anonymous(),
@@ -74,25 +85,39 @@ impl Rounds {
             arg: Arc::clone(arg),
             nonce: self.nonce.to_be_bytes().into(),
         };
-        self.subnet.submit(message).map_err(|error| error.to_string())
+        self.subnet.submit(message)
     }
 
     /// Runs rounds until all of `messages` are answered with a reply.
     pub(crate) fn finish(&mut self, messages: &[MessageId]) -> Result<(), String> {
+        self.drain()?;
+        match messages.iter().map(|message| self.is_replied(message)).find(|replied| *replied != Ok(true)) {
+            None => Ok(()),
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) => Err(format!("a benchmark message is not answered after {ROUNDS_MAX} rounds")),
+        }
+    }
+
+    /// Runs rounds until nothing is left to do.
+    pub(crate) fn drain(&mut self) -> Result<(), String> {
         for _ in 0..ROUNDS_MAX {
-            let report = self.round();
-            if let Some(failure) = report.failures.first() {
-                return Err(format!("{}: {}", failure.canister, failure.error));
-            }
-            if !report.more {
+            if !self.round()?.more {
                 break;
             }
         }
-        messages.iter().try_for_each(|message| match self.subnet.status(message) {
-            IngressStatus::Replied(_) => Ok(()),
+        Ok(())
+    }
+
+    /// Whether a message is answered, which is with a reply.
+    pub(crate) fn is_replied(&self, message: &MessageId) -> Result<bool, String> {
+        match self.subnet.status(message) {
+            IngressStatus::Replied(_) => Ok(true),
             IngressStatus::Rejected(error) => Err(format!("a benchmark message was rejected: {error}")),
-            status => Err(format!("a benchmark message is {status:?} after {ROUNDS_MAX} rounds")),
-        })
+            IngressStatus::Unknown
+            | IngressStatus::Received
+            | IngressStatus::Processing
+            | IngressStatus::Done => Ok(false),
+        }
     }
 
     /// The committed state, to be asked while rounds go on.
@@ -105,8 +130,13 @@ impl Rounds {
         self.time += u64::try_from(duration.as_nanos()).expect("centuries are not passed");
     }
 
-    fn round(&mut self) -> RoundReport {
+    /// Runs a round, in which nothing fails.
+    pub(crate) fn round(&mut self) -> Result<RoundReport, String> {
         self.time += ROUND_NANOSECONDS;
-        self.subnet.round(self.time, [0; 32])
+        let report = self.subnet.round(self.time, [0; 32]);
+        match report.failures.first() {
+            Some(failure) => Err(format!("{}: {}", failure.canister, failure.error)),
+            None => Ok(report),
+        }
     }
 }

@@ -71,6 +71,7 @@ pub(super) fn request(status: &IngressStatus) -> Tree {
         IngressStatus::Unknown => vec![("status", text("unknown"))],
         IngressStatus::Received => vec![("status", text("received"))],
         IngressStatus::Processing => vec![("status", text("processing"))],
+        IngressStatus::Done => vec![("status", text("done"))],
         IngressStatus::Replied(data) => {
             vec![("status", text("replied")), ("reply", Tree::Leaf(Arc::clone(data)))]
         }

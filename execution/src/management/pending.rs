@@ -81,8 +81,9 @@ impl Subnet {
     /// Lets a call wait for the host.
     pub(super) fn wait_for_host(&mut self, call: &Management<'_>) -> Result<Answered, UserError> {
         let pending = &mut self.state.pending;
-        if pending.calls.len() >= self.config.limits.pending_management_calls {
-            return Err(text::queue_full(Principal::management_canister()));
+        let max = self.config.limits.pending_management_calls;
+        if pending.calls.len() >= max {
+            return Err(text::queue_full(Principal::management_canister(), max));
         }
         pending.calls.insert(pending.next, Arc::clone(call.call));
         pending.next += 1;

@@ -73,7 +73,7 @@ feed_struct! {
     Debit { amount, round }
     History { total, recent }
     Ingress { sender, receiver, method, arg, nonce }
-    IngressRecord { receiver, sender, status, time }
+    IngressRecord { receiver, sender, status, time, bytes }
     Inputs { tasks, canisters, turns, ingress, next, bytes }
     Log { next, bytes, records }
     LogRecord { index, time, text }
@@ -360,6 +360,7 @@ feed_enum! {
         Self::Unknown => 0, [];
         Self::Received => 1, [];
         Self::Processing => 2, [];
+        Self::Done => 5, [];
         Self::Replied(data) => 3, [data];
         Self::Rejected(error) => 4, [error];
     }

@@ -66,13 +66,24 @@ pub enum IngressStatus {
     Replied(Arc<[u8]>),
     /// Rejected.
     Rejected(UserError),
+    /// Answered, and the answer is forgotten.
+    Done,
 }
 
 impl IngressStatus {
     /// Whether nothing more will happen to the message.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
-        matches!(self, Self::Replied(_) | Self::Rejected(_))
+        matches!(self, Self::Replied(_) | Self::Rejected(_) | Self::Done)
+    }
+
+    /// Bytes of the answer.
+    pub(crate) fn answer_bytes(&self) -> u64 {
+        match self {
+            Self::Replied(data) => data.len() as u64,
+            Self::Rejected(error) => error.description.len() as u64,
+            Self::Unknown | Self::Received | Self::Processing | Self::Done => 0,
+        }
     }
 }
 
@@ -87,4 +98,6 @@ pub struct IngressRecord {
     pub status: IngressStatus,
     /// Time of the last change of status.
     pub time: Nanoseconds,
+    /// Bytes of the message, until it is answered; then of the answer, until that is forgotten.
+    pub bytes: u64,
 }

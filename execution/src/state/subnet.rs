@@ -7,10 +7,12 @@ use imbl::{OrdMap, Vector};
 
 use crate::certification::{BlsSigner, Signer};
 use crate::state::{CanisterState, IngressRecord, IngressStatus, MessageId, Origin};
-use crate::{Cycles, Limits, Nanoseconds, Principal};
+use crate::{Cycles, Limits, Nanoseconds, Principal, UserError, text};
 
-/// Ingress messages remembered, waiting ones included.
-const INGRESS_HISTORY_MAX: usize = 500_000;
+/// Ingress messages of one receiver that are remembered, however many there are of others.
+const OWN_MESSAGES: usize = 100;
+/// Bytes that may wait for one receiver, however many wait for others.
+const OWN_BYTES: u64 = 64 << 10;
 /// How long an answered ingress message is remembered.
 const INGRESS_KEPT: Nanoseconds = 300_000_000_000;
 
@@ -75,7 +77,7 @@ impl SubnetConfig {
     }
 }
 
-/// A value that is replaced, never changed in place. Equal when it is the same one.
+/// A value that nobody who has it sees change. Equal when it is the same one.
 #[derive(Debug)]
 pub struct Shared<T>(Arc<T>);
 
@@ -83,6 +85,13 @@ impl<T> Shared<T> {
     /// Shares a value.
     pub fn new(value: T) -> Self {
         Self(Arc::new(value))
+    }
+}
+
+impl<T: Clone> Shared<T> {
+    /// The value to be changed: a copy of it, and so another one, unless nobody else has it.
+    fn own(&mut self) -> &mut T {
+        Arc::make_mut(&mut self.0)
     }
 }
 
@@ -139,6 +148,23 @@ pub struct IngressHistory {
     pub records: OrdMap<MessageId, Shared<IngressRecord>>,
     /// Answered messages in the order of their answers.
     pub answered: Vector<(Nanoseconds, MessageId)>,
+    /// What the records of each receiver come to.
+    pub receivers: OrdMap<Principal, Receiver>,
+    /// Bytes of the messages that are not answered.
+    pub waiting_bytes: u64,
+    /// Bytes of the answers.
+    pub answer_bytes: u64,
+    /// How many of the first in `answered` have lost their answer.
+    pub forgotten: usize,
+}
+
+/// Ingress messages of one receiver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Receiver {
+    /// Messages that are remembered.
+    pub messages: usize,
+    /// Bytes of those that are not answered.
+    pub waiting_bytes: u64,
 }
 
 impl IngressHistory {
@@ -148,16 +174,39 @@ impl IngressHistory {
         self.records.get(id).map_or(IngressStatus::Unknown, |record| record.status.clone())
     }
 
-    /// Whether no further message can be taken in.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.records.len() >= INGRESS_HISTORY_MAX
+    /// Whether another message of `bytes` bytes may be taken in for `receiver`: while it has less than 100 messages and
+    /// 64 KiB, always; beyond, if it doesn't get more than it leaves for all others.
+    ///
+    /// # Errors
+    /// Which bound forbids it.
+    pub fn check_room(&self, receiver: Principal, bytes: u64, limits: &Limits) -> Result<(), UserError> {
+        let has = self.receivers.get(&receiver).copied().unwrap_or_default();
+        let left = limits.ingress_history_length.saturating_sub(self.records.len() + 1);
+        if has.messages + 1 > left.max(OWN_MESSAGES) {
+            return Err(text::history_full(receiver, has.messages, limits));
+        }
+        let left = limits.ingress_waiting_bytes.saturating_sub(self.waiting_bytes.saturating_add(bytes));
+        if has.waiting_bytes.saturating_add(bytes) > left.max(OWN_BYTES) {
+            return Err(text::queue_bytes_full(receiver, has.waiting_bytes, bytes, limits));
+        }
+        Ok(())
     }
 
-    /// Notes a new message.
-    pub fn receive(&mut self, id: MessageId, sender: Principal, receiver: Principal, time: Nanoseconds) {
-        let record = IngressRecord { receiver, sender, status: IngressStatus::Received, time };
+    /// Notes a new message of `bytes` bytes.
+    pub fn receive(
+        &mut self,
+        id: MessageId,
+        sender: Principal,
+        receiver: Principal,
+        bytes: u64,
+        time: Nanoseconds,
+    ) {
+        let record = IngressRecord { receiver, sender, status: IngressStatus::Received, time, bytes };
         self.records.insert(id, Shared::new(record));
+        self.waiting_bytes = self.waiting_bytes.saturating_add(bytes);
+        let has = self.receivers.entry(receiver).or_default();
+        has.messages += 1;
+        has.waiting_bytes = has.waiting_bytes.saturating_add(bytes);
     }
 
     /// Moves a message on; an answer is final.
@@ -166,20 +215,44 @@ impl IngressHistory {
         if record.status.is_terminal() || record.status == status {
             return;
         }
-        if status.is_terminal() {
+        let mut record = IngressRecord { status, time, ..IngressRecord::clone(record) };
+        if record.status.is_terminal() {
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(record.bytes);
+            if let Some(has) = self.receivers.get_mut(&record.receiver) {
+                has.waiting_bytes = has.waiting_bytes.saturating_sub(record.bytes);
+            }
+            record.bytes = record.status.answer_bytes();
+            self.answer_bytes = self.answer_bytes.saturating_add(record.bytes);
             self.answered.push_back((time, id));
         }
-        let record = IngressRecord { receiver: record.receiver, sender: record.sender, status, time };
         self.records.insert(id, Shared::new(record));
     }
 
-    /// Forgets answers that are old enough at `now`.
-    pub fn prune(&mut self, now: Nanoseconds) {
+    /// Forgets messages that were answered long enough before `now`, and the oldest answers beyond `answer_bytes`.
+    pub fn prune(&mut self, now: Nanoseconds, answer_bytes: u64) {
         while let Some(&(time, id)) = self.answered.front()
             && time.saturating_add(INGRESS_KEPT) <= now
         {
             self.answered.pop_front();
-            self.records.remove(&id);
+            self.forgotten = self.forgotten.saturating_sub(1);
+            let Some(record) = self.records.remove(&id) else { continue };
+            self.answer_bytes = self.answer_bytes.saturating_sub(record.bytes);
+            if let Some(has) = self.receivers.get_mut(&record.receiver) {
+                has.messages = has.messages.saturating_sub(1);
+                if has.messages == 0 {
+                    self.receivers.remove(&record.receiver);
+                }
+            }
+        }
+        while self.answer_bytes > answer_bytes
+            && let Some(&(_, id)) = self.answered.get(self.forgotten)
+        {
+            self.forgotten += 1;
+            let Some(record) = self.records.get(&id) else { continue };
+            self.answer_bytes = self.answer_bytes.saturating_sub(record.bytes);
+            let done =
+                IngressRecord { status: IngressStatus::Done, bytes: 0, ..IngressRecord::clone(record) };
+            self.records.insert(id, Shared::new(done));
         }
     }
 }
@@ -253,6 +326,15 @@ impl SubnetState {
         self.message_bytes = self.message_bytes.saturating_add(canister.message_bytes());
         if let Some(before) = self.canisters.insert(canister.id, Shared::new(canister)) {
             self.take_off(&before);
+        }
+    }
+
+    /// Takes cycles from a canister's balance, in place where nobody else has the canister. No sum depends on a
+    /// balance.
+    pub fn charge(&mut self, id: &Principal, due: Cycles) {
+        if let Some(canister) = self.canisters.get_mut(id) {
+            let canister = canister.own();
+            canister.balance = canister.balance.saturating_sub(due);
         }
     }
 

@@ -23,29 +23,22 @@ impl Subnet {
         if self.status(&id) != IngressStatus::Unknown {
             return Ok(id);
         }
-        if self.state.ingress.is_full() {
-            return Err(UserError::new(
-                ErrorCode::INGRESS_HISTORY_FULL,
-                "Ingress history is full, retry later",
-            ));
-        }
         let receiver = check::queue_key(ingress.receiver, self.config.subnet_id);
-        let (sender, time) = (ingress.sender, self.state.time);
+        let (sender, bytes, time) = (ingress.sender, ingress.bytes(), self.state.time);
+        self.state.ingress.check_room(receiver, bytes, &self.config.limits)?;
         if receiver == Principal::management_canister() {
             self.admit_management(id, ingress)?;
         } else {
             self.admit_call(ingress)?;
         }
-        self.state.ingress.receive(id, sender, receiver, time);
+        self.state.ingress.receive(id, sender, receiver, bytes, time);
         Ok(id)
     }
 
     fn admit_management(&mut self, id: MessageId, ingress: Ingress) -> Result<(), UserError> {
         let method = ingress.method.as_str();
         let about = management::target(method, &ingress.arg).ok();
-        if self.management_is_full(about) {
-            return Err(text::queue_full(ingress.receiver));
-        }
+        self.check_management_room(about)?;
         match management::ingress_rule(method) {
             Some(IngressRule::Provisional) if self.config.provisional => {}
             Some(IngressRule::Controllers) => {
@@ -70,15 +63,16 @@ impl Subnet {
         Ok(())
     }
 
-    /// Whether there is no room for another call about a canister. Calls that wait for a message in hand have a bound
+    /// Refuses another call about a canister where there is no room. Calls that wait for a message in hand have a bound
     /// for each canister and take no room from others.
-    fn management_is_full(&self, about: Option<Principal>) -> bool {
+    fn check_management_room(&self, about: Option<Principal>) -> Result<(), UserError> {
+        let full = |max| Err(text::queue_full(Principal::management_canister(), max));
         let waits = |about: Option<Principal>| about.is_some_and(|id| self.schedule.paused.contains(&id));
         let calls = &self.state.management;
         // Nobody else has less room for what this node has given up on.
         let aside = |call: &Arc<ManagementCall>| self.stuck.is_set_aside(call);
         if calls.iter().filter(|call| call.about == about && aside(call)).count() >= CALLS_WAITING_MAX {
-            return true;
+            return full(CALLS_WAITING_MAX);
         }
         let (like, most) = if waits(about) {
             (calls.iter().filter(|call| call.about == about).count(), CALLS_WAITING_MAX)
@@ -86,7 +80,7 @@ impl Subnet {
             let others = calls.iter().filter(|call| !waits(call.about) && !aside(call));
             (others.count(), self.config.limits.ingress_queue_length)
         };
-        like >= most
+        if like >= most { full(most) } else { Ok(()) }
     }
 
     fn admit_call(&mut self, ingress: Ingress) -> Result<(), UserError> {
@@ -107,7 +101,7 @@ impl Subnet {
             Status::Stopped => return Err(text::stopped(id)),
         }
         if canister.inputs.ingress.len() >= limits.ingress_queue_length {
-            return Err(text::queue_full(id));
+            return Err(text::queue_full(id, limits.ingress_queue_length));
         }
         let fee = self.ingress_fee(canister, &ingress)?;
         self.inspect(canister, &ingress)?;

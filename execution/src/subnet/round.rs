@@ -48,7 +48,7 @@ impl Subnet {
         self.state.round += 1;
         self.state.seed = seed;
         self.state.draws = 0;
-        self.state.ingress.prune(self.state.time);
+        self.state.ingress.prune(self.state.time, self.config.limits.ingress_answer_bytes);
         self.expire_calls();
         self.expire_stops();
         self.charge_storage();
@@ -329,13 +329,14 @@ impl Subnet {
             if due == 0 || (canister.balance == 0 && !canister.holds_anything()) {
                 continue;
             }
+            if due < canister.balance || !canister.holds_anything() || canister.paused.is_some() {
+                // Neither its schedule nor its public state depends on its balance.
+                self.state.charge(&id, due);
+                continue;
+            }
             let mut canister = canister.clone();
-            canister.balance = canister.balance.saturating_sub(due);
-            let outputs = if canister.balance == 0 && canister.holds_anything() && canister.paused.is_none() {
-                crate::management::run_out(&mut canister)
-            } else {
-                Vec::new()
-            };
+            canister.balance = 0;
+            let outputs = crate::management::run_out(&mut canister);
             self.put(canister);
             self.route(outputs);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use execution::{Cycles, ErrorCode, Limits, Principal};
 
-use crate::scripted::{Bench, NOTHING, Op, call, killed};
+use crate::scripted::{Bench, NOTHING, Op, SECOND, call, killed};
 
 fn two() -> (Bench, Principal, Principal) {
     let mut bench = Bench::new();
@@ -104,4 +104,30 @@ fn a_frozen_canister_refuses_calls_and_queries_but_not_responses() {
     assert_eq!(asked.result.unwrap_err().code, ErrorCode::OUT_OF_CYCLES);
     let back = bench.program([Op::ReplyResponse]);
     assert!(bench.run(a, [Op::Call(call(b, NOTHING, back))]).unwrap().starts_with(b"2 IC0207"));
+}
+
+#[test]
+fn a_charge_for_storage_shows_to_nobody_who_has_the_state_of_before() {
+    // Whoever has the state makes it shared, and what is shared is not charged in place.
+    let charge = |had: bool| {
+        let mut bench = Bench::new();
+        let ids: Vec<Principal> = (0..100).map(|_| bench.canister("")).collect();
+        let root = had.then(|| bench.subnet.state_root());
+        let before = had.then(|| bench.subnet.state().clone());
+        let balances: Vec<Cycles> = ids.iter().map(|id| bench.state(*id).balance).collect();
+        bench.time += 1_000 * SECOND;
+        bench.round();
+        for (id, balance) in ids.iter().zip(&balances) {
+            // 127,000 cycles for a GiB and second.
+            let due = 127_000 * Cycles::from(bench.state(*id).memory_bytes()) * 1_001 / (1 << 30);
+            assert_eq!(bench.state(*id).balance, balance - due);
+            if let Some(before) = &before {
+                assert_eq!(before.canister(id).unwrap().balance, *balance);
+            }
+        }
+        assert_eq!(before.as_ref().map(execution::state_root), root);
+        assert_eq!(bench.subnet.state_root(), execution::state_root(bench.subnet.state()));
+        bench.subnet.state_root()
+    };
+    assert_eq!(charge(false), charge(true));
 }

@@ -149,11 +149,17 @@ subnet_fields! {
     "memory": |s| s.memory_bytes += 1;
     "canisters": |s| s.put(CanisterState::new(principal(7), vec![], 1, 1));
     "a canister less": |s| { let id = *s.canisters.keys().next().unwrap(); s.remove(&id) };
-    "ingress": |s| s.ingress.receive(MessageId([1; 32]), ANONYMOUS, principal(1), 1);
+    "ingress": |s| s.ingress.receive(MessageId([1; 32]), ANONYMOUS, principal(1), 1, 1);
     "ingress status": |s| {
         let id = *s.ingress.records.keys().next().unwrap();
         let mut record = execution::state::IngressRecord::clone(&s.ingress.records[&id]);
         record.status = IngressStatus::Processing;
+        s.ingress.records.insert(id, Shared::new(record))
+    };
+    "ingress bytes": |s| {
+        let id = *s.ingress.records.keys().next().unwrap();
+        let mut record = execution::state::IngressRecord::clone(&s.ingress.records[&id]);
+        record.bytes += 1;
         s.ingress.records.insert(id, Shared::new(record))
     };
     "answered": |s| s.ingress.answered.push_back((1, MessageId([1; 32])));

@@ -209,7 +209,11 @@ impl Load {
             match node.status(id) {
                 IngressStatus::Replied(reply) => workload.answered(message.index, Ok(&reply)),
                 IngressStatus::Rejected(error) => workload.answered(message.index, Err(&error)),
-                IngressStatus::Unknown | IngressStatus::Received | IngressStatus::Processing => return true,
+                // An answer is there until the next round at least.
+                IngressStatus::Unknown
+                | IngressStatus::Received
+                | IngressStatus::Processing
+                | IngressStatus::Done => return true,
             }
             *answered += 1;
             if let Some(mode) = message.mode {
@@ -267,7 +271,10 @@ fn manage(
         match node.status(&message) {
             IngressStatus::Replied(reply) => return Ok(reply.to_vec()),
             IngressStatus::Rejected(error) => return Err(error.to_string()),
-            IngressStatus::Unknown | IngressStatus::Received | IngressStatus::Processing => {}
+            IngressStatus::Unknown
+            | IngressStatus::Received
+            | IngressStatus::Processing
+            | IngressStatus::Done => {}
         }
         if let Some(failure) = report.failures.first() {
             return Err(cannot_run(failure));

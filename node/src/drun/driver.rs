@@ -199,7 +199,11 @@ impl<W: Write, R: Write> Driver<W, R> {
             match self.node.status(message) {
                 IngressStatus::Replied(reply) => return Ok(Ok(reply)),
                 IngressStatus::Rejected(error) => return Ok(Err(error)),
-                IngressStatus::Unknown | IngressStatus::Received | IngressStatus::Processing => {}
+                // An answer is there until the next round at least.
+                IngressStatus::Unknown
+                | IngressStatus::Received
+                | IngressStatus::Processing
+                | IngressStatus::Done => {}
             }
             failed_rounds = if report.failures.is_empty() { 0 } else { failed_rounds + 1 };
             if let Some(failure) = report.failures.first().filter(|_| failed_rounds >= FAILED_ROUNDS_MAX) {

@@ -41,6 +41,7 @@ impl Driver {
             match self.node.status(message) {
                 IngressStatus::Replied(reply) => return reply,
                 IngressStatus::Rejected(error) => panic!("{error}"),
+                IngressStatus::Done => panic!("the answer is forgotten"),
                 IngressStatus::Unknown | IngressStatus::Received | IngressStatus::Processing => self.round(),
             }
         }

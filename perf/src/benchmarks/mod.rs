@@ -12,6 +12,7 @@ mod messages;
 mod metering;
 mod modes;
 mod noise;
+mod overload;
 mod pace;
 mod peers;
 mod pull;
@@ -95,6 +96,7 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("live-workers", None, workers::live),
     Benchmark::new("idle-workers", Some("B8"), workers::idle),
     Benchmark::new("noise", None, noise::noise),
+    Benchmark::new("overload", None, overload::overload),
     Benchmark::new("pace", None, pace::pace),
     Benchmark::new("tracking-store", Some("B9"), tracking::stores),
     Benchmark::new("tracking-harvest", Some("B9"), tracking::harvest),
@@ -163,8 +165,13 @@ impl Mode {
 
     /// A subnet without canisters on a backend of its own.
     fn rounds(self, bench: &Bench) -> Result<Rounds, String> {
+        self.rounds_with(bench, Limits::application())
+    }
+
+    /// The same with other limits.
+    fn rounds_with(self, bench: &Bench, limits: Limits) -> Result<Rounds, String> {
         let backend = self.start(bench, SandboxOptions::default())?;
         let compiler = Arc::clone(&bench.compiler) as Arc<dyn Compiler>;
-        Ok(Rounds::new(backend, compiler))
+        Ok(Rounds::new(limits, backend, compiler))
     }
 }

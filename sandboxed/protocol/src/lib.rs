@@ -43,7 +43,7 @@ pub use outcome::{Answer, Call, Effects, End};
 
 /// Version of the protocol; stands in every frame. Node and worker come out of one file, so another version is
 /// a violation and not something to negotiate.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// A message that decodes but says something that no correct peer says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

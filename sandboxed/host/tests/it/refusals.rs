@@ -281,8 +281,8 @@ const SCENES: &[Scene] = &[
             frame[..HEADER_BYTES].to_vec()
         })
     }),
-    ("protocol version 4294967295, expected 4", || {
-        assert_eq!(VERSION, 4, "the text is for this version");
+    ("protocol version 4294967295, expected 5", || {
+        assert_eq!(VERSION, 5, "the text is for this version");
         packet(|mut frame| {
             frame[..4].copy_from_slice(&u32::MAX.to_le_bytes());
             frame

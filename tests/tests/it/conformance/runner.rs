@@ -402,7 +402,10 @@ impl World {
             Ok(id) => match self.subnet.status(id) {
                 IngressStatus::Replied(reply) => Got::Reply(reply.to_vec()),
                 IngressStatus::Rejected(error) => Got::Error(error),
-                IngressStatus::Received | IngressStatus::Processing | IngressStatus::Unknown => Got::Waiting,
+                IngressStatus::Received
+                | IngressStatus::Processing
+                | IngressStatus::Done
+                | IngressStatus::Unknown => Got::Waiting,
             },
         }
     }
