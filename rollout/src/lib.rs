@@ -17,7 +17,7 @@ pub use diagnostic::{Diagnostic, Position};
 pub use live::{InForce, LivePolicy, LoadError, OnReload};
 pub use measure::{
     Arm, Beside, Collector, Hlog, HlogError, Interval, KINDS, Observed, Observer, OutcomeWord, Recorder, Row,
-    Summary, Table,
+    Summary, Table, write_hgrm,
 };
 pub use mode::{Floor, Mode};
 pub use policy::{
