@@ -13,9 +13,20 @@ use crate::program::{bulkhead, folder_with, run_in};
 /// Longer than anything takes that goes well.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Ends with the test, however that ends.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A node that serves, in the folder that has its policy.
 struct Serving {
-    child: Child,
+    process: Process,
     address: String,
     stdout: JoinHandle<String>,
     stderr: JoinHandle<String>,
@@ -23,22 +34,23 @@ struct Serving {
 
 impl Serving {
     fn start(folder: &Path, arguments: &[&str]) -> Self {
-        let mut child = bulkhead()
+        let process = bulkhead()
             .args(["serve", "--config", "p.toml", "--state", "state", "--http", "127.0.0.1:0"])
             .args(arguments)
             .current_dir(folder)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the program starts");
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
-        let stderr = drained(child.stderr.take().unwrap());
+            .map(Process);
+        let mut process = process.expect("the program starts");
+        let mut lines = BufReader::new(process.0.stdout.take().unwrap());
+        let stderr = drained(process.0.stderr.take().unwrap());
         let (mut line, mut said) = (String::new(), String::new());
         while lines.read_line(&mut line).expect("it prints text") > 0 {
             said += &line;
             if let Some(address) = line.trim_end().strip_prefix("http://") {
                 let address = address.strip_suffix("/v1/status").unwrap().to_owned();
-                return Self { child, address, stdout: drained(lines), stderr };
+                return Self { process, address, stdout: drained(lines), stderr };
             }
             line.clear();
         }
@@ -106,12 +118,12 @@ impl Serving {
     }
 
     fn signal(&self, signal: Signal) {
-        kill(i64::from(self.child.id()), signal);
+        kill(i64::from(self.process.0.id()), signal);
     }
 
     /// Exit code, standard output and standard error.
     fn ended(mut self) -> (Option<i32>, String, String) {
-        let code = self.child.wait().unwrap().code();
+        let code = self.process.0.wait().unwrap().code();
         let (stdout, stderr) = (self.stdout.join().unwrap(), self.stderr.join().unwrap());
         assert!(!stderr.contains("panicked"), "a panic reached the user: {stderr}");
         (code, stdout, stderr)
