@@ -301,6 +301,18 @@ impl Subnet {
         }
     }
 
+    /// Goes back to an earlier state of this subnet, e.g. from before a round that this node could not run whole. What
+    /// only this node knew of canisters (failures, paused runs) is forgotten: messages in hand begin again.
+    pub fn go_back(&mut self, state: SubnetState) {
+        self.certified = Arc::new(CertifiedState::new(&state, Arc::clone(&self.config.signer)));
+        self.uncertified.clear();
+        self.schedule = Schedule::of(&state);
+        self.failing.clear();
+        self.stuck = StuckCalls::default();
+        self.paused.clear();
+        self.state = state;
+    }
+
     /// Lets a quarantined canister run again, and calls about it that were set aside be tried again. Those that newer
     /// code has overtaken meanwhile are answered with an error.
     pub fn release(&mut self, id: &Principal) {

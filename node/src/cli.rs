@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::{confinement, demo, drun, policy, record, replay, version};
+use crate::{confinement, demo, drun, policy, record, replay, serve, version};
 
 /// Runs Internet Computer canisters in the node's process or in a sandbox process each, with equal results.
 #[derive(Debug, Parser)]
@@ -32,6 +32,7 @@ Examples:
   bulkhead drun --mode sandboxed counter.drun
   bulkhead record traffic.log counter.drun
   bulkhead replay traffic.log --mode in-process --against sandboxed
+  bulkhead serve --config prod.toml --state /var/lib/bulkhead --load steady
   bulkhead config check prod.toml
   bulkhead explain --config prod.toml --subnet io67a --node cp7d4
   bulkhead sandbox report
@@ -105,6 +106,34 @@ Examples:
   bulkhead replay traffic.log --mode in-process --against sandboxed
   bulkhead replay traffic.log --mode shadow --json")]
     Replay(ReplayArgs),
+    /// Run the nodes of a subnet until told to stop; what is acknowledged survives a kill
+    #[command(after_help = "\
+Runs --nodes N nodes (n1, n2, ...) of one subnet in this process on the same ordered messages, each in
+the mode that the policy file says for it. A round is run by every node, their state roots and roots of
+the certified state are compared, and the round goes to DIR/input.log and onto the disk; only then is a
+message of it acknowledged. A difference between nodes stops the line: no further round is run, and the
+exit code is 1. A node that can't run a canister tries the whole round again until it can.
+
+A start with a log replays it, compared with what was recorded, and goes on; what a killed process left
+after its last whole round is cut off. A damaged log is refused and left as it is. At --log-max bytes no
+message is taken in and no round is run any more.
+
+SIGINT and SIGTERM end it in good order (exit code 0), a second one at once (1). SIGHUP reads the policy
+file again.
+
+Examples:
+  bulkhead serve --config prod.toml --state /var/lib/bulkhead
+  bulkhead serve --config prod.toml --state /var/lib/bulkhead --load steady --rate 200 --nodes 2")]
+    Serve(serve::ServeArgs),
+    /// Show what a running node does
+    #[command(after_help = "\
+Exit codes: 0 shown; 1 no node answers on the socket.
+
+Examples:
+  bulkhead status --admin /var/lib/bulkhead/admin.sock
+  bulkhead status --admin /var/lib/bulkhead/admin.sock --watch
+  bulkhead status --admin /var/lib/bulkhead/admin.sock --json")]
+    Status(serve::client::StatusArgs),
     /// Work with policy files
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -129,10 +158,10 @@ Examples:
 impl Command {
     fn runs_canisters(&self) -> bool {
         match self {
-            Self::Demo(_) | Self::Drun(_) | Self::Record(_) | Self::Replay(_) => true,
+            Self::Demo(_) | Self::Drun(_) | Self::Record(_) | Self::Replay(_) | Self::Serve(_) => true,
             // It runs none, and looks at workers with the rights that a node has.
             Self::Sandbox(_) => true,
-            Self::Config(_) | Self::Explain(_) | Self::Version { .. } => false,
+            Self::Config(_) | Self::Explain(_) | Self::Status(_) | Self::Version { .. } => false,
         }
     }
 }
@@ -172,6 +201,13 @@ enum ConfigCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Have a running node read its policy file again now, and say what is in force then
+    #[command(after_help = "\
+Exit codes: 0 it is in force; 1 it is refused, and the last good one stays in force, or no node answers.
+
+Example:
+  bulkhead config reload --admin /var/lib/bulkhead/admin.sock")]
+    Reload(serve::client::AdminArgs),
 }
 
 #[derive(Debug, Args)]
@@ -334,7 +370,10 @@ fn dispatch(command: Command) -> Result<(), CommandError> {
         Command::Replay(ReplayArgs { file, mode, against, json }) => {
             replay::run(&file, mode.into(), against.map(Into::into), json)
         }
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Config(ConfigCommand::Check { file, json }) => policy::check(&file, json),
+        Command::Config(ConfigCommand::Reload(arguments)) => serve::client::reload(&arguments),
+        Command::Status(arguments) => serve::client::status(&arguments),
         Command::Explain(arguments) => {
             policy::explain(&arguments.config, &arguments.subnet, &arguments.node, arguments.json)
         }

@@ -29,6 +29,7 @@ use crate::image;
 use crate::key::{KeyError, SecretSigner};
 use crate::log::{AppendError, Message};
 use crate::observation::Observation;
+use crate::outcomes::Outcomes;
 use crate::recording::{self, RecordError, Recorded, Recording};
 use crate::watch::{self, Given, Watch};
 
@@ -157,6 +158,60 @@ struct Observations {
     /// Whether somebody asks for what executions gave.
     watching: AtomicBool,
     given: Given,
+    outcomes: Outcomes,
+}
+
+/// Where a node was before a round.
+#[derive(Clone)]
+pub(crate) struct Before {
+    state: SubnetState,
+    watch: Option<Watch>,
+}
+
+/// What a node measures, for other threads than the one that runs its rounds.
+#[derive(Clone)]
+pub struct Instruments {
+    selector: Arc<Selector>,
+    sandbox: Option<Arc<Sandboxed>>,
+    observations: Arc<Observations>,
+}
+
+impl Instruments {
+    /// The policy that the node follows.
+    #[must_use]
+    pub fn live(&self) -> &LivePolicy {
+        self.selector.live()
+    }
+
+    /// The latencies of all executions so far.
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        self.selector.recorder()
+    }
+
+    /// What shadow has compared so far.
+    #[must_use]
+    pub fn shadow_counts(&self) -> ShadowCounts {
+        self.selector.shadow_counts()
+    }
+
+    /// The sandbox's workers, counts and layers; `None` without a sandbox.
+    #[must_use]
+    pub fn sandbox(&self) -> Option<SandboxStatus> {
+        self.sandbox.as_ref().map(|sandbox| sandbox.status())
+    }
+
+    /// How executions ended.
+    #[must_use]
+    pub fn outcomes(&self) -> &Outcomes {
+        &self.observations.outcomes
+    }
+
+    /// Forgets latencies and outcomes so far, e.g. those of what a restart ran again.
+    pub fn clear(&self) {
+        self.recorder().clear();
+        self.outcomes().clear();
+    }
 }
 
 impl Observations {
@@ -175,6 +230,7 @@ impl Observer for Observations {
         if observed.arm != Arm::ShadowCandidate {
             let measured = Measured { mode: observed.mode, duration: observed.duration };
             self.measured().insert(observed.invocation, measured);
+            self.outcomes.count(observed);
         }
     }
 
@@ -211,6 +267,26 @@ impl Node {
     pub fn twin_on(&self, mode: Mode, backend: Arc<dyn Backend>) -> Result<Self, NodeError> {
         let options = NodeOptions::fixed(mode, self.preset);
         Self::with(options, Some(self.compiled.clone()), Some(backend))
+    }
+
+    /// Another node of the same subnet, without canisters, which follows a policy of its own and uses the modules that
+    /// are compiled here.
+    ///
+    /// # Errors
+    /// As for [`Node::new`].
+    pub fn peer(&self, policy: PolicySource) -> Result<Self, NodeError> {
+        let options = NodeOptions { policy, ..NodeOptions::fixed(Mode::InProcess, self.preset) };
+        Self::with(options, Some(self.compiled.clone()), None)
+    }
+
+    /// What it measures, for other threads.
+    #[must_use]
+    pub fn instruments(&self) -> Instruments {
+        Instruments {
+            selector: Arc::clone(&self.selector),
+            sandbox: self.sandbox.clone(),
+            observations: Arc::clone(&self.observations),
+        }
     }
 
     /// The engine that its modules are compiled for.
@@ -346,6 +422,19 @@ impl Node {
         (report, observed)
     }
 
+    /// Where it is, for [`Node::go_back`].
+    pub(crate) fn before(&self) -> Before {
+        Before { state: self.subnet.state().clone(), watch: self.watch.clone() }
+    }
+
+    /// Undoes what was run since `before` was asked for. What is recorded stays recorded.
+    pub(crate) fn go_back(&mut self, before: Before) {
+        let Before { state, watch } = before;
+        self.subnet.go_back(state);
+        self.watch = watch;
+        self.observations.clear();
+    }
+
     /// Takes a message in for the next round.
     ///
     /// # Errors
@@ -362,6 +451,13 @@ impl Node {
             lock(recording).submit(&message, &result);
         }
         result
+    }
+
+    /// Forgets the message that was refused last, and counted by who observes the node.
+    pub(crate) fn forget_refused(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.forget_refused();
+        }
     }
 
     /// How far a message is.
@@ -405,6 +501,12 @@ impl Node {
     /// The state root after the last round.
     pub fn state_root(&mut self) -> [u8; 32] {
         self.subnet.state_root()
+    }
+
+    /// The root of the certified state after the last round.
+    #[must_use]
+    pub fn certified_root(&self) -> [u8; 32] {
+        self.subnet.certified().root()
     }
 
     /// What was measured of an execution; `None` for executions before the last round.

@@ -49,6 +49,26 @@ impl Recording {
         Ok(Self { writer, recorded: Recorded::default(), failed: None })
     }
 
+    /// Goes on with a log of which `recorded` is whole; `file` ends and stands there.
+    pub(crate) fn resume(file: File, recorded: Recorded) -> Self {
+        let out = BufWriter::with_capacity(BUFFER_BYTES, file);
+        Self { writer: Writer::resume(out, recorded.bytes), recorded, failed: None }
+    }
+
+    /// What was recorded so far.
+    pub(crate) fn recorded(&self) -> Recorded {
+        Recorded { bytes: self.writer.bytes(), ..self.recorded }
+    }
+
+    /// Waits until everything recorded so far is on the disk.
+    pub(crate) fn sync(&mut self) -> Result<(), AppendError> {
+        if let Some(failed) = self.failed.take() {
+            return Err(failed);
+        }
+        self.writer.flush()?;
+        Ok(self.writer.get_ref().get_ref().sync_data()?)
+    }
+
     fn append(&mut self, entry: &Entry<'_>) {
         if self.failed.is_none() {
             self.failed = self.writer.append(entry).err();

@@ -36,7 +36,7 @@ impl Given {
 }
 
 /// Follows users' messages to their answers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Watch {
     submitted: u64,
     /// Taken in and not answered, by number.
@@ -48,6 +48,11 @@ impl Watch {
     pub(crate) fn submitted(&mut self, taken: Option<MessageId>) {
         self.submitted += 1;
         self.pending.extend(taken.map(|id| (self.submitted, id)));
+    }
+
+    /// The message that arrived last, and was refused, doesn't count.
+    pub(crate) fn forget_refused(&mut self) {
+        self.submitted -= 1;
     }
 
     /// What the round gave that `report` is of.

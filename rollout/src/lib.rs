@@ -28,7 +28,7 @@ pub use live::{InForce, LivePolicy, LoadError, OnReload};
 pub use measure::{
     Arm, Beside, Collector, HISTOGRAM_TEXT_BYTES_MAX, HistogramError, Hlog, HlogError, INTERVALS_MAX,
     Interval, KINDS, LOG_BYTES_MAX, Latencies, LogReadError, LoggedInterval, MEASUREMENTS_MAX, Observed,
-    Observer, OutcomeWord, Recorder, Row, Summary, Table, read_log,
+    Observer, OutcomeWord, Recorder, Row, Summary, Table, read_log, write_hgrm,
 };
 pub use mode::{Floor, Mode};
 pub use policy::{

@@ -1,11 +1,13 @@
 //! Latencies of both modes: recorded at the border, merged on reading, shown side by side.
 
+mod hgrm;
 mod hlog;
 mod latencies;
 mod observe;
 mod recorder;
 mod table;
 
+pub use hgrm::write_hgrm;
 pub use hlog::{Hlog, HlogError, INTERVALS_MAX, LOG_BYTES_MAX, LogReadError, LoggedInterval, read_log};
 pub use latencies::{HISTOGRAM_TEXT_BYTES_MAX, HistogramError, Latencies, MEASUREMENTS_MAX};
 pub use observe::{Collector, Observed, Observer, OutcomeWord};

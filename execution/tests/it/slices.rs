@@ -213,6 +213,34 @@ fn a_message_that_keeps_failing_goes_on_where_it_was_in_a_later_round() {
 }
 
 #[test]
+fn a_round_that_was_not_run_whole_is_undone_and_run_again_as_if_nothing_had_failed() {
+    let run = |deaths| {
+        let mut bench = Bench::new();
+        let (a, b) = (bench.canister(""), bench.canister(""));
+        let message = long(&mut bench, a, 3, "done");
+        bench.round();
+        bench.round();
+        let other = short(&mut bench, b);
+        *bench.script.failing.lock().unwrap() = Some((deaths, b, killed));
+        let (before, time) = (bench.subnet.state().clone(), bench.time + 1);
+        let mut undone = 0;
+        while !bench.subnet.round(time, [1; 32]).failures.is_empty() {
+            assert_eq!(slices(&bench, a), Some(3), "others went on");
+            bench.subnet.go_back(before.clone());
+            assert_eq!(bench.subnet.state_root(), state_root(&before));
+            undone += 1;
+        }
+        assert_eq!(undone > 0, deaths > 0);
+        assert_eq!((slices(&bench, a), replied(&bench, &other)), (Some(3), Some(b"short".to_vec())));
+        let roots = [bench.subnet.state_root(), bench.subnet.certified().root()];
+        bench.round();
+        assert_eq!(replied(&bench, &message), Some(b"done".to_vec()));
+        roots
+    };
+    assert_eq!(run(3), run(0));
+}
+
+#[test]
 fn quarantine_puts_the_message_back_so_that_the_canister_can_be_managed() {
     let mut bench = Bench::new();
     let a = bench.canister("");

@@ -1,9 +1,7 @@
 //! `bulkhead demo`: an embedded node with real canisters under load, while its mode is switched.
 
-mod load;
 mod output;
 mod switch;
-mod workload;
 
 use std::fs::File;
 use std::io::{BufReader, Seek};
@@ -16,10 +14,10 @@ use clap::Args;
 use rollout::{Hlog, HlogError, Interval, Mode};
 
 use crate::cli::CommandError;
+use crate::load::{Clock, Load, SHIPPED};
 use crate::log::Reader;
 use crate::replay::{Play, Verdict};
 use crate::{Node, NodeOptions, PolicySource, Preset, recording};
-use load::Load;
 use output::{NeverSwitched, Progress, Summary};
 use switch::PolicyFile;
 
@@ -154,13 +152,14 @@ fn play(
     let Started { policy, mut node, log } = started;
     let began = Instant::now();
     progress.say(&format!("policy file {}", policy.path().display()));
-    let mut load = Load::set_up(&mut node, arguments.rate, messages, |name| {
+    let mut clock = Clock::default();
+    let mut load = Load::set_up(&mut node, &mut clock, arguments.rate, messages, |name| {
         progress.say(name);
         !stop.load(Ordering::Relaxed) && !progress.is_closed()
     })?;
     progress.say(&format!(
         "{} canisters installed in {:.1} s; {messages} messages at {} a second",
-        workload::SHIPPED.len(),
+        SHIPPED.len(),
         began.elapsed().as_secs_f64(),
         arguments.rate
     ));
@@ -177,7 +176,7 @@ fn play(
                 Step::Kill => progress.say(&switches.kill_a_worker(&node)),
             }
         }
-        let report = load.step(&mut node)?;
+        let report = load.step(&mut node, &mut clock)?;
         node.recording_failure().map_or(Ok(()), |failure| Err(cannot_record(failure)))?;
         if let Some(line) = switches.observe(&node, &report) {
             progress.say(&line);
@@ -185,7 +184,11 @@ fn play(
         progress.advance(load.answered());
     }
     let interrupted = !load.is_over();
-    load.drain(&mut node, if interrupted { Duration::from_secs(2) } else { Duration::from_secs(30) })?;
+    load.drain(
+        &mut node,
+        &mut clock,
+        if interrupted { Duration::from_secs(2) } else { Duration::from_secs(30) },
+    )?;
     finish((node, log), &load, switches, arguments, interrupted, progress)
 }
 
@@ -197,7 +200,7 @@ fn finish(
     interrupted: bool,
     progress: &Progress,
 ) -> Result<Summary, String> {
-    let counts = load.counts(&mut node)?;
+    let counts = load.counts(&node)?;
     let state_root = node.state_root();
     // What isn't compared by then is missing from the counts, which say so.
     let _settled = node.settle_shadow(SETTLE);

@@ -12,8 +12,8 @@ use sandbox_host::Confinement;
 use serde_json::json;
 
 use super::switch::Records;
-use super::workload::Counts;
 use crate::Recorded;
+use crate::load::Counts;
 
 /// A bar on a terminal, plain lines elsewhere. With JSON on standard output both go to standard error.
 pub(super) struct Progress {

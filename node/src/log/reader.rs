@@ -175,6 +175,8 @@ pub struct Survey {
     pub messages: u64,
     /// Queries up to there.
     pub queries: u64,
+    /// Where its last whole round ends, or its first record.
+    pub rounds_end: u64,
     /// How much of it there is.
     pub extent: Extent,
 }
@@ -198,21 +200,20 @@ pub fn survey(from: impl Read) -> Result<Survey, LogError> {
         Some(Entry::Head(head)) => head,
         Some(_) | None => return Err(LogError::Foreign("it doesn't say of which subnet it is")),
     };
-    let mut whole = Survey { head, rounds: 0, messages: 0, queries: 0, extent: Extent::Whole };
-    let mut until = reader.offset();
+    let rounds_end = reader.offset();
+    let mut whole = Survey { head, rounds: 0, messages: 0, queries: 0, rounds_end, extent: Extent::Whole };
     loop {
         let round_ended = match reader.read() {
             Ok(Some(Entry::Observed(observation))) => observation.is_of_round() && observation.is_last(),
             Ok(Some(_)) => false,
             Ok(None) => return Ok(whole.counting(&reader)),
             Err(error @ LogError::Truncated { .. }) => {
-                return Ok(Survey { extent: Extent::Until(until, error), ..whole });
+                return Ok(Survey { extent: Extent::Until(whole.rounds_end, error), ..whole });
             }
             Err(error) => return Err(error),
         };
         if round_ended {
-            whole = whole.counting(&reader);
-            until = reader.offset();
+            whole = Survey { rounds_end: reader.offset(), ..whole.counting(&reader) };
         }
     }
 }

@@ -26,6 +26,11 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
+    /// Goes on with a log whose records end at `offset`, where `out` stands.
+    pub fn resume(out: W, offset: u64) -> Self {
+        Self { out, offset }
+    }
+
     /// Appends a record.
     ///
     /// # Errors
@@ -51,6 +56,11 @@ impl<W: Write> Writer<W> {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.offset
+    }
+
+    /// What it writes to.
+    pub fn get_ref(&self) -> &W {
+        &self.out
     }
 
     /// Hands what `out` buffers to the operating system.

@@ -60,7 +60,7 @@ impl Output {
     fn text(&self, path: &Path) -> String {
         let mut text = String::new();
         let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a String takes it");
-        let Survey { head, rounds, messages, queries, extent } = &self.survey;
+        let Survey { head, rounds, messages, queries, rounds_end: _, extent } = &self.survey;
         line(format_args!(
             "{}: format {VERSION}, {} subnet, recorded by bulkhead {}: {rounds} rounds, {messages} messages, {queries} queries",
             path.display(),
@@ -111,7 +111,7 @@ impl Output {
     }
 
     fn json(&self) -> Value {
-        let Survey { head, rounds, messages, queries, extent } = &self.survey;
+        let Survey { head, rounds, messages, queries, rounds_end: _, extent } = &self.survey;
         let (verdict, difference, undecided) = match &self.verdict {
             Verdict::Equal => ("equal", Value::Null, None),
             Verdict::Different(difference) => ("different", difference_json(difference), None),

@@ -81,6 +81,8 @@ pub struct Play {
     waiting: HashMap<u64, (Principal, String)>,
     /// What the node gave in the round or query, and the log has not told of yet, last first.
     untold: Vec<Observation>,
+    /// Whether a node in shadow has to have compared every run.
+    compares_shadow: bool,
 }
 
 impl Play {
@@ -88,6 +90,13 @@ impl Play {
     #[must_use]
     pub fn beside_recording(node: Node, name: &str) -> Self {
         Self::new(node, None, ["recorded".to_owned(), name.to_owned()])
+    }
+
+    /// Brings a fresh node, which is called `name`, to where the log ends, comparing it with the recording. In shadow,
+    /// the candidates' outcomes count for nothing.
+    #[must_use]
+    pub fn recovering(node: Node, name: &str) -> Self {
+        Self { compares_shadow: false, ..Self::beside_recording(node, name) }
     }
 
     /// Compares two fresh nodes with each other.
@@ -100,7 +109,7 @@ impl Play {
         node.watch();
         other.iter_mut().for_each(Node::watch);
         let (counts, waiting, untold) = (Counts::default(), HashMap::new(), Vec::new());
-        Self { node, other, names, counts, waiting, untold }
+        Self { node, other, names, counts, waiting, untold, compares_shadow: true }
     }
 
     /// Replays the records before offset `until`, or all of them. Canister code runs on this thread, which needs a
@@ -109,8 +118,24 @@ impl Play {
     /// # Errors
     /// The log can't be read on.
     pub fn run(&mut self, log: &mut Reader<impl Read>, until: Option<u64>) -> Result<Verdict, LogError> {
+        self.run_while(log, until, |_, _| true)
+    }
+
+    /// As [`Play::run`], and shows `goes_on` every record with the node as it is before; false ends it, undecided.
+    ///
+    /// # Errors
+    /// The log can't be read on.
+    pub fn run_while(
+        &mut self,
+        log: &mut Reader<impl Read>,
+        until: Option<u64>,
+        mut goes_on: impl FnMut(&Node, &Entry<'_>) -> bool,
+    ) -> Result<Verdict, LogError> {
         while until.is_none_or(|until| log.offset() < until) {
             let Some(entry) = log.read()? else { break };
+            if !goes_on(&self.node, &entry) {
+                return Ok(Verdict::Undecided(format!("stopped after round {}", self.counts.rounds)));
+            }
             if let Some(verdict) = self.step(entry) {
                 return Ok(verdict);
             }
@@ -122,6 +147,12 @@ impl Play {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// The node that was played on.
+    #[must_use]
+    pub fn into_node(self) -> Node {
+        self.node
     }
 
     /// The nodes; the second is the one that the first is compared with.
@@ -312,6 +343,9 @@ impl Play {
 
     /// What shadow found, if a node runs in it.
     fn shadow(&self, round: Option<(&RoundReport, u64)>) -> Option<Verdict> {
+        if !self.compares_shadow {
+            return None;
+        }
         let nodes = [Some(&self.node), self.other.as_ref()];
         let diverged = nodes.into_iter().flatten().find(|node| {
             // What isn't compared by then is missing from the counts: see `not_compared`.
@@ -339,6 +373,9 @@ impl Play {
 
     /// Equal is only what shadow has compared: all that ran in it.
     fn not_compared(&self) -> Option<Verdict> {
+        if !self.compares_shadow {
+            return None;
+        }
         let nodes = [Some(&self.node), self.other.as_ref()];
         let mut counts = nodes.into_iter().flatten().map(Node::shadow_counts);
         let ShadowCounts { offered, equal, .. } = counts.find(|counts| counts.equal < counts.offered)?;

@@ -6,14 +6,33 @@ use crate::program::{bulkhead, folder_with, run, run_in};
 fn help_names_every_command_and_gives_examples() {
     let ran = run(bulkhead().arg("--help"));
     assert_eq!(ran.code, Some(0));
-    for word in
-        ["demo", "drun", "record", "replay", "config", "explain", "version", "Examples:", "Exit codes:"]
-    {
+    for word in [
+        "demo",
+        "drun",
+        "record",
+        "replay",
+        "serve",
+        "status",
+        "config",
+        "explain",
+        "version",
+        "Examples:",
+        "Exit codes:",
+    ] {
         assert!(ran.stdout.contains(word), "{word} is missing in: {}", ran.stdout);
     }
-    for command in
-        [&["demo"][..], &["drun"], &["record"], &["replay"], &["config", "check"], &["explain"], &["version"]]
-    {
+    for command in [
+        &["demo"][..],
+        &["drun"],
+        &["record"],
+        &["replay"],
+        &["serve"],
+        &["status"],
+        &["config", "check"],
+        &["config", "reload"],
+        &["explain"],
+        &["version"],
+    ] {
         let ran = run(bulkhead().args(command).arg("--help"));
         assert_eq!(ran.code, Some(0), "{command:?}");
         assert!(ran.stdout.contains("Example"), "{command:?} has no example: {}", ran.stdout);
@@ -32,6 +51,10 @@ fn wrong_usage_exits_with_2() {
         &["record", "x.log", "--mode", "sandboxed"],
         &["record", "x.log", "x.drun", "--quick"],
         &["replay"],
+        &["serve", "--config", "x.toml"],
+        &["serve", "--config", "x.toml", "--state", "x", "--nodes", "0"],
+        &["serve", "--config", "x.toml", "--state", "x", "--load", "some"],
+        &["status"],
         &["replay", "x.log", "--mode", "fast"],
         &["replay", "x.log", "--against", "recording"],
         &["config"],

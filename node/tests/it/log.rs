@@ -28,10 +28,11 @@ fn boundaries(log: &[u8]) -> Vec<(usize, u64)> {
 
 #[test]
 fn a_whole_log_says_what_it_holds() {
-    let Survey { rounds, messages, queries, extent, head } = survey(&log()[..]).unwrap();
+    let Survey { rounds, messages, queries, extent, head, rounds_end } = survey(&log()[..]).unwrap();
     let count = METHODS.len() as u64;
     assert_eq!((rounds, messages, queries), (count + 2, count + 1, count));
     assert!(matches!(extent, Extent::Whole));
+    assert!(rounds_end < log().len() as u64, "the last record comes after the last round");
     assert_eq!((head.preset, head.conflict()), (Preset::Application, None));
 }
 

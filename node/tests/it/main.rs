@@ -12,3 +12,4 @@ mod privileges;
 mod program;
 mod recorded;
 mod replay;
+mod serve;

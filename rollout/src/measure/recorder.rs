@@ -57,6 +57,12 @@ impl Arm {
     /// All arms.
     pub const ALL: [Self; 4] = [Self::InProcess, Self::Sandboxed, Self::ShadowControl, Self::ShadowCandidate];
 
+    /// The arm that `word` names.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|arm| arm.as_str() == word)
+    }
+
     /// The arm whose outcome is committed in `mode`.
     #[must_use]
     pub fn committed(mode: Mode) -> Self {
@@ -96,6 +102,33 @@ impl Interval {
     pub fn series(&self) -> impl Iterator<Item = (Arm, &'static str, &Histogram<u64>)> {
         self.histograms.iter().map(|(&(arm, kind), histogram)| (arm, kind, histogram))
     }
+
+    /// Latencies of one series, in nanoseconds; `None`: nothing was measured.
+    #[must_use]
+    pub fn one(&self, arm: Arm, kind: &str) -> Option<&Histogram<u64>> {
+        let kind = KINDS.into_iter().find(|known| *known == kind)?;
+        self.histograms.get(&(arm, kind)).filter(|histogram| !histogram.is_empty())
+    }
+
+    /// Both modes side by side, and both sides of shadow.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        Table::new(&self.histograms)
+    }
+
+    /// Only one series of it.
+    #[must_use]
+    pub fn only(mut self, arm: Arm, kind: &str) -> Self {
+        self.histograms.retain(|series, _| *series == (arm, kind));
+        self
+    }
+
+    /// What both hold; exact. The other one may be of another node.
+    pub fn add(&mut self, other: &Self) {
+        add(&mut self.histograms, &other.histograms);
+        self.start = self.start.min(other.start);
+        self.duration = self.duration.max(other.duration);
+    }
 }
 
 /// Records latencies from many threads; merging is exact.
@@ -106,6 +139,8 @@ pub struct Recorder {
 }
 
 struct Finished {
+    /// When the recorder began.
+    began: SystemTime,
     since: SystemTime,
     histograms: Histograms,
 }
@@ -120,7 +155,8 @@ impl Recorder {
     /// An empty recorder whose first interval begins now.
     #[must_use]
     pub fn new() -> Self {
-        let finished = Finished { since: SystemTime::now(), histograms: Histograms::new() };
+        let now = SystemTime::now();
+        let finished = Finished { began: now, since: now, histograms: Histograms::new() };
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             finished: Mutex::new(finished),
@@ -157,6 +193,23 @@ impl Recorder {
         // The wall clock may have been set back.
         let duration = finished.since.duration_since(start).unwrap_or_default();
         Interval { start, duration, histograms }
+    }
+
+    /// Everything recorded so far, as one interval.
+    #[must_use]
+    pub fn total_interval(&self) -> Interval {
+        let (histograms, start) = (self.merged(), lock(&self.finished).began);
+        // The wall clock may have been set back.
+        Interval { start, duration: start.elapsed().unwrap_or_default(), histograms }
+    }
+
+    /// Forgets everything, e.g. what a restart ran again.
+    pub fn clear(&self) {
+        let mut finished = lock(&self.finished);
+        self.shards.iter().for_each(|shard| lock(shard).clear());
+        let now = SystemTime::now();
+        *finished = Finished { began: now, since: now, histograms: Histograms::new() };
+        self.saturated.store(0, Ordering::Relaxed);
     }
 
     fn merged(&self) -> Histograms {

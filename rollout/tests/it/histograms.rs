@@ -5,7 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
-use rollout::{Arm, Hlog, Recorder};
+use rollout::{Arm, Hlog, Recorder, write_hgrm};
 
 #[test]
 fn counts_of_many_threads_are_merged_exactly_and_survive_rotation() {
@@ -28,6 +28,43 @@ fn counts_of_many_threads_are_merged_exactly_and_survive_rotation() {
     assert!(total.value_at_quantile(0.5).abs_diff(4_000_000) < 4_000 * 2, "{}", total.value_at_quantile(0.5));
     assert_eq!(recorder.total(Arm::InProcess, "update"), None);
     assert_eq!(recorder.rotate().series().map(|(_, _, histogram)| histogram.len()).sum::<u64>(), 1);
+}
+
+#[test]
+fn intervals_of_two_nodes_add_up_and_one_series_can_be_taken_out() {
+    let [one, other] = [Recorder::new(), Recorder::new()];
+    one.record(Arm::InProcess, "update", Duration::from_micros(1));
+    other.record(Arm::InProcess, "update", Duration::from_micros(2));
+    other.record(Arm::Sandboxed, "query", Duration::from_micros(2));
+    let mut both = one.total_interval();
+    both.add(&other.total_interval());
+    let updates = both.one(Arm::InProcess, "update").unwrap();
+    assert_eq!((updates.len(), updates.min(), updates.max()), (2, 1_000, 2_000));
+    assert_eq!(both.one(Arm::Sandboxed, "update"), None);
+    let only = both.only(Arm::Sandboxed, "query");
+    assert_eq!(
+        only.series().map(|(arm, kind, _)| (arm, kind)).collect::<Vec<_>>(),
+        [(Arm::Sandboxed, "query")]
+    );
+    one.clear();
+    assert_eq!(one.total_interval().series().count(), 0);
+}
+
+#[test]
+fn hgrm_has_the_columns_and_the_foot_that_its_readers_look_for() {
+    let recorder = Recorder::new();
+    for milliseconds in [1, 2, 3, 4] {
+        recorder.record(Arm::InProcess, "update", Duration::from_millis(milliseconds));
+    }
+    let mut text = String::new();
+    // Three digits of 4 ms in nanoseconds are told apart by 2048 ns: what is shown is the end of such a step.
+    write_hgrm(&mut text, &recorder.total(Arm::InProcess, "update").unwrap(), 1e6).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], "       Value     Percentile TotalCount 1/(1-Percentile)");
+    assert_eq!(lines[2], "       1.000 0.000000000000          1           1.00");
+    assert!(lines.contains(&"       4.002 1.000000000000          4"), "{text}");
+    assert!(text.contains("#[Max     =        4.002, Total count    =            4]\n"), "{text}");
+    assert!(lines[lines.len() - 1].ends_with("SubBuckets     =         2048]"), "{text}");
 }
 
 #[test]

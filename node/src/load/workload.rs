@@ -1,19 +1,19 @@
-//! The demo's canisters, the messages they get, and the books that show what was lost or applied twice.
+//! The load's canisters, the messages they get, and the books that show what was lost or applied twice.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 
 use candid::{CandidType, Decode, Encode, Nat};
 use execution::Principal;
 use serde::Deserialize;
 
-/// A canister of the demo.
-pub(super) struct Shipped {
+/// A canister of the load.
+pub(crate) struct Shipped {
     /// Name in the output.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// The built module.
-    pub(super) module: &'static [u8],
+    pub(crate) module: &'static [u8],
     /// Argument of its init.
-    pub(super) init: fn() -> Vec<u8>,
+    pub(crate) init: fn() -> Vec<u8>,
 }
 
 macro_rules! module {
@@ -23,7 +23,7 @@ macro_rules! module {
 }
 
 /// All canisters, in the order in which they are created.
-pub(super) const SHIPPED: [Shipped; 11] = [
+pub(crate) const SHIPPED: [Shipped; 11] = [
     Shipped { name: "counter (C)", module: module!("c/counter.wasm"), init: no_argument },
     Shipped { name: "counter (Motoko)", module: module!("motoko/Counter-classic.wasm"), init: no_argument },
     Shipped {
@@ -109,17 +109,17 @@ const FLOWS: [Flow; 9] = [
 
 /// A message of the load.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Message {
+pub(crate) struct Message {
     /// The canister that gets it.
-    pub(super) receiver: Principal,
+    pub(crate) receiver: Principal,
     /// Method name.
-    pub(super) method: &'static str,
+    pub(crate) method: &'static str,
     /// Argument.
-    pub(super) arg: Vec<u8>,
+    pub(crate) arg: Vec<u8>,
 }
 
 /// The books: what each flow was sent and answered, against what its canister counted.
-pub(super) struct Workload {
+pub(crate) struct Workload {
     canisters: Vec<Principal>,
     flows: [Account; FLOWS.len()],
 }
@@ -131,33 +131,51 @@ struct Account {
     answered: u64,
     refused: u64,
     repeated: u64,
-    seen: HashSet<u64>,
+    seen: Seen,
+}
+
+/// Numbers seen, as ranges: those of a flow follow one another, so that few are kept however many were seen.
+#[derive(Clone, Debug, Default)]
+struct Seen(BTreeMap<u64, u64>);
+
+impl Seen {
+    /// False: it was seen before.
+    fn insert(&mut self, number: u64) -> bool {
+        let below = self.0.range(..=number).next_back().map(|(&first, &last)| (first, last));
+        if below.is_some_and(|(_, last)| last >= number) {
+            return false;
+        }
+        let first = below.filter(|(_, last)| last + 1 == number).map_or(number, |(first, _)| first);
+        let last = number.checked_add(1).and_then(|next| self.0.remove(&next)).unwrap_or(number);
+        self.0.insert(first, last);
+        true
+    }
 }
 
 /// What became of the messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// Messages that the node took.
-    pub(super) sent: u64,
+    pub(crate) sent: u64,
     /// Messages that were answered with a reply.
-    pub(super) answered: u64,
+    pub(crate) answered: u64,
     /// Messages that were answered with a reject.
-    pub(super) rejected: u64,
+    pub(crate) rejected: u64,
     /// Messages without an answer, or answered and missing from the canister's state.
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
     /// Applications that the canisters counted beyond one for each answered message.
-    pub(super) applied_twice: u64,
+    pub(crate) applied_twice: u64,
 }
 
 /// Reads a canister's count.
-pub(super) type ReadCount<'a> = &'a dyn Fn(Principal, &str) -> Result<Vec<u8>, String>;
+pub(crate) type ReadCount<'a> = &'a dyn Fn(Principal, &str) -> Result<Vec<u8>, String>;
 
 impl Workload {
     /// Opens the books, with the counts as they stand before the first message.
     ///
     /// # Errors
     /// A count can't be read.
-    pub(super) fn new(canisters: Vec<Principal>, read: ReadCount<'_>) -> Result<Self, String> {
+    pub(crate) fn new(canisters: Vec<Principal>, read: ReadCount<'_>) -> Result<Self, String> {
         let mut flows: [Account; FLOWS.len()] = std::array::from_fn(|_| Account::default());
         for (account, flow) in flows.iter_mut().zip(&FLOWS) {
             account.initial = read_count(canisters[flow.counter], flow, read)?;
@@ -166,7 +184,7 @@ impl Workload {
     }
 
     /// The message with number `index`: the same for every run.
-    pub(super) fn message(&self, index: u64) -> Message {
+    pub(crate) fn message(&self, index: u64) -> Message {
         let flow = &FLOWS[Self::flow_of(index)];
         let one = Nat::from(1_u8);
         let beneficiary = Principal::management_canister();
@@ -191,15 +209,15 @@ impl Workload {
     }
 
     /// Notes that the node took message `index`.
-    pub(super) fn sent(&mut self, index: u64) {
+    pub(crate) fn sent(&mut self, index: u64) {
         self.flows[Self::flow_of(index)].sent += 1;
     }
 
-    /// Notes the answer to message `index`.
-    pub(super) fn answered(&mut self, index: u64, answer: Result<&[u8], &execution::UserError>) {
+    /// Notes the answer to message `index`: its reply, or `None` where it was rejected.
+    pub(crate) fn answered(&mut self, index: u64, reply: Option<&[u8]>) {
         let flow = Self::flow_of(index);
         let account = &mut self.flows[flow];
-        match answer.ok().and_then(|reply| Mark::read(FLOWS[flow].work, reply)) {
+        match reply.and_then(|reply| Mark::read(FLOWS[flow].work, reply)) {
             Some(Mark::Number(number)) => {
                 account.answered += 1;
                 account.repeated += u64::from(!account.seen.insert(number));
@@ -217,7 +235,7 @@ impl Workload {
     ///
     /// # Errors
     /// A count can't be read.
-    pub(super) fn close(&self, read: ReadCount<'_>) -> Result<Counts, String> {
+    pub(crate) fn close(&self, read: ReadCount<'_>) -> Result<Counts, String> {
         let mut counts = Counts::default();
         for (account, flow) in self.flows.iter().zip(&FLOWS) {
             let applied =
@@ -332,7 +350,7 @@ mod tests {
     fn an_answer_that_the_state_forgot_is_lost() {
         let (mut books, read) = (books(), counted(0));
         books.sent(0);
-        books.answered(0, Ok(&Encode!(&1_u64).unwrap()));
+        books.answered(0, Some(&Encode!(&1_u64).unwrap()));
         assert_eq!(books.close(&read).unwrap().lost, 1);
     }
 
@@ -340,7 +358,7 @@ mod tests {
     fn a_count_above_the_answers_is_applied_twice() {
         let (mut books, read) = (books(), counted(2));
         books.sent(0);
-        books.answered(0, Ok(&Encode!(&2_u64).unwrap()));
+        books.answered(0, Some(&Encode!(&2_u64).unwrap()));
         let counts = books.close(&read).unwrap();
         assert_eq!((counts.lost, counts.applied_twice), (0, 1));
     }
@@ -350,9 +368,19 @@ mod tests {
         let (mut books, read) = (books(), counted(2));
         for index in [0, FLOWS.len() as u64] {
             books.sent(index);
-            books.answered(index, Ok(&Encode!(&1_u64).unwrap()));
+            books.answered(index, Some(&Encode!(&1_u64).unwrap()));
         }
         assert_eq!(books.close(&read).unwrap().applied_twice, 1);
+    }
+
+    #[test]
+    fn each_number_is_new_once_and_neighbours_take_one_place() {
+        let mut seen = Seen::default();
+        for number in [5, 3, 4, 9, u64::MAX] {
+            assert!(seen.insert(number), "{number}");
+            assert!(!seen.insert(number), "{number}");
+        }
+        assert_eq!(seen.0, BTreeMap::from([(3, 5), (9, 9), (u64::MAX, u64::MAX)]));
     }
 
     #[test]

@@ -1,0 +1,248 @@
+//! `/metrics`: the text format that Prometheus scrapes (OpenMetrics 1.0). No label has an open set of values.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use rollout::ShadowCounts;
+
+use super::status::{Board, NodeView, Phase};
+
+/// The type that the format names.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of the latency buckets, seconds: 1, 2.5, 5 in each decade from 5 us to 60 s.
+const BUCKETS: [f64; 23] = [
+    5e-6,
+    1e-5,
+    2.5e-5,
+    5e-5,
+    1e-4,
+    2.5e-4,
+    5e-4,
+    1e-3,
+    2.5e-3,
+    5e-3,
+    1e-2,
+    2.5e-2,
+    5e-2,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    25.0,
+    60.0,
+    f64::INFINITY,
+];
+
+/// A scrape.
+///
+/// # Errors
+/// Never: a `String` takes everything.
+pub(super) fn scrape(board: &Arc<Board>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("bulkhead");
+    registry.register_collector(Box::new(Scrape(Arc::clone(board))));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+struct Scrape(Arc<Board>);
+
+impl fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scrape")
+    }
+}
+
+/// A value with its labels.
+type Sample<const N: usize> = ([(&'static str, String); N], u64);
+
+fn family<const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    kind: MetricType,
+    samples: impl IntoIterator<Item = Sample<N>>,
+) -> fmt::Result {
+    let mut samples = samples.into_iter().peekable();
+    // No data is no line.
+    if samples.peek().is_none() {
+        return Ok(());
+    }
+    let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+    for (labels, value) in samples {
+        if N == 0 {
+            encode(&mut metric, kind, value)?;
+        } else {
+            encode(&mut metric.encode_family(&labels)?, kind, value)?;
+        }
+    }
+    Ok(())
+}
+
+fn encode(metric: &mut MetricEncoder<'_>, kind: MetricType, value: u64) -> fmt::Result {
+    match kind {
+        MetricType::Counter => metric.encode_counter::<[(&str, &str); 0], _, u64>(&value, None),
+        _ => metric.encode_gauge(&value),
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
+        let nodes = self.0.nodes();
+        self.subnet(encoder)?;
+        durations(encoder, nodes)?;
+        executions(encoder, nodes)?;
+        policies(encoder, nodes)?;
+        sandboxes(encoder, nodes)?;
+        shadows(encoder, nodes)
+    }
+}
+
+impl Scrape {
+    fn subnet(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (committed, _) = self.0.committed();
+        let ready = u64::from(self.0.phase() == Phase::Serving);
+        let none = |value| [([], value)];
+        family(
+            encoder,
+            ("build_info", "Version of this program"),
+            MetricType::Gauge,
+            [([("version", env!("CARGO_PKG_VERSION").to_owned())], 1)],
+        )?;
+        family(encoder, ("ready", "Whether messages are taken in"), MetricType::Gauge, none(ready))?;
+        family(encoder, ("rounds", "Rounds in the input log"), MetricType::Counter, none(committed.rounds))?;
+        family(
+            encoder,
+            ("acknowledged_messages", "Users' messages on the disk since the start"),
+            MetricType::Counter,
+            none(committed.acknowledged),
+        )?;
+        family(
+            encoder,
+            ("input_log_bytes", "Size of the input log"),
+            MetricType::Gauge,
+            none(committed.log_bytes),
+        )
+    }
+}
+
+fn durations(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Result {
+    let intervals: Vec<_> =
+        nodes.iter().map(|node| (&node.name, node.instruments.recorder().total_interval())).collect();
+    if intervals.iter().all(|(_, interval)| interval.series().next().is_none()) {
+        return Ok(());
+    }
+    let help = "Time in the backend of an execution";
+    let mut metric =
+        encoder.encode_descriptor("execution_duration_seconds", help, None, MetricType::Histogram)?;
+    for (node, interval) in &intervals {
+        for (arm, kind, histogram) in interval.series() {
+            let labels = [("node", node.as_str()), ("mode", arm.as_str()), ("kind", kind)];
+            let mut buckets = BUCKETS.map(|bound| (bound, 0));
+            let mut sum = 0.0;
+            for step in histogram.iter_recorded() {
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "latencies of at most 60 s are exact in an f64"
+                )]
+                let (seconds, count) = (step.value_iterated_to() as f64 / 1e9, step.count_at_value());
+                let bucket = BUCKETS.partition_point(|bound| *bound < seconds);
+                buckets[bucket].1 += count;
+                #[expect(clippy::cast_precision_loss, reason = "counts beyond 2^53 are none of this process")]
+                let weight = count as f64;
+                sum += seconds * weight;
+            }
+            encode_histogram(&mut metric, &labels, sum, histogram.len(), &buckets)?;
+        }
+    }
+    Ok(())
+}
+
+fn encode_histogram(
+    metric: &mut MetricEncoder<'_>,
+    labels: &impl EncodeLabelSet,
+    sum: f64,
+    count: u64,
+    buckets: &[(f64, u64)],
+) -> fmt::Result {
+    metric.encode_family(labels)?.encode_histogram::<[(&str, &str); 0]>(sum, count, buckets, None)
+}
+
+fn executions(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Result {
+    let (mut messages, mut traps) = (Vec::new(), Vec::new());
+    for node in nodes {
+        let counts = node.instruments.outcomes().counts();
+        let labels = |mode: rollout::Mode| [("node", node.name.clone()), ("mode", mode.to_string())];
+        for ((mode, kind, outcome), count) in counts.executions {
+            let [node, mode] = labels(mode);
+            messages.push(([node, mode, ("kind", kind.to_owned()), ("outcome", outcome.to_owned())], count));
+        }
+        for ((mode, code), count) in counts.traps {
+            let [node, mode] = labels(mode);
+            let reason = code.map_or("other".to_owned(), |code| execution::ErrorCode(code).to_string());
+            traps.push(([node, mode, ("reason", reason)], count));
+        }
+    }
+    let help = "Executions that finished, by the mode that gave their result";
+    family(encoder, ("messages", help), MetricType::Counter, messages)?;
+    family(encoder, ("traps", "Executions that were undone, by error code"), MetricType::Counter, traps)
+}
+
+fn policies(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Result {
+    let labels = |node: &NodeView| ("node", node.name.clone());
+    let generation = |node: &NodeView| ([labels(node)], node.instruments.live().in_force().generation);
+    let good = |node: &NodeView| ([labels(node)], u64::from(node.instruments.live().last_error().is_none()));
+    let mode = |node: &NodeView| {
+        let mode = node.instruments.live().in_force().mode();
+        ([labels(node), ("mode", mode.to_string())], 1)
+    };
+    let help = "Generation of the policy in force";
+    family(encoder, ("config_observed_generation", help), MetricType::Gauge, nodes.iter().map(generation))?;
+    let help = "Whether the policy file as it is now is in force";
+    family(encoder, ("config_last_reload_successful", help), MetricType::Gauge, nodes.iter().map(good))?;
+    family(encoder, ("mode_info", "The mode in force"), MetricType::Gauge, nodes.iter().map(mode))
+}
+
+fn sandboxes(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Result {
+    let statuses: Vec<_> =
+        nodes.iter().filter_map(|node| Some((&node.name, node.instruments.sandbox()?))).collect();
+    let samples = |value: fn(&sandbox_host::SandboxStatus) -> u64| {
+        statuses.iter().map(move |(node, status)| ([("node", (*node).clone())], value(status)))
+    };
+    let help = "Live worker processes";
+    let workers = samples(|status| status.workers.len() as u64);
+    family(encoder, ("sandbox_processes", help), MetricType::Gauge, workers)?;
+    let help = "Private memory of all workers";
+    family(
+        encoder,
+        ("sandbox_resident_bytes", help),
+        MetricType::Gauge,
+        samples(|status| status.memory_bytes),
+    )?;
+    let help = "Workers that were found dead when they were needed";
+    family(encoder, ("sandbox_crashes", help), MetricType::Counter, samples(|status| status.deaths))?;
+    let help = "What workers did that no correct worker does";
+    family(encoder, ("sandbox_violations", help), MetricType::Counter, samples(|status| status.violations))
+}
+
+fn shadows(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Result {
+    let counts: Vec<_> = nodes.iter().map(|node| (&node.name, node.instruments.shadow_counts())).collect();
+    let results = |(node, counts): &(&String, ShadowCounts)| {
+        let ShadowCounts { equal, diverged, dropped, failed, .. } = *counts;
+        let results = [("equal", equal), ("different", diverged), ("dropped", dropped), ("failed", failed)];
+        let node = (*node).clone();
+        results.map(|(word, count)| ([("node", node.clone()), ("result", word.to_owned())], count))
+    };
+    let help = "Executions run in shadow, by what came of the comparison";
+    family(encoder, ("shadow_comparisons", help), MetricType::Counter, counts.iter().flat_map(results))?;
+    let diverged = counts.iter().map(|(node, counts)| ([("node", (*node).clone())], counts.diverged));
+    family(encoder, ("divergences", "Executions whose results differed"), MetricType::Counter, diverged)
+}

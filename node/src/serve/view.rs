@@ -1,0 +1,131 @@
+//! What the interface shows, as data: the status and the latencies.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rollout::{Arm, Interval, KINDS};
+use serde_json::{Map, Value, json};
+
+use super::status::{Board, Committed, NodeView, Phase};
+
+/// Steps of a percentile curve for each halving of the distance to 100 %.
+const TICKS_PER_HALF: u32 = 5;
+
+/// Everything but latencies.
+pub(super) fn status(board: &Board) -> Value {
+    let (committed, since) = board.committed();
+    let Committed { rounds, messages, acknowledged, refused, log_bytes, time, state_root, certified_root } =
+        committed;
+    let phase = board.phase();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "phase": phase.as_str(),
+        "ready": phase == Phase::Serving,
+        "why_not_ready": phase.why_not_ready(),
+        "began": seconds(board.began()),
+        "data_age_seconds": since.elapsed().as_secs_f64(),
+        "rounds": rounds,
+        "round_time_ns": time,
+        "messages": { "in_log": messages, "acknowledged": acknowledged, "refused": refused },
+        "input_log_bytes": log_bytes,
+        "state_root": hex::encode(state_root),
+        "certified_root": hex::encode(certified_root),
+        "nodes": board.nodes().iter().map(node).collect::<Vec<_>>(),
+    })
+}
+
+fn node(node: &NodeView) -> Value {
+    let instruments = &node.instruments;
+    let in_force = instruments.live().in_force();
+    let shadow = instruments.shadow_counts();
+    let sandbox = instruments.sandbox().map(|status| {
+        json!({
+            "confinement": status.confinement.as_ref().map(ToString::to_string),
+            "layers_off": status.layers.iter().filter(|(_, on)| !on).map(|(name, _)| name).collect::<Vec<_>>(),
+            "workers": status.workers.iter().map(|worker| json!({
+                "pid": worker.pid,
+                "canister": worker.canister.map(|(canister, _)| canister.to_text()),
+                "memory_bytes": worker.memory_bytes,
+            })).collect::<Vec<_>>(),
+            "workers_max": status.workers_max,
+            "memory_bytes": status.memory_bytes,
+            "launches": status.launches,
+            "deaths": status.deaths,
+            "violations": status.violations,
+            "launch_error": status.launch_error,
+        })
+    });
+    json!({
+        "node": node.name,
+        "mode": in_force.mode().as_str(),
+        "resolution": in_force.resolution.to_json(),
+        "generation": in_force.generation,
+        "in_force_since": seconds(in_force.since_time),
+        "restart_for": in_force.restart_for,
+        "policy_refused": instruments.live().last_error().map(|error| error.to_string()),
+        "sandbox": sandbox,
+        "shadow": {
+            "offered": shadow.offered, "equal": shadow.equal, "diverged": shadow.diverged,
+            "dropped": shadow.dropped, "failed": shadow.failed,
+        },
+    })
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// What each node measured.
+fn measured(board: &Board) -> Vec<Interval> {
+    board.nodes().iter().map(|node| node.instruments.recorder().total_interval()).collect()
+}
+
+/// What all nodes measured together; exact.
+pub(super) fn merged(board: &Board) -> Interval {
+    sum(&measured(board))
+}
+
+fn sum(intervals: &[Interval]) -> Interval {
+    let (first, others) = intervals.split_first().expect("there is a node");
+    let mut sum = first.clone();
+    others.iter().for_each(|interval| sum.add(interval));
+    sum
+}
+
+/// Latencies by kind and mode, of each node and of all together. What was not measured is `null`.
+pub(super) fn latencies(board: &Board) -> Value {
+    let intervals = measured(board);
+    let merged = sum(&intervals);
+    let nodes = board.nodes().iter().zip(&intervals);
+    json!({
+        "unit": "ns",
+        "since": seconds(merged.start),
+        "data_age_seconds": board.committed().1.elapsed().as_secs_f64(),
+        "nodes": nodes
+            .map(|(node, interval)| json!({ "node": node.name, "kinds": kinds(interval) }))
+            .collect::<Vec<_>>(),
+        "merged": { "kinds": kinds(&merged) },
+    })
+}
+
+fn kinds(interval: &Interval) -> Value {
+    let kinds =
+        KINDS.into_iter().filter(|kind| Arm::ALL.iter().any(|arm| interval.one(*arm, kind).is_some()));
+    let arms = |kind: &str| -> Map<String, Value> {
+        Arm::ALL.into_iter().map(|arm| (arm.as_str().to_owned(), series(interval, arm, kind))).collect()
+    };
+    kinds.map(|kind| (kind.to_owned(), Value::Object(arms(kind)))).collect::<Map<_, _>>().into()
+}
+
+fn series(interval: &Interval, arm: Arm, kind: &str) -> Value {
+    let Some(histogram) = interval.one(arm, kind) else { return Value::Null };
+    let at = |quantile| histogram.value_at_quantile(quantile).min(histogram.max());
+    let curve: Vec<Value> = histogram
+        .iter_quantiles(TICKS_PER_HALF)
+        .map(|step| json!([step.quantile_iterated_to(), step.value_iterated_to().min(histogram.max())]))
+        .collect();
+    json!({
+        "count": histogram.len(),
+        "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "p99.9": at(0.999), "max": histogram.max(),
+        "curve": curve,
+    })
+}

@@ -1,0 +1,444 @@
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::program::{bulkhead, folder_with, run_in};
+
+/// Longer than anything takes that goes well.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Ends with the test, however that ends.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A node that serves, in the folder that has its policy.
+struct Serving {
+    process: Process,
+    address: String,
+    stdout: JoinHandle<String>,
+    stderr: JoinHandle<String>,
+}
+
+impl Serving {
+    fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let process = bulkhead()
+            .args(["serve", "--config", "p.toml", "--state", "state", "--http", "127.0.0.1:0"])
+            .args(arguments)
+            .current_dir(folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map(Process);
+        let mut process = process.expect("the program starts");
+        let mut lines = BufReader::new(process.0.stdout.take().unwrap());
+        let stderr = drained(process.0.stderr.take().unwrap());
+        let (mut line, mut said) = (String::new(), String::new());
+        while lines.read_line(&mut line).expect("it prints text") > 0 {
+            said += &line;
+            if let Some(address) = line.trim_end().strip_prefix("http://") {
+                let address = address.strip_suffix("/v1/status").unwrap().to_owned();
+                return Self { process, address, stdout: drained(lines), stderr };
+            }
+            line.clear();
+        }
+        panic!("no address: {said}{}", stderr.join().unwrap());
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// Status, head and body of the answer to a request of these lines.
+    fn ask(&self, request: &str) -> (u16, String, String) {
+        let mut stream = self.connect();
+        stream.write_all(format!("{request}\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head.to_lowercase(), body.to_owned())
+    }
+
+    fn get(&self, path: &str) -> (u16, String, String) {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost"))
+    }
+
+    fn json(&self, path: &str) -> Value {
+        let (status, _, body) = self.get(path);
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// Follows the events until one has a status that will do.
+    fn until(&self, mut will_do: impl FnMut(&Value) -> bool) -> Value {
+        for (_, status) in self.events("") {
+            if will_do(&status) {
+                return status;
+            }
+        }
+        panic!("the events ended");
+    }
+
+    /// Ids and statuses, with another line in the request's head.
+    fn events(&self, header: &str) -> impl Iterator<Item = (u64, Value)> + use<> {
+        let mut stream = self.connect();
+        let request = format!("GET /v1/events HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut id = 0;
+        BufReader::new(stream).lines().map_while(Result::ok).filter_map(move |line| {
+            if let Some(said) = line.strip_prefix("id: ") {
+                id = said.trim().parse().unwrap();
+            }
+            Some((id, serde_json::from_str(line.strip_prefix("data: ")?).unwrap()))
+        })
+    }
+
+    fn acknowledged(&self, count: u64) -> Value {
+        self.until(|status| status["messages"]["acknowledged"].as_u64().unwrap() >= count)
+    }
+
+    fn rounds(&self, count: u64) -> Value {
+        self.until(|status| status["phase"] == "serving" && status["rounds"].as_u64().unwrap() >= count)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(i64::from(self.process.0.id()), signal);
+    }
+
+    /// Exit code, standard output and standard error.
+    fn ended(mut self) -> (Option<i32>, String, String) {
+        let code = self.process.0.wait().unwrap().code();
+        let (stdout, stderr) = (self.stdout.join().unwrap(), self.stderr.join().unwrap());
+        assert!(!stderr.contains("panicked"), "a panic reached the user: {stderr}");
+        (code, stdout, stderr)
+    }
+
+    fn killed(self) {
+        self.signal(Signal::KILL);
+        assert_eq!(self.ended().0, None);
+    }
+
+    fn stopped(self) -> String {
+        self.signal(Signal::TERM);
+        let (code, stdout, stderr) = self.ended();
+        assert_eq!(code, Some(0), "{stdout}{stderr}");
+        stdout
+    }
+}
+
+fn drained(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        from.read_to_string(&mut text).map_or_else(|error| error.to_string(), |_| text)
+    })
+}
+
+fn kill(pid: i64, signal: Signal) {
+    kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
+}
+
+/// A policy with these lines after its head, and a folder with it.
+fn folder(lines: &str) -> tempfile::TempDir {
+    let folder = folder_with(&[]);
+    save(folder.path(), lines);
+    folder
+}
+
+fn save(folder: &Path, lines: &str) {
+    let text = format!("schema = 1\n[code_cache]\ndirectory = \"{}/code\"\n{lines}", folder.display());
+    std::fs::write(folder.join("p.new"), text).unwrap();
+    std::fs::rename(folder.join("p.new"), folder.join("p.toml")).unwrap();
+}
+
+fn after<'a>(text: &'a str, label: &str) -> &'a str {
+    let at = text.find(label).unwrap_or_else(|| panic!("no {label:?} in {text}"));
+    text[at + label.len()..].lines().next().unwrap().trim()
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_by_a_kill_a_switch_of_modes_or_the_death_of_a_worker() {
+    let folder = folder("[nodes.n2]\nmode = \"sandboxed\"\n");
+    let arguments = ["--nodes", "2", "--load", "steady", "--rate", "100"];
+    let serving = Serving::start(folder.path(), &arguments);
+    // 22 set the canisters up.
+    let status = serving.acknowledged(150);
+    assert_eq!(
+        (&status["nodes"][0]["mode"], &status["nodes"][1]["mode"]),
+        (&"in-process".into(), &"sandboxed".into())
+    );
+
+    // A worker dies: its message runs again, and both nodes still have one state root.
+    let workers = status["nodes"][1]["sandbox"]["workers"].as_array().unwrap();
+    let worker = workers.iter().find(|worker| worker["canister"].is_string()).expect("somebody is served");
+    kill(worker["pid"].as_i64().unwrap(), Signal::KILL);
+    let status = serving.until(|status| status["nodes"][1]["sandbox"]["deaths"] == 1);
+    let acknowledged = status["messages"]["acknowledged"].as_u64().unwrap();
+    serving.acknowledged(acknowledged + 50);
+
+    // kill -9: the restart has at least what was acknowledged before.
+    let before = serving.acknowledged(acknowledged + 100);
+    serving.killed();
+    let serving = Serving::start(folder.path(), &arguments);
+    let status = serving.rounds(before["rounds"].as_u64().unwrap());
+    assert!(status["messages"]["in_log"].as_u64() >= before["messages"]["in_log"].as_u64(), "{status}");
+    serving.acknowledged(50);
+
+    // The file is saved: node n1 switches between two messages.
+    save(folder.path(), "[default]\nmode = \"sandboxed\"\n[nodes.n2]\nmode = \"in-process\"\n");
+    let measured = |status: &Value, node: usize, mode: &str| {
+        status["nodes"][node]["mode"] == mode
+            && !serving.json("/v1/latencies")["nodes"][node]["kinds"]["update"][mode].is_null()
+    };
+    serving.until(|status| measured(status, 0, "sandboxed") && measured(status, 1, "in-process"));
+    let latencies = serving.json("/v1/latencies");
+    let [one, two, both] = ["/nodes/0", "/nodes/1", "/merged"].map(|of| {
+        latencies.pointer(&format!("{of}/kinds/update/in-process/count")).unwrap().as_u64().unwrap()
+    });
+    assert_eq!(one + two, both, "merged, not averaged");
+
+    let summary = serving.stopped();
+    assert!(after(&summary, "load ").contains("rejected 0, lost 0, applied twice 0"), "{summary}");
+    let root = after(&summary, "\nstate root ");
+    let replayed = run_in(folder.path(), &["replay", "state/input.log", "--mode", "in-process"]);
+    assert_eq!(replayed.code, Some(0), "{}{}", replayed.stdout, replayed.stderr);
+    assert!(replayed.stdout.contains(root), "{root} isn't in {}", replayed.stdout);
+}
+
+#[test]
+fn a_torn_tail_is_cut_to_the_last_whole_round_and_the_log_goes_on() {
+    let folder = folder("");
+    let serving = Serving::start(folder.path(), &[]);
+    serving.rounds(2);
+    serving.killed();
+    let log = folder.path().join("state/input.log");
+    let bytes = std::fs::read(&log).unwrap();
+    std::fs::write(&log, &bytes[..bytes.len() - 1]).unwrap();
+    let serving = Serving::start(folder.path(), &[]);
+    serving.rounds(4);
+    serving.stopped();
+    let replayed = run_in(folder.path(), &["replay", "state/input.log"]);
+    assert_eq!(replayed.code, Some(0), "{}{}", replayed.stdout, replayed.stderr);
+    // And a log that was ended in good order goes on as well.
+    let rounds: u64 = after(&replayed.stdout, "\nreplayed ").split(' ').next().unwrap().parse().unwrap();
+    let serving = Serving::start(folder.path(), &[]);
+    serving.rounds(rounds + 1);
+    serving.stopped();
+    let replayed = run_in(folder.path(), &["replay", "state/input.log"]);
+    assert!(replayed.stdout.ends_with("\nEQUAL\n"), "{}{}", replayed.stdout, replayed.stderr);
+}
+
+#[test]
+fn a_damaged_log_is_refused_with_offset_and_reason_and_left_as_it_is() {
+    let folder = folder("");
+    let serving = Serving::start(folder.path(), &[]);
+    serving.rounds(1);
+    serving.stopped();
+    let log = folder.path().join("state/input.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[400] ^= 1;
+    std::fs::write(&log, &bytes).unwrap();
+    let ran = run_in(folder.path(), &["serve", "--config", "p.toml", "--state", "state"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    assert!(ran.stderr.contains("state/input.log: offset 12: damaged record: "), "{}", ran.stderr);
+    assert_eq!(std::fs::read(&log).unwrap(), bytes);
+}
+
+#[test]
+fn a_state_directory_is_used_by_one_process() {
+    let folder = folder("");
+    let serving = Serving::start(folder.path(), &[]);
+    let ran = run_in(folder.path(), &["serve", "--config", "p.toml", "--state", "state"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    assert!(ran.stderr.contains("another process uses this state directory"), "{}", ran.stderr);
+    serving.rounds(1);
+    serving.stopped();
+}
+
+#[test]
+fn a_full_log_takes_no_message_and_no_round_and_says_so() {
+    let folder = folder("");
+    let serving = Serving::start(folder.path(), &["--log-max", "1"]);
+    let status = serving.until(|status| status["phase"] == "full");
+    assert_eq!((&status["rounds"], &status["ready"]), (&0.into(), &false.into()));
+    let (code, head, body) = serving.get("/readyz");
+    assert_eq!(code, 503, "{body}");
+    assert!(head.contains("content-type: application/problem+json"), "{head}");
+    assert!(body.contains("as large as --log-max allows"), "{body}");
+    serving.stopped();
+}
+
+#[test]
+fn requests_that_are_not_for_a_loopback_reader_are_refused() {
+    let folder = folder("");
+    let serving = Serving::start(folder.path(), &[]);
+    for (request, expected) in [
+        ("GET /v1/status HTTP/1.1\r\nHost: rebound.example", 403),
+        ("GET /v1/status HTTP/1.1\r\nHost: rebound.example:80", 403),
+        ("GET /v1/status HTTP/1.1", 403),
+        ("GET /v1/status HTTP/1.1\r\nHost: 127.0.0.1:1", 200),
+        ("POST /v1/status HTTP/1.1\r\nHost: localhost", 405),
+        ("POST /v1/config:reload HTTP/1.1\r\nHost: localhost", 404),
+        ("GET /nothing HTTP/1.1\r\nHost: localhost", 404),
+        ("GET /v1/resolve?subnet=local HTTP/1.1\r\nHost: localhost", 400),
+        ("GET /v1/hist?mode=fast&kind=update&format=hgrm HTTP/1.1\r\nHost: localhost", 400),
+        ("GET /v1/hist?mode=sandboxed&kind=update&format=hgrm HTTP/1.1\r\nHost: localhost", 404),
+        ("GET /v1/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: x", 400),
+    ] {
+        let (code, head, body) = serving.ask(request);
+        assert_eq!(code, expected, "{request}: {body}");
+        assert!(!head.contains("access-control"), "{head}");
+        if code != 200 {
+            assert!(head.contains("content-type: application/problem+json"), "{request}: {head}");
+            assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["status"], code, "{body}");
+        }
+    }
+    let mut stream = serving.connect();
+    let long = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nLong: {}\r\n\r\n", "x".repeat(64 << 10));
+    let mut answer = Vec::new();
+    // The connection may be closed before all of it was written.
+    let _ = stream.write_all(long.as_bytes()).and_then(|()| stream.read_to_end(&mut answer).map(drop));
+    assert!(!answer.starts_with(b"HTTP/1.1 200"), "a head of 64 KiB was taken");
+    serving.stopped();
+    for address in ["0.0.0.0:0", "192.0.2.1:80"] {
+        let arguments = ["serve", "--config", "p.toml", "--state", "state", "--http", address];
+        let ran = run_in(folder.path(), &arguments);
+        assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+        assert!(ran.stderr.contains("listens on loopback addresses alone"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn events_are_taken_up_again_after_the_last_one_seen() {
+    let folder = folder("");
+    let serving = Serving::start(folder.path(), &[]);
+    let seen: Vec<u64> = serving.events("").map(|(id, _)| id).take(3).collect();
+    assert_eq!(seen, [seen[0], seen[0] + 1, seen[0] + 2]);
+    let again = serving.events(&format!("Last-Event-ID: {}\r\n", seen[0])).map(|(id, _)| id);
+    assert_eq!(again.take(2).collect::<Vec<_>>(), seen[1..]);
+    serving.stopped();
+}
+
+#[test]
+fn the_admin_socket_is_for_its_user_and_the_command_line_speaks_to_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder("");
+    let absent = run_in(folder.path(), &["status", "--admin", "state/admin.sock"]);
+    assert_eq!(absent.code, Some(1), "{}", absent.stdout);
+    assert!(absent.stderr.contains("no node answers on this admin socket"), "{}", absent.stderr);
+    let serving = Serving::start(folder.path(), &["--nodes", "2"]);
+    serving.rounds(1);
+    let socket = folder.path().join("state/admin.sock");
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let status = run_in(folder.path(), &["status", "--admin", "state/admin.sock"]);
+    assert_eq!(status.code, Some(0), "{}", status.stderr);
+    assert!(status.stdout.starts_with("serving\n"), "{}", status.stdout);
+    let status = run_in(folder.path(), &["status", "--admin", "state/admin.sock", "--json"]);
+    let value: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(value["nodes"][1]["mode"], "in-process");
+
+    save(folder.path(), "[nodes.n2]\nmode = \"sandboxed\"\n");
+    let reloaded = run_in(folder.path(), &["config", "reload", "--admin", "state/admin.sock"]);
+    assert_eq!(reloaded.code, Some(0), "{}", reloaded.stderr);
+    assert!(reloaded.stdout.contains("n2: generation 2, "), "{}", reloaded.stdout);
+    assert!(reloaded.stdout.ends_with("mode sandboxed\n"), "{}", reloaded.stdout);
+    save(folder.path(), "[nodes.n2]\nmode = \"sandboxd\"\n");
+    let refused = run_in(folder.path(), &["config", "reload", "--admin", "state/admin.sock"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stdout);
+    for part in ["did you mean `sandboxed`?", "The last good policy stays in force"] {
+        assert!(refused.stderr.contains(part), "{part} isn't in {}", refused.stderr);
+    }
+    let resolved = serving.json("/v1/resolve?subnet=local&node=n2");
+    assert_eq!((&resolved["mode"], &resolved["reason"]), (&"sandboxed".into(), &"PINNED".into()));
+    serving.stopped();
+    assert!(!socket.exists());
+}
+
+#[test]
+fn metrics_are_openmetrics_with_help_and_type_and_no_open_set_of_labels() {
+    let folder = folder("");
+    let serving = Serving::start(folder.path(), &["--load", "steady"]);
+    serving.acknowledged(100);
+    let (code, head, text) = serving.get("/metrics");
+    assert_eq!(code, 200, "{text}");
+    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
+    let families = openmetrics(&text);
+    for (name, kind) in [
+        ("bulkhead_build_info", "gauge"),
+        ("bulkhead_execution_duration_seconds", "histogram"),
+        ("bulkhead_messages", "counter"),
+        ("bulkhead_sandbox_processes", "gauge"),
+        ("bulkhead_sandbox_resident_bytes", "gauge"),
+        ("bulkhead_config_observed_generation", "gauge"),
+        ("bulkhead_shadow_comparisons", "counter"),
+        ("bulkhead_divergences", "counter"),
+    ] {
+        assert!(families.contains(&(name.to_owned(), kind.to_owned())), "{name} isn't in {text}");
+    }
+    let (_, _, hgrm) = serving.get("/v1/hist?mode=in-process&kind=update&format=hgrm");
+    assert!(hgrm.trim_start().starts_with("Value     Percentile TotalCount 1/(1-Percentile)"), "{hgrm}");
+    let (_, _, hlog) = serving.get("/v1/hist?mode=in-process&kind=update&format=hlog");
+    assert!(hlog.contains("Tag=in-process.update,"), "{hlog}");
+    let (code, head, _) = serving.get("/v1/hist?mode=in-process&kind=update&format=v2");
+    assert!(code == 200 && head.contains("content-type: application/octet-stream"), "{head}");
+    let latencies = serving.json("/v1/latencies");
+    let update = &latencies["merged"]["kinds"]["update"];
+    assert!(update["in-process"]["count"].as_u64() > Some(0), "{latencies}");
+    assert!(update["sandboxed"].is_null(), "no data is null: {latencies}");
+    serving.stopped();
+}
+
+/// Names and types of the families of a scrape; fails where a line isn't what the format asks for.
+fn openmetrics(text: &str) -> Vec<(String, String)> {
+    const LABELS: [&str; 7] = ["node", "mode", "kind", "outcome", "reason", "result", "version"];
+    let mut families: Vec<(String, String)> = Vec::new();
+    let body = text.strip_suffix("# EOF\n").expect("a scrape ends with EOF");
+    let mut help = "";
+    for line in body.lines() {
+        if let Some(said) = line.strip_prefix("# HELP ") {
+            help = said.split_once(' ').expect("help has a text").0;
+        } else if let Some(said) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = said.split_once(' ').unwrap();
+            assert_eq!(name, help, "help comes before the type");
+            assert!(families.iter().all(|(known, _)| known != name), "{name} twice");
+            families.push((name.to_owned(), kind.to_owned()));
+        } else {
+            let (name, kind) = families.last().expect("a type comes before samples");
+            let (sample, value) = line.rsplit_once(' ').expect("a sample has a value");
+            let (sample, labels) = match sample.split_once('{') {
+                Some((sample, labels)) => (sample, labels.strip_suffix('}').expect("labels end")),
+                None => (sample, ""),
+            };
+            let suffixes: &[&str] = match kind.as_str() {
+                "counter" => &["_total"],
+                "histogram" => &["_sum", "_count", "_bucket"],
+                "gauge" => &[""],
+                other => panic!("{other}"),
+            };
+            let suffix = sample.strip_prefix(name.as_str()).expect("a sample is of its family");
+            assert!(suffixes.contains(&suffix), "{line}");
+            value.parse::<f64>().unwrap_or_else(|_| panic!("no number: {line}"));
+            for label in labels.split(',').filter(|label| !label.is_empty()) {
+                let (key, value) = label.split_once('=').unwrap();
+                assert!(LABELS.contains(&key) || (key == "le" && suffix == "_bucket"), "{line}");
+                assert!(value.starts_with('"') && value.ends_with('"'), "{line}");
+            }
+        }
+    }
+    families
+}
