@@ -5,6 +5,7 @@
 pub mod bounds;
 pub mod cli;
 pub mod code_cache;
+pub mod compare;
 pub mod confinement;
 pub mod demo;
 pub mod drun;
@@ -18,6 +19,7 @@ pub mod policy;
 pub mod record;
 mod recording;
 pub mod replay;
+pub mod verdict;
 pub mod version;
 mod watch;
 

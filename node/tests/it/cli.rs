@@ -6,14 +6,32 @@ use crate::program::{bulkhead, folder_with, run, run_in};
 fn help_names_every_command_and_gives_examples() {
     let ran = run(bulkhead().arg("--help"));
     assert_eq!(ran.code, Some(0));
-    for word in
-        ["demo", "drun", "record", "replay", "config", "explain", "version", "Examples:", "Exit codes:"]
-    {
+    for word in [
+        "demo",
+        "drun",
+        "record",
+        "replay",
+        "compare",
+        "verdict",
+        "config",
+        "explain",
+        "version",
+        "Examples:",
+        "Exit codes:",
+    ] {
         assert!(ran.stdout.contains(word), "{word} is missing in: {}", ran.stdout);
     }
-    for command in
-        [&["demo"][..], &["drun"], &["record"], &["replay"], &["config", "check"], &["explain"], &["version"]]
-    {
+    for command in [
+        &["demo"][..],
+        &["drun"],
+        &["record"],
+        &["replay"],
+        &["compare"],
+        &["verdict"],
+        &["config", "check"],
+        &["explain"],
+        &["version"],
+    ] {
         let ran = run(bulkhead().args(command).arg("--help"));
         assert_eq!(ran.code, Some(0), "{command:?}");
         assert!(ran.stdout.contains("Example"), "{command:?} has no example: {}", ran.stdout);
