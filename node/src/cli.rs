@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::{confinement, demo, drun, policy, record, replay, serve, version};
+use crate::{compare, confinement, demo, drun, policy, record, replay, serve, verdict, version};
 
 /// Runs Internet Computer canisters in the node's process or in a sandbox process each, with equal results.
 #[derive(Debug, Parser)]
@@ -33,12 +33,13 @@ Examples:
   bulkhead record traffic.log counter.drun
   bulkhead replay traffic.log --mode in-process --against sandboxed
   bulkhead serve --config prod.toml --state /var/lib/bulkhead --load steady
+  bulkhead compare latencies.hlog --limit p99=1.50
   bulkhead config check prod.toml
   bulkhead explain --config prod.toml --subnet io67a --node cp7d4
   bulkhead sandbox report
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 undecided (replay: the log or the node can't say) or
-reduced (sandbox report).";
+reduced (sandbox report), 5 inconclusive (compare: not enough is known for a verdict).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -134,6 +135,44 @@ Examples:
   bulkhead status --admin /var/lib/bulkhead/admin.sock --watch
   bulkhead status --admin /var/lib/bulkhead/admin.sock --json")]
     Status(serve::client::StatusArgs),
+    /// Judge a candidate's latencies, traps and divergences against limits
+    #[command(after_help = "\
+Reads interval logs, puts their intervals into blocks of equal time, and judges each quantile that has
+a limit, for each kind of message. Three verdicts: PASS, shown within the limit with 95 % confidence;
+FAIL, shown above it, which at the limit happens in 1 % of steps at most, over all planned looks and
+guards; INCONCLUSIVE, neither, with what is missing. No data is INCONCLUSIVE.
+
+A block is compared with the other arm's block of the same time (node-split, percent) or with its
+neighbour (switchback, aa); one without such a partner, or an interval longer than a block, is left
+out. Anything is said from 10 blocks and 100 messages beyond the quantile on,
+in each arm: 200 for p50, 10,000 for p99.
+
+Exit codes: 0 every guard passes; 1 one fails, or a log can't be used; 2 wrong usage; 5 inconclusive.
+
+Examples:
+  bulkhead compare latencies.hlog --control shadow-control --candidate shadow-candidate --block 1s
+  bulkhead compare a.hlog b.hlog --kind update --kind query --limit p50=1.30 --limit p99.9=2
+  bulkhead compare node.hlog --design switchback --look 3/12 --record verdict.json
+  bulkhead compare node.hlog --traps 12/120000,15/119000 --divergences 0/300000")]
+    Compare(Box<compare::CompareArgs>),
+    /// Recompute a verdict from all that it followed from
+    #[command(after_help = "\
+Judges the histograms and counts in a record of `bulkhead compare --record` again, with the recorded
+seed and method, and compares verdicts, ratios and bounds with what is recorded.
+
+Exit codes: 0 equal; 1 different, or the record can't be used; 2 wrong usage.
+
+Examples:
+  bulkhead verdict --recompute verdict.json
+  bulkhead verdict --recompute verdict.json --json")]
+    Verdict {
+        /// The record
+        #[arg(long, value_name = "RECORD")]
+        recompute: PathBuf,
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
     /// Work with policy files
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -161,6 +200,7 @@ impl Command {
             Self::Demo(_) | Self::Drun(_) | Self::Record(_) | Self::Replay(_) | Self::Serve(_) => true,
             // It runs none, and looks at workers with the rights that a node has.
             Self::Sandbox(_) => true,
+            Self::Compare(_) | Self::Verdict { .. } => false,
             Self::Config(_) | Self::Explain(_) | Self::Status(_) | Self::Version { .. } => false,
         }
     }
@@ -293,6 +333,12 @@ pub enum CommandError {
     /// Already said on standard output: the sandbox is not all that it should be.
     #[error("reduced")]
     Reduced,
+    /// It can't be done as it was asked for.
+    #[error("{0}")]
+    Usage(String),
+    /// Already said on standard output: not enough is known for a verdict.
+    #[error("inconclusive")]
+    Inconclusive,
     /// Neither ok nor failed can be said. The text says why, on standard error.
     #[error("{0}")]
     Undecided(String),
@@ -340,6 +386,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let _ = writeln!(io::stderr(), "error: {what}");
             ExitCode::FAILURE
         }
+        Err(CommandError::Usage(what)) => {
+            let _ = writeln!(io::stderr(), "error: {what}");
+            ExitCode::from(2)
+        }
+        Err(CommandError::Inconclusive) => ExitCode::from(5),
         Err(CommandError::Undecided(why)) => {
             let _ = writeln!(io::stderr(), "undecided: {why}");
             ExitCode::from(3)
@@ -371,6 +422,8 @@ fn dispatch(command: Command) -> Result<(), CommandError> {
             replay::run(&file, mode.into(), against.map(Into::into), json)
         }
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Verdict { recompute, json } => verdict::recompute(&recompute, json),
         Command::Config(ConfigCommand::Check { file, json }) => policy::check(&file, json),
         Command::Config(ConfigCommand::Reload(arguments)) => serve::client::reload(&arguments),
         Command::Status(arguments) => serve::client::status(&arguments),

@@ -5,6 +5,7 @@
 pub mod bounds;
 pub mod cli;
 pub mod code_cache;
+pub mod compare;
 pub mod confinement;
 pub mod demo;
 pub mod drun;
@@ -21,6 +22,7 @@ pub mod record;
 mod recording;
 pub mod replay;
 pub mod serve;
+pub mod verdict;
 pub mod version;
 mod watch;
 

@@ -73,16 +73,6 @@ pub enum BlockError {
     /// Blocks are too short or too long.
     #[error("blocks of {0:?}; they may have 1s to 24h, and in a switchback more than 5s")]
     Length(Duration),
-    /// The interval doesn't fit a block.
-    #[error(
-        "an interval of {interval:?}, longer than a block ({block:?}); take longer blocks or shorter intervals"
-    )]
-    IntervalTooLong {
-        /// The interval's length.
-        interval: Duration,
-        /// The block's.
-        block: Duration,
-    },
     /// More blocks than are compared.
     #[error("more than {BLOCKS_MAX} blocks; take longer ones or fewer intervals")]
     TooMany,
@@ -126,6 +116,8 @@ pub struct Windows {
     design: Design,
     length: Duration,
     windows: BTreeMap<u128, Window>,
+    /// Intervals longer than a window.
+    too_long: usize,
     distinct: usize,
 }
 
@@ -147,7 +139,7 @@ pub struct Blocks {
     pub length: Duration,
     /// In the order of time, at most [`BLOCKS_MAX`].
     pub pairs: Vec<Block>,
-    /// Windows that have no partner, or in which a switchback changed its mode.
+    /// Windows that have no partner, or in which a switchback changed its mode; intervals longer than a block.
     pub left_out: usize,
 }
 
@@ -162,13 +154,13 @@ impl Windows {
         if length < shortest || length > longest || unsettled {
             return Err(BlockError::Length(length));
         }
-        Ok(Self { design, length, windows: BTreeMap::new(), distinct: 0 })
+        Ok(Self { design, length, windows: BTreeMap::new(), too_long: 0, distinct: 0 })
     }
 
-    /// Adds an interval to the window in which it began.
+    /// Adds an interval to the window in which it began. One that is longer than a window is left out.
     ///
     /// # Errors
-    /// It is longer than a window, or there is more than can be held.
+    /// There is more than can be held.
     pub fn add(
         &mut self,
         side: Side,
@@ -177,7 +169,8 @@ impl Windows {
         latencies: &Latencies,
     ) -> Result<(), BlockError> {
         if duration > self.length {
-            return Err(BlockError::IntervalTooLong { interval: duration, block: self.length });
+            self.too_long += 1;
+            return Ok(());
         }
         if latencies.measurements() == 0 {
             return Ok(());
@@ -217,7 +210,7 @@ impl Windows {
             Design::NodeSplit | Design::Percent => 1,
             Design::Switchback | Design::Aa => 2,
         };
-        let left_out = self.windows.len() - pairs.len() * windows_each;
+        let left_out = self.windows.len() - pairs.len() * windows_each + self.too_long;
         Ok(Blocks { design: self.design, length: self.length, pairs, left_out })
     }
 

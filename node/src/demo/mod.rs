@@ -1,5 +1,6 @@
 //! `bulkhead demo`: an embedded node with real canisters under load, while its mode is switched.
 
+mod latencies;
 mod output;
 mod switch;
 
@@ -11,13 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use rollout::{Hlog, HlogError, Interval, Mode};
+use rollout::Mode;
 
 use crate::cli::CommandError;
 use crate::load::{Clock, Load, SHIPPED};
 use crate::log::Reader;
 use crate::replay::{Play, Verdict};
 use crate::{Node, NodeOptions, PolicySource, Preset, recording};
+use latencies::LatencyLog;
 use output::{NeverSwitched, Progress, Summary};
 use switch::PolicyFile;
 
@@ -36,7 +38,7 @@ pub struct DemoArgs {
     /// Messages a second, sent whether or not earlier ones are answered
     #[arg(long, value_name = "N", default_value_t = RATE, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
-    /// Write the latencies as an HdrHistogram log, a tag for each mode
+    /// Write the latencies as an HdrHistogram log, two intervals a second and a tag for each mode
     #[arg(long, value_name = "FILE")]
     hlog: Option<PathBuf>,
     /// Record the run into this file, for `bulkhead replay`
@@ -163,6 +165,8 @@ fn play(
         began.elapsed().as_secs_f64(),
         arguments.rate
     ));
+    let hlog = arguments.hlog.as_deref().map(|path| LatencyLog::create(path, node.recorder()));
+    let mut hlog = hlog.transpose()?;
     let mut plan = PLAN.iter().peekable();
     let mut switches = switch::Switches::new(policy);
     load.start();
@@ -177,6 +181,7 @@ fn play(
             }
         }
         let report = load.step(&mut node, &mut clock)?;
+        hlog.as_mut().map_or(Ok(()), |log| log.step(node.recorder()))?;
         node.recording_failure().map_or(Ok(()), |failure| Err(cannot_record(failure)))?;
         if let Some(line) = switches.observe(&node, &report) {
             progress.say(&line);
@@ -189,6 +194,9 @@ fn play(
         &mut clock,
         if interrupted { Duration::from_secs(2) } else { Duration::from_secs(30) },
     )?;
+    // What isn't compared by then is missing from the counts, which say so.
+    let _settled = node.settle_shadow(SETTLE);
+    hlog.as_mut().map_or(Ok(()), |log| log.write(node.recorder()))?;
     finish((node, log), &load, switches, arguments, interrupted, progress)
 }
 
@@ -202,14 +210,8 @@ fn finish(
 ) -> Result<Summary, String> {
     let counts = load.counts(&node)?;
     let state_root = node.state_root();
-    // What isn't compared by then is missing from the counts, which say so.
-    let _settled = node.settle_shadow(SETTLE);
     let shadow = node.shadow_counts();
     let executions = node.recorder().table();
-    if let Some(path) = &arguments.hlog {
-        write_hlog(path, &node.recorder().rotate())
-            .map_err(|error| format!("could not write {}: {error}", path.display()))?;
-    }
     let (confinement, layers_off) = (node.confinement(), node.layers_off());
     let recorded = node.finish_recording().map_err(cannot_record)?.unwrap_or_default();
     let twin = node.twin(Mode::InProcess).map_err(|error| error.to_string())?;
@@ -252,9 +254,4 @@ fn run_again(node: Node, mut log: File) -> Result<NeverSwitched, String> {
         Verdict::Undecided(why) => Some(why),
     };
     Ok(NeverSwitched { state_root: play.nodes().0.state_root(), difference })
-}
-
-fn write_hlog(path: &Path, interval: &Interval) -> Result<(), HlogError> {
-    let file = std::io::BufWriter::new(std::fs::File::create(path)?);
-    Hlog::begin(file, interval)?.write(interval)
 }

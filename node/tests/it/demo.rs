@@ -21,8 +21,17 @@ fn the_quick_demo_loses_nothing_and_ends_in_the_state_of_a_run_that_never_switch
     let modes: Vec<_> = value["switches"].as_array().unwrap().iter().map(|switch| &switch["to"]).collect();
     assert_eq!(modes, ["shadow", "sandboxed", "in-process"]);
     assert_eq!((&value["shadow"]["diverged"], &value["workers_killed"]), (&0.into(), &2.into()));
-    let log = std::fs::read_to_string(hlog).unwrap();
+    let log = std::fs::read_to_string(&hlog).unwrap();
     assert!(log.contains("Tag=sandboxed.update"), "{log}");
+    // Two intervals a second, so the two phases in-process don't share one.
+    assert!(log.matches("Tag=in-process.update").count() > 1, "{log}");
+    let shadow =
+        ["--control", "shadow-control", "--candidate", "shadow-candidate", "--block", "1s", "--json"];
+    let ran = run(bulkhead().arg("compare").arg(&hlog).args(shadow));
+    assert_eq!(ran.code, Some(5), "{}{}", ran.stdout, ran.stderr);
+    let compared: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert!(compared["series"][0]["blocks"].as_u64() < Some(10), "{compared}");
+    assert_eq!(compared["verdict"], "INCONCLUSIVE");
 }
 
 #[test]

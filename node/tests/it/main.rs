@@ -3,6 +3,7 @@
 mod bounds;
 mod cli;
 mod code_cache;
+mod compare;
 mod demo;
 mod difference;
 mod driver;

@@ -4,8 +4,8 @@ use statrs::function::beta::beta_reg;
 
 use super::verdict::{CONFIDENCE, Estimate, Judgement, Limit, Looks, Verdict, VerdictReason, decide};
 
-/// Most events of both sides together; beyond, the incomplete beta function loses digits.
-pub const EVENTS_MAX: u64 = 10_000;
+/// Most events of one side; beyond, the incomplete beta function loses digits.
+pub const EVENTS_MAX: u64 = 5_000;
 /// Most messages of one side: exact as an `f64`.
 const MESSAGES_MAX: u64 = 1 << 53;
 /// Fewest messages of each side: what a guard on p50 asks for.
@@ -22,7 +22,7 @@ impl Rate {
     /// At most [`EVENTS_MAX`] events, each of another message; `None` otherwise.
     #[must_use]
     pub fn new(events: u64, messages: u64) -> Option<Self> {
-        let within = events <= EVENTS_MAX / 2 && events <= messages && messages <= MESSAGES_MAX;
+        let within = events <= EVENTS_MAX && events <= messages && messages <= MESSAGES_MAX;
         within.then_some(Self { events, messages })
     }
 
