@@ -14,14 +14,17 @@ mod policy;
 mod selector;
 
 pub use diagnostic::{Diagnostic, Position};
-pub use live::{InForce, LivePolicy, LoadError, OnReload};
+pub use live::{
+    Checksum, GENERATIONS_KEPT, InForce, LiveOptions, LivePolicy, LoadError, OnReload, Receipt, Trigger,
+};
 pub use measure::{
     Arm, Beside, Collector, Hlog, HlogError, Interval, KINDS, Observed, Observer, OutcomeWord, Recorder, Row,
     Summary, Table,
 };
 pub use mode::{Floor, Mode};
 pub use policy::{
-    Bounds, ENTRIES_MAX, FILE_BYTES_MAX, Layer, LayerSaid, Location, Policy, Reason, Resolution, Standing,
+    Bounds, Change, Conditions, Decision, ENTRIES_MAX, FILE_BYTES_MAX, Layer, LayerSaid, Location, Notice,
+    Policy, Reason, Resolution, Scope, Standing, json_schema, parse_time,
 };
 pub use selector::{
     Comparison, Divergence, DivergenceRecord, Field, Sandbox, Selector, ShadowCounts, ShadowOptions, Switch,

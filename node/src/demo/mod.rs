@@ -124,6 +124,7 @@ fn start(record: Option<&Path>) -> Result<Started, String> {
             path: policy.path().to_owned(),
             subnet: switch::SUBNET.to_owned(),
             node: switch::NODE.to_owned(),
+            generations: None,
         },
         ..NodeOptions::fixed(Mode::InProcess, Preset::Application)
     })

@@ -4,4 +4,5 @@ mod histograms;
 mod policy_errors;
 mod reload;
 mod resolution;
+mod schema;
 mod selector;
