@@ -8,6 +8,7 @@ pub mod code_cache;
 pub mod confinement;
 pub mod demo;
 pub mod drun;
+pub mod hangup;
 pub mod image;
 pub mod key;
 pub mod log;

@@ -16,6 +16,7 @@ use clap::Args;
 use rollout::{Hlog, HlogError, Interval, Mode};
 
 use crate::cli::CommandError;
+use crate::hangup::ReloadOnHangup;
 use crate::log::Reader;
 use crate::replay::{Play, Verdict};
 use crate::{Node, NodeOptions, PolicySource, Preset, recording};
@@ -153,6 +154,8 @@ fn play(
     stop: &AtomicBool,
 ) -> Result<Summary, String> {
     let Started { policy, mut node, log } = started;
+    let _reloads = ReloadOnHangup::start(Arc::clone(node.policy()))
+        .map_err(|error| format!("could not listen for SIGHUP: {error}"))?;
     let began = Instant::now();
     progress.say(&format!("policy file {}", policy.path().display()));
     let mut load = Load::set_up(&mut node, arguments.rate, messages, |name| {
