@@ -14,6 +14,7 @@ mod modes;
 mod noise;
 mod pace;
 mod peers;
+mod policy;
 mod pull;
 mod queries;
 mod scaling;
@@ -94,6 +95,7 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("compile-cache", None, starts::compile_cache),
     Benchmark::new("live-workers", None, workers::live),
     Benchmark::new("idle-workers", Some("B8"), workers::idle),
+    Benchmark::new("resolve", None, policy::resolve),
     Benchmark::new("noise", None, noise::noise),
     Benchmark::new("pace", None, pace::pace),
     Benchmark::new("tracking-store", Some("B9"), tracking::stores),
