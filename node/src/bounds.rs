@@ -1,5 +1,6 @@
 //! From what the policy file says of the node's bounds to the options of what they bound.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use execution::MemoryOptions;
@@ -15,10 +16,39 @@ use crate::code_cache::CodeCacheOptions;
 #[must_use]
 pub fn memory(bounds: &Bounds) -> MemoryOptions {
     let built_in = MemoryOptions::default();
-    let half = || sandbox_host::machine_memory_bytes().ok().map(|bytes| bytes / 2);
     MemoryOptions {
         arena_bytes: bounds.arena_bytes.unwrap_or(built_in.arena_bytes),
-        budget: bounds.memory_bytes.or_else(half).map_or(built_in.budget, Budget::new),
+        budget: bounds.memory_bytes.or_else(half_of_machine).map_or(built_in.budget, Budget::new),
+    }
+}
+
+/// Half of the memory that this process may use, bytes; `None`: it can't be told.
+fn half_of_machine() -> Option<u64> {
+    sandbox_host::machine_memory_bytes().ok().map(|bytes| bytes / 2)
+}
+
+/// What holds on this machine where a policy file is silent. Only `code_cache_directory` has nothing built in.
+#[must_use]
+pub fn built_in() -> Bounds {
+    let (memory, sandbox) = (MemoryOptions::default(), SandboxOptions::default());
+    let (in_process, code_cache) = (InProcessOptions::default(), CodeCacheOptions::new(PathBuf::new()));
+    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).ok();
+    Bounds {
+        memory_bytes: half_of_machine(),
+        arena_bytes: Some(memory.arena_bytes),
+        workers_max: Some(sandbox.workers_max as u64),
+        worker_memory_bytes: Some(sandbox.worker_memory_bytes()),
+        pool: Some(sandbox.pool as u64),
+        query_workers: Some(sandbox.query_workers as u64),
+        idle_ms: milliseconds(sandbox.idle_max),
+        step_patience_ms: milliseconds(sandbox.step_patience),
+        instructions_per_second_min: Some(sandbox.instructions_per_second_min),
+        private_images: Some(u64::from(sandbox.private_images)),
+        instances_max: Some(in_process.instances_max as u64),
+        code_max: Some(in_process.code_max as u64),
+        code_cache_directory: None,
+        code_cache_bytes: Some(code_cache.bytes_max),
+        code_cache_modules: Some(code_cache.modules_max as u64),
     }
 }
 

@@ -176,12 +176,13 @@ Examples:
     /// Work with policy files
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Say which mode is in effect for a subnet and node, and which line of the policy decided
+    /// Say which mode is in effect for a subnet, node and canister, and which line of the policy decided
     #[command(after_help = "\
 Examples:
   bulkhead explain --config prod.toml --subnet io67a --node cp7d4
-  bulkhead explain --config prod.toml --subnet io67a --node cp7d4 --json")]
-    Explain(ExplainArgs),
+  bulkhead explain --config prod.toml --subnet io67a --node cp7d4 --canister rrkah-fqaaa-aaaaa-aaaaq-cai
+  bulkhead explain --config prod.toml --subnet io67a --node cp7d4 --at 2027-03-01 --json")]
+    Explain(policy::ExplainArgs),
     /// Work with the sandbox
     #[command(subcommand)]
     Sandbox(SandboxCommand),
@@ -248,6 +249,22 @@ Exit codes: 0 it is in force; 1 it is refused, and the last good one stays in fo
 Example:
   bulkhead config reload --admin /var/lib/bulkhead/admin.sock")]
     Reload(serve::client::AdminArgs),
+    /// Print a policy file with what holds where it is silent, and where each value came from
+    #[command(after_help = "\
+The output is a policy file with the same meaning on this machine.
+
+Example:
+  bulkhead config show prod.toml")]
+    Show {
+        /// The policy file
+        file: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of policy files, for editors
+    #[command(after_help = "Example:\n  bulkhead config schema > bulkhead.schema.json")]
+    Schema,
 }
 
 #[derive(Debug, Args)]
@@ -277,22 +294,6 @@ struct ReplayArgs {
     #[arg(long, value_enum, value_name = "MODE")]
     against: Option<ModeArg>,
     /// Print one JSON object instead of text
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
-struct ExplainArgs {
-    /// The policy file
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// The subnet's id, as in the policy file
-    #[arg(long, value_name = "ID")]
-    subnet: String,
-    /// The node's id, as in the policy file
-    #[arg(long, value_name = "ID")]
-    node: String,
-    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -426,10 +427,10 @@ fn dispatch(command: Command) -> Result<(), CommandError> {
         Command::Verdict { recompute, json } => verdict::recompute(&recompute, json),
         Command::Config(ConfigCommand::Check { file, json }) => policy::check(&file, json),
         Command::Config(ConfigCommand::Reload(arguments)) => serve::client::reload(&arguments),
+        Command::Config(ConfigCommand::Show { file, json }) => policy::show(&file, json),
+        Command::Config(ConfigCommand::Schema) => policy::schema(),
         Command::Status(arguments) => serve::client::status(&arguments),
-        Command::Explain(arguments) => {
-            policy::explain(&arguments.config, &arguments.subnet, &arguments.node, arguments.json)
-        }
+        Command::Explain(arguments) => policy::explain(&arguments),
         Command::Sandbox(SandboxCommand::Report { json }) => confinement::report(json),
         Command::Version { json } => version::print(json),
     }

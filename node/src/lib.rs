@@ -9,6 +9,7 @@ pub mod compare;
 pub mod confinement;
 pub mod demo;
 pub mod drun;
+pub mod hangup;
 pub mod image;
 pub mod key;
 mod load;

@@ -16,8 +16,8 @@ use execution::{
 use in_process::compile::ModuleCompiler;
 use in_process::{Engine, InProcess};
 use rollout::{
-    Arm, Bounds, LivePolicy, Mode, Observed, Observer, Recorder, Sandbox, Selector, ShadowCounts,
-    ShadowOptions,
+    Arm, Bounds, LiveOptions, LivePolicy, Mode, Observed, Observer, Recorder, Sandbox, Selector,
+    ShadowCounts, ShadowOptions,
 };
 use rustix::process::{Pid, Signal};
 use sandbox_host::{Confinement, Launchers, LiveWorker, SandboxStatus, Sandboxed, SandboxedCompiler};
@@ -60,6 +60,8 @@ pub enum PolicySource {
         subnet: String,
         /// The node, as the file calls it.
         node: String,
+        /// Where accepted policies are kept; see [`rollout::LiveOptions::generations`].
+        generations: Option<PathBuf>,
     },
 }
 
@@ -303,8 +305,10 @@ impl Node {
         bounds::raise_open_files();
         let live = match &options.policy {
             PolicySource::Fixed(mode) => LivePolicy::fixed(*mode),
-            PolicySource::File { path, subnet, node } => {
-                LivePolicy::watch(path, subnet, node).map_err(|error| NodeError::Policy(error.to_string()))?
+            PolicySource::File { path, subnet, node, generations } => {
+                let options =
+                    LiveOptions { generations: generations.clone(), ..LiveOptions::new(path, subnet, node) };
+                LivePolicy::start(options).map_err(|error| NodeError::Policy(error.to_string()))?
             }
         };
         let bounds = live.load().policy.bounds().clone();
@@ -513,6 +517,12 @@ impl Node {
     #[must_use]
     pub fn measured(&self, invocation: u64) -> Option<Measured> {
         self.observations.measured().get(&invocation).copied()
+    }
+
+    /// The policy that chooses between its backends.
+    #[must_use]
+    pub fn policy(&self) -> &Arc<LivePolicy> {
+        self.selector.live()
     }
 
     /// The latencies of all executions so far.

@@ -24,7 +24,9 @@ pub use guards::{
     Judgement, LOOKS_MAX, LatencyRatio, Limit, Looks, Quantile, RESAMPLES, Rate, RateRatio, TAIL_EVENTS,
     Verdict, VerdictReason, seed,
 };
-pub use live::{InForce, LivePolicy, LoadError, OnReload};
+pub use live::{
+    Checksum, GENERATIONS_KEPT, InForce, LiveOptions, LivePolicy, LoadError, OnReload, Receipt, Trigger,
+};
 pub use measure::{
     Arm, Beside, Collector, HISTOGRAM_TEXT_BYTES_MAX, HistogramError, Hlog, HlogError, INTERVALS_MAX,
     Interval, KINDS, LOG_BYTES_MAX, Latencies, LogReadError, LoggedInterval, MEASUREMENTS_MAX, Observed,
@@ -32,7 +34,8 @@ pub use measure::{
 };
 pub use mode::{Floor, Mode};
 pub use policy::{
-    Bounds, ENTRIES_MAX, FILE_BYTES_MAX, Layer, LayerSaid, Location, Policy, Reason, Resolution, Standing,
+    Bounds, Change, Conditions, Decision, ENTRIES_MAX, FILE_BYTES_MAX, Layer, LayerSaid, Location, Notice,
+    Policy, Reason, Resolution, Scope, Standing, json_schema, parse_time,
 };
 pub use selector::{
     Comparison, Divergence, DivergenceRecord, Field, Sandbox, Selector, ShadowCounts, ShadowOptions, Switch,

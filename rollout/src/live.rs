@@ -1,172 +1,150 @@
 //! The policy in force on a node, while its file changes.
 
+mod conditions;
+mod generations;
+mod in_force;
+mod load;
 mod watch;
 
+use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
+use execution::Principal;
+use jiff::Timestamp;
 
-use crate::policy::FILE_BYTES_MAX;
-use crate::{Bounds, Diagnostic, Mode, Policy, Resolution};
+pub use generations::GENERATIONS_KEPT;
+pub use in_force::InForce;
+pub use load::{Checksum, LoadError};
 
-/// The policy in force from one moment on.
-#[derive(Debug)]
-pub struct InForce {
-    /// The whole policy.
-    pub policy: Policy,
-    /// What it says for this node.
-    pub resolution: Resolution,
-    /// Keys of [`Bounds`] that say something else than when the node started, `table.key` each. What they say now is in
-    /// force after another start.
-    pub restart_for: Vec<String>,
-    /// From 1; one more with every change of the file's content that was accepted.
+use crate::{Bounds, Change, Conditions, Mode, Policy, Resolution};
+use generations::Generations;
+use in_force::{Accepted, Place};
+use load::Loaded;
+
+/// A file that is refused is read again for this long first: it may be half written.
+const SECOND_LOOK: Duration = Duration::from_millis(20);
+
+/// What asked for a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// The file, or what leads to it, changed.
+    Watch,
+    /// SIGHUP.
+    Hangup,
+    /// Somebody asked for it.
+    Request,
+}
+
+/// What a reload came to. `Display`: one line.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// What asked for it.
+    pub trigger: Trigger,
+    /// The generation in force after it.
     pub generation: u64,
-    /// When it was swapped in, on the monotonic clock.
-    pub since: Instant,
-    /// When it was swapped in, on the wall clock.
-    pub since_time: SystemTime,
+    /// Whether this reload brought it. The same bytes bring none.
+    pub is_new: bool,
+    /// Of the file's bytes.
+    pub checksum: Checksum,
+    /// The keys that differ from the generation before.
+    pub changes: Vec<Change>,
+    /// From the request to the swap.
+    pub took: Duration,
 }
 
-impl InForce {
-    /// `started`: the bounds that the node started with.
-    fn new(policy: Policy, scope: &Scope, generation: u64, started: &Bounds) -> Self {
-        let mut resolution = policy.resolve(&scope.subnet, &scope.node);
-        resolution.generation = generation;
-        let restart_for = started.changed(policy.bounds());
-        let (since, since_time) = (Instant::now(), SystemTime::now());
-        Self { policy, resolution, restart_for, generation, since, since_time }
-    }
-
-    /// The mode in force on this node.
-    #[must_use]
-    pub fn mode(&self) -> Mode {
-        self.resolution.mode
-    }
-}
-
-/// Why a policy file was not taken. The last good one stays in force.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The file could not be read.
-    #[error("could not read the policy file {}: {error}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The kernel's answer.
-        error: Arc<std::io::Error>,
-    },
-    /// The file is too large to be a policy.
-    #[error("the policy file {} has more than {FILE_BYTES_MAX} bytes", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Its content is wrong.
-    #[error("{}", Listed(.0))]
-    Invalid(Vec<Diagnostic>),
-    /// Its directory could not be watched for changes.
-    #[error("could not watch {} for changes: {detail}", path.display())]
-    Watch {
-        /// The directory.
-        path: PathBuf,
-        /// What the watcher said.
-        detail: String,
-    },
-}
-
-/// All diagnostics and their number.
-struct Listed<'a>(&'a [Diagnostic]);
-
-impl fmt::Display for Listed<'_> {
+impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for diagnostic in self.0 {
-            writeln!(f, "{diagnostic}")?;
+        let (generation, checksum) = (self.generation, self.checksum);
+        if !self.is_new {
+            return write!(
+                f,
+                "generation {generation} stays in force: the file has not changed, sha256 {checksum}"
+            );
         }
-        match self.0.len() {
-            1 => write!(f, "1 error"),
-            count => write!(f, "{count} errors"),
+        write!(f, "generation {generation} is in force after {:?}, sha256 {checksum}", self.took)?;
+        match self.changes.as_slice() {
+            [] => write!(f, "; no value differs"),
+            changes => {
+                let listed: Vec<_> = changes.iter().map(Change::to_string).collect();
+                write!(f, "; {}", listed.join("; "))
+            }
         }
     }
 }
 
-impl Policy {
-    /// Reads a policy file, at most [`FILE_BYTES_MAX`] bytes.
-    ///
-    /// # Errors
-    /// Why it is not a valid policy.
-    pub fn load(path: &Path) -> Result<Self, LoadError> {
-        parse(path, &read(path)?)
-    }
+/// Told, on the thread that read the file, of every new generation and every refusal, and of whatever came of a reload
+/// that was asked for.
+pub type OnReload = Box<dyn Fn(Result<&Receipt, &LoadError>) + Send + Sync>;
+
+/// What a [`LivePolicy`] follows.
+pub struct LiveOptions {
+    /// The policy file.
+    pub path: PathBuf,
+    /// The subnet that the node belongs to, as the file calls it.
+    pub subnet: String,
+    /// The node, as the file calls it.
+    pub node: String,
+    /// Where accepted policies are kept, the last [`GENERATIONS_KEPT`]: a directory of this node's own, made if it isn't
+    /// there. With it a start with a bad file goes on with the last good policy, and generations are numbered on over
+    /// starts. One that can't be read or written is warned of, and costs just that.
+    pub generations: Option<PathBuf>,
+    /// Told of reloads.
+    pub on_reload: OnReload,
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<Policy, LoadError> {
-    Policy::parse_bytes(&path.display().to_string(), bytes).map_err(LoadError::Invalid)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    let failed = |error| LoadError::Read { path: path.to_owned(), error: Arc::new(error) };
-    // A pipe in the file's place would block the watcher for ever.
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(failed(std::io::Error::other("not a regular file")));
+impl LiveOptions {
+    /// Nothing kept, nobody told.
+    #[must_use]
+    pub fn new(path: &Path, subnet: &str, node: &str) -> Self {
+        let (subnet, node) = (subnet.to_owned(), node.to_owned());
+        Self { path: path.to_owned(), subnet, node, generations: None, on_reload: Box::new(|_| {}) }
     }
-    let mut bytes = Vec::new();
-    let limit = FILE_BYTES_MAX as u64 + 1;
-    File::open(path).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() > FILE_BYTES_MAX {
-        return Err(LoadError::TooLarge { path: path.to_owned() });
-    }
-    Ok(bytes)
-}
-
-/// Told of every change of policy and every refusal, on the thread that read the file.
-pub type OnReload = Box<dyn Fn(Result<&Arc<InForce>, &LoadError>) + Send + Sync>;
-
-/// Where this node stands.
-struct Scope {
-    subnet: String,
-    node: String,
 }
 
 /// Holds the policy in force. Read without a lock; replaced whole.
 pub struct LivePolicy {
     shared: Arc<Shared>,
-    watcher: Option<watch::Watcher>,
+    /// Both threads that follow a file, the disk's first.
+    followed: Option<(watch::Watcher, conditions::Follower)>,
 }
 
 struct Shared {
-    scope: Scope,
+    place: Place,
     path: Option<PathBuf>,
     /// Bounds that the node started with.
     started: Bounds,
     in_force: ArcSwap<InForce>,
+    /// Held while a file is read, accepted and kept. Nothing that swaps without reading waits for it.
+    reading: Mutex<()>,
     loader: Mutex<Loader>,
     changed: Condvar,
+    generations: Option<Generations>,
     on_reload: OnReload,
 }
 
-/// What reloads, one at a time, know of earlier ones.
+/// What swaps, one at a time, know of earlier ones.
 #[derive(Default)]
 struct Loader {
-    /// Content of the policy in force.
-    accepted: Vec<u8>,
     last_error: Option<LoadError>,
+    /// What the log has said of the policy in force.
+    told: HashSet<String>,
+    /// Why the kill switch's file could not be looked for, as the log has said.
+    kill_error: Option<String>,
 }
 
 impl LivePolicy {
     /// `mode` for ever, without a file.
     #[must_use]
     pub fn fixed(mode: Mode) -> Arc<Self> {
-        let scope = Scope { subnet: String::new(), node: String::new() };
-        let in_force = InForce::new(Policy::fixed(mode), &scope, 1, &Bounds::default());
-        Arc::new(Self {
-            shared: Shared::new(scope, None, in_force, Vec::new(), Box::new(|_| {})),
-            watcher: None,
-        })
+        let place = Place { subnet: String::new(), node: String::new() };
+        let accepted =
+            Accepted { policy: Arc::new(Policy::fixed(mode)), generation: 1, checksum: Checksum::of(b"") };
+        let shared = Shared::new(place, None, accepted, None, Box::new(|_| {}));
+        Arc::new(Self { shared, followed: None })
     }
 
     /// Reads `path` for `node` of `subnet` and follows its changes until dropped.
@@ -174,27 +152,27 @@ impl LivePolicy {
     /// # Errors
     /// The file is no valid policy, or can't be watched.
     pub fn watch(path: &Path, subnet: &str, node: &str) -> Result<Arc<Self>, LoadError> {
-        Self::watch_with(path, subnet, node, Box::new(|_| {}))
+        Self::start(LiveOptions::new(path, subnet, node))
     }
 
-    /// As [`LivePolicy::watch`], and tells `on_reload` of every later change and refusal.
+    /// As [`LivePolicy::watch`]. A bad file is no error where a good one is kept: then that is in force, the log says
+    /// so, and [`LivePolicy::last_error`] says why.
     ///
     /// # Errors
     /// As [`LivePolicy::watch`].
-    pub fn watch_with(
-        path: &Path,
-        subnet: &str,
-        node: &str,
-        on_reload: OnReload,
-    ) -> Result<Arc<Self>, LoadError> {
-        let bytes = read(path)?;
-        let scope = Scope { subnet: subnet.to_owned(), node: node.to_owned() };
-        let policy = parse(path, &bytes)?;
-        let bounds = policy.bounds().clone();
-        let in_force = InForce::new(policy, &scope, 1, &bounds);
-        let shared = Shared::new(scope, Some(path.to_owned()), in_force, bytes, on_reload);
-        let watcher = watch::Watcher::start(path, Arc::clone(&shared))?;
-        Ok(Arc::new(Self { shared, watcher: Some(watcher) }))
+    pub fn start(options: LiveOptions) -> Result<Arc<Self>, LoadError> {
+        let LiveOptions { path, subnet, node, generations, on_reload } = options;
+        let generations = generations.map(Generations::new);
+        let first = first(&path, generations.as_ref())?;
+        let shared =
+            Shared::new(Place { subnet, node }, Some(path.clone()), first.accepted, generations, on_reload);
+        shared.keep(&shared.in_force.load(), &first.bytes);
+        if let Some(error) = first.refused {
+            shared.refuse(&error);
+        }
+        let watcher = watch::Watcher::start(&path, Arc::clone(&shared))?;
+        let follower = conditions::Follower::start(Arc::clone(&shared))?;
+        Ok(Arc::new(Self { shared, followed: Some((watcher, follower)) }))
     }
 
     /// The policy in force, for a moment: don't hold it while an execution runs.
@@ -208,19 +186,33 @@ impl LivePolicy {
         self.shared.in_force.load_full()
     }
 
+    /// What is in force on this node for `canister`, or for those without a rule, and why.
+    #[must_use]
+    pub fn explain(&self, canister: Option<Principal>) -> Resolution {
+        let in_force = self.in_force();
+        let conditions = Conditions { at: in_force.resolution.at_time, killed: in_force.killed };
+        let mut resolution = in_force.policy.resolve(&self.shared.place.scope(canister), conditions);
+        resolution.generation = in_force.generation;
+        resolution
+    }
+
     /// Why the file as it is now is not in force; `None`: it is.
     #[must_use]
     pub fn last_error(&self) -> Option<LoadError> {
         self.shared.lock().last_error.clone()
     }
 
-    /// Reads the file now. `true`: its content was new and is in force.
+    /// Reads the file now, on the way that every reload goes: read and check all of it, again after 20 ms if it is bad,
+    /// then swap.
     ///
     /// # Errors
     /// Why it is refused; the last good policy stays in force.
-    pub fn reload_now(&self) -> Result<bool, LoadError> {
-        let shared = &self.shared;
-        shared.reload().inspect_err(|error| shared.refuse(error))
+    pub fn reload(&self, trigger: Trigger) -> Result<Receipt, LoadError> {
+        let wait = |left| {
+            std::thread::sleep(left);
+            true
+        };
+        self.shared.reload(trigger, || (), wait).expect("nothing stops it")
     }
 
     /// Waits until `reached` holds for the policy in force and the last refusal, at most `timeout`.
@@ -241,26 +233,72 @@ impl fmt::Debug for LivePolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LivePolicy")
             .field("in_force", &self.in_force())
-            .field("watched", &self.watcher.is_some())
+            .field("followed", &self.followed.is_some())
             .finish()
     }
 }
 
+/// What a node starts with.
+struct First {
+    accepted: Accepted,
+    bytes: Vec<u8>,
+    /// Why it is not the file.
+    refused: Option<LoadError>,
+}
+
+/// The policy of the file, or else the last good one that is kept.
+fn first(path: &Path, generations: Option<&Generations>) -> Result<First, LoadError> {
+    let kept = generations.map(Generations::list).transpose().unwrap_or_else(|error| {
+        tracing::warn!("kept policies can't be read, generations are numbered from 1: {error}");
+        None
+    });
+    let kept = kept.unwrap_or_default();
+    let newest = kept.first();
+    let loaded = load::load(path).or_else(|_| {
+        // It may be half written.
+        std::thread::sleep(SECOND_LOOK);
+        load::load(path)
+    });
+    let (Loaded { policy, bytes, checksum }, refused) = match loaded {
+        Ok(loaded) => (loaded, None),
+        Err(error) => {
+            let good = kept.iter().find_map(|kept| {
+                let damaged = |why: &String| tracing::warn!("generation {} is of no use: {why}", kept.number);
+                kept.load().inspect_err(damaged).ok()
+            });
+            (good.ok_or_else(|| error.clone())?, Some(error))
+        }
+    };
+    // What was in force at the last moment of another start goes on under its number.
+    let generation = match newest {
+        Some(newest) if newest.checksum == checksum => newest.number,
+        newest => newest.map_or(0, |newest| newest.number) + 1,
+    };
+    Ok(First { accepted: Accepted { policy: Arc::new(policy), generation, checksum }, bytes, refused })
+}
+
 impl Shared {
     fn new(
-        scope: Scope,
+        place: Place,
         path: Option<PathBuf>,
-        in_force: InForce,
-        accepted: Vec<u8>,
+        accepted: Accepted,
+        generations: Option<Generations>,
         on_reload: OnReload,
     ) -> Arc<Self> {
+        let started = accepted.policy.bounds().clone();
+        let mut loader = Loader::default();
+        let conditions = loader.conditions(&accepted.policy, false);
+        let in_force = InForce::new(accepted, &place, conditions, &started, 1);
+        loader.tell(&in_force, conditions.at);
         Arc::new(Self {
-            scope,
+            place,
             path,
-            started: in_force.policy.bounds().clone(),
+            started,
             in_force: ArcSwap::from_pointee(in_force),
-            loader: Mutex::new(Loader { accepted, last_error: None }),
+            reading: Mutex::new(()),
+            loader: Mutex::new(loader),
             changed: Condvar::new(),
+            generations,
             on_reload,
         })
     }
@@ -270,40 +308,154 @@ impl Shared {
         self.loader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Read fully, parse fully, then swap. Nothing is changed by a file that is refused.
-    fn reload(&self) -> Result<bool, LoadError> {
-        let Some(path) = &self.path else { return Ok(false) };
-        let mut loader = self.lock();
-        let bytes = read(path)?;
-        if bytes == loader.accepted {
-            loader.last_error = None;
-            self.changed.notify_all();
-            return Ok(false);
+    /// Reads the file until it is good, or a second look is over, with `before` each look. `wait` waits for at most so
+    /// long, or until there is reason to look again; false from it ends the reload without a result.
+    fn reload(
+        &self,
+        trigger: Trigger,
+        mut before: impl FnMut(),
+        mut wait: impl FnMut(Duration) -> bool,
+    ) -> Option<Result<Receipt, LoadError>> {
+        let asked = Instant::now();
+        let end = asked + SECOND_LOOK;
+        loop {
+            let late = Instant::now() >= end;
+            before();
+            match self.accept(trigger, asked) {
+                Ok(receipt) => {
+                    if receipt.is_new || trigger != Trigger::Watch {
+                        tracing::info!(?trigger, generation = receipt.generation, "{receipt}");
+                        (self.on_reload)(Ok(&receipt));
+                    }
+                    return Some(Ok(receipt));
+                }
+                Err(error) if late => {
+                    // The same refusal is told once, however many events come.
+                    let told = self.lock().last_error.as_ref().map(ToString::to_string);
+                    if trigger != Trigger::Watch || told != Some(error.to_string()) {
+                        self.refuse(&error);
+                    }
+                    return Some(Err(error));
+                }
+                Err(_) => {}
+            }
+            if !wait(end.saturating_duration_since(Instant::now())) {
+                return None;
+            }
         }
-        let policy = parse(path, &bytes)?;
-        let generation = self.in_force.load().generation + 1;
-        let next = Arc::new(InForce::new(policy, &self.scope, generation, &self.started));
-        self.in_force.store(Arc::clone(&next));
-        *loader = Loader { accepted: bytes, last_error: None };
-        self.changed.notify_all();
-        drop(loader);
-        tracing::info!(generation, mode = next.mode().as_str(), "policy in force");
-        if !next.restart_for.is_empty() {
-            let keys = next.restart_for.join(", ");
+    }
+
+    /// Read fully, check fully, then swap. Nothing is changed by a file that is refused.
+    fn accept(&self, trigger: Trigger, asked: Instant) -> Result<Receipt, LoadError> {
+        let path = self.path.as_ref().ok_or(LoadError::Fixed)?;
+        let _one_at_a_time = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = load::read(path)?;
+        let checksum = Checksum::of(&bytes);
+        let before = self.in_force.load_full();
+        if checksum == before.checksum {
+            self.lock().last_error = None;
+            self.changed.notify_all();
+            let (generation, took) = (before.generation, asked.elapsed());
+            return Ok(Receipt { trigger, generation, is_new: false, checksum, changes: Vec::new(), took });
+        }
+        let policy = Arc::new(load::parse(path, &bytes)?);
+        let generation = before.generation + 1;
+        let changes = before.policy.changes(&policy);
+        let in_force = {
+            let mut loader = self.lock();
+            loader.last_error = None;
+            self.swap(&mut loader, Accepted { policy, generation, checksum })
+        };
+        let took = asked.elapsed();
+        if !in_force.restart_for.is_empty() {
+            let keys = in_force.restart_for.join(", ");
             tracing::warn!(
                 generation,
                 "{keys}: what the file says now is in force after a restart of the node"
             );
         }
-        (self.on_reload)(Ok(&next));
-        Ok(true)
+        // After the swap: a switch doesn't wait for a disk. A crash before this reads the file again.
+        self.keep(&in_force, &bytes);
+        Ok(Receipt { trigger, generation, is_new: true, checksum, changes, took })
+    }
+
+    /// Puts `accepted` in force, under the conditions of now.
+    fn swap(&self, loader: &mut Loader, accepted: Accepted) -> Arc<InForce> {
+        let before = self.in_force.load_full();
+        let killed_before = before.killed && before.policy.kill_file() == accepted.policy.kill_file();
+        let conditions = loader.conditions(&accepted.policy, killed_before);
+        let next = InForce::new(accepted, &self.place, conditions, &self.started, before.swap + 1);
+        let (generation, mode) = (next.generation, next.mode());
+        match (before.killed, next.killed) {
+            (false, true) => {
+                tracing::error!(generation, "the kill switch is engaged: everything runs {mode}")
+            }
+            (true, false) => tracing::warn!(generation, "the kill switch is released"),
+            _ => {}
+        }
+        loader.tell(&next, conditions.at);
+        tracing::info!(generation, swap = next.swap, mode = mode.as_str(), "policy in force");
+        let next = Arc::new(next);
+        self.in_force.store(Arc::clone(&next));
+        self.changed.notify_all();
+        next
+    }
+
+    /// Follows the clock and the kill switch.
+    fn refresh(&self) {
+        let mut loader = self.lock();
+        let before = self.in_force.load_full();
+        let conditions = loader.conditions(&before.policy, before.killed);
+        if conditions.killed != before.killed || !before.holds_at(conditions.at) {
+            self.swap(&mut loader, before.accepted());
+        }
+    }
+
+    fn keep(&self, in_force: &InForce, bytes: &[u8]) {
+        let Some(generations) = &self.generations else { return };
+        if let Err(error) = generations.keep(in_force.generation, in_force.checksum, bytes) {
+            tracing::warn!(
+                generation = in_force.generation,
+                "the policy in force could not be kept: a start with a bad file would go on with an older one: {error}"
+            );
+        }
     }
 
     fn refuse(&self, error: &LoadError) {
         self.lock().last_error = Some(error.clone());
         self.changed.notify_all();
-        let generation = self.in_force.load().generation;
-        tracing::error!(generation, "policy file refused, the last good one stays in force: {error}");
+        let in_force = self.in_force.load();
+        let (generation, file) = (in_force.generation, in_force.policy.file());
+        tracing::error!(
+            generation,
+            "policy file refused, the last good one ({file}) stays in force: {error}"
+        );
         (self.on_reload)(Err(error));
+    }
+}
+
+impl Loader {
+    /// The time, and whether the kill switch is engaged; as `before` where that can't be seen.
+    fn conditions(&mut self, policy: &Policy, before: bool) -> Conditions {
+        let seen = policy.kill_engaged();
+        let error = seen.as_ref().err().map(ToString::to_string);
+        if let Some(error) = error.as_ref().filter(|_| self.kill_error != error) {
+            let state = if before { "engaged" } else { "not engaged" };
+            tracing::error!(
+                "the kill switch's file can't be looked for, so the switch stays {state}: {error}"
+            );
+        }
+        self.kill_error = error;
+        Conditions { at: Timestamp::now(), killed: seen.unwrap_or(before) }
+    }
+
+    /// Says what there is to know of a policy, once.
+    fn tell(&mut self, in_force: &InForce, at: Timestamp) {
+        let notices = in_force.policy.notices(at);
+        let notices: HashSet<String> = notices.iter().map(ToString::to_string).collect();
+        for notice in notices.difference(&self.told) {
+            tracing::warn!(generation = in_force.generation, "{notice}");
+        }
+        self.told = notices;
     }
 }

@@ -68,13 +68,19 @@ impl Floor {
         Self::ALL.into_iter().find(|floor| floor.as_str() == word)
     }
 
+    /// The weakest mode that it allows.
+    #[must_use]
+    pub fn weakest_mode(self) -> Mode {
+        match self {
+            Self::None => Mode::InProcess,
+            Self::Sandboxed => Mode::Sandboxed,
+        }
+    }
+
     /// Whether `mode` stays at or above this floor.
     #[must_use]
     pub fn allows(self, mode: Mode) -> bool {
-        match self {
-            Self::None => true,
-            Self::Sandboxed => mode == Mode::Sandboxed,
-        }
+        mode >= self.weakest_mode()
     }
 }
 

@@ -1,39 +1,58 @@
 //! The policy: which mode applies where.
 
 mod bounds;
-mod floors;
+mod contradictions;
+mod document;
+mod explanation;
+mod json_schema;
+mod kind;
+mod notice;
 mod parse;
 mod resolution;
+mod rule;
+mod schema;
+mod show;
+mod syntax;
 mod units;
 
 use std::collections::HashMap;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
-pub use bounds::Bounds;
-pub use resolution::{Layer, LayerSaid, Location, Reason, Resolution, Standing};
+use execution::Principal;
+use jiff::Timestamp;
 
-use crate::{Diagnostic, Floor, Mode, Position};
+pub use bounds::Bounds;
+pub use document::Change;
+pub use explanation::{LayerSaid, Location, Resolution, Standing};
+pub use json_schema::json_schema;
+pub use notice::Notice;
+pub use resolution::{Conditions, Decision, Layer, Reason, Scope};
+
+use crate::{Diagnostic, Mode, Position};
+use document::{Document, Entry};
+use kind::Value;
+use rule::{KillSwitch, Meta, Rule};
 
 /// Largest policy file, bytes.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
-/// Most `[subnets.ID]` and `[nodes.ID]` tables together.
+/// Most `[subnets.ID]`, `[nodes.ID]`, `[[canisters]]` and `[[exemptions]]` tables together.
 pub const ENTRIES_MAX: usize = 10_000;
 
-/// A valid policy: layers default < subnets < nodes. Immutable.
+/// A valid policy. Immutable. Layers, weakest first: default, subnets, canisters, exemptions, nodes, kill switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     file: Arc<str>,
-    default: Table,
-    subnets: HashMap<String, Table>,
-    nodes: HashMap<String, Table>,
+    document: Document,
+    meta: Option<Meta>,
+    kill_switch: Option<KillSwitch>,
+    default: Rule,
+    subnets: HashMap<String, Rule>,
+    nodes: HashMap<String, Rule>,
+    canisters: HashMap<Principal, Rule>,
+    exemptions: HashMap<Principal, Rule>,
     bounds: Bounds,
-}
-
-/// What one table of the file says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Table {
-    mode: Option<Said<Mode>>,
-    floor: Option<Said<Floor>>,
 }
 
 /// A value and where it stands.
@@ -48,6 +67,11 @@ struct Said<T> {
 impl<T> Said<T> {
     fn span(&self) -> std::ops::Range<usize> {
         self.bytes.0..self.bytes.1
+    }
+
+    /// Another value in the same place.
+    fn of<U>(&self, value: U) -> Said<U> {
+        Said { value, at: self.at, bytes: self.bytes }
     }
 }
 
@@ -68,17 +92,38 @@ impl Policy {
         parse::parse_bytes(file, bytes)
     }
 
+    /// What `document`, which is valid, says.
+    fn new(file: Arc<str>, document: Document) -> Self {
+        let rules =
+            |section| document.of(section).map(|entry| (entry.id.clone(), Rule::read(entry))).collect();
+        let by_canister = |section| {
+            let id = |entry: &Entry| match entry.get("id")?.value {
+                Value::Canister(id) => Some(id),
+                _ => None,
+            };
+            document.of(section).filter_map(|entry| Some((id(entry)?, Rule::read(entry)))).collect()
+        };
+        let policy = Self {
+            meta: document.of("meta").find_map(Meta::read),
+            kill_switch: document.of("kill_switch").find_map(KillSwitch::read),
+            default: document.of("default").map(Rule::read).next().unwrap_or_default(),
+            subnets: rules("subnets"),
+            nodes: rules("nodes"),
+            canisters: by_canister("canisters"),
+            exemptions: by_canister("exemptions"),
+            bounds: Bounds::read(&document),
+            file,
+            document: Document::default(),
+        };
+        Self { document, ..policy }
+    }
+
     /// The policy of a node without a file: `mode` everywhere, no floor.
     #[must_use]
     pub fn fixed(mode: Mode) -> Self {
-        let said = Said { value: mode, at: Position { line: 1, column: 1 }, bytes: (0, 0) };
-        Self {
-            file: "(fixed)".into(),
-            default: Table { mode: Some(said), floor: None },
-            subnets: HashMap::new(),
-            nodes: HashMap::new(),
-            bounds: Bounds::default(),
-        }
+        let mut policy = Self::new("(fixed)".into(), Document::default());
+        policy.default.mode = Some(Said { value: mode, at: Position { line: 1, column: 1 }, bytes: (0, 0) });
+        policy
     }
 
     /// The file it was read from, as named to [`Policy::parse`].
@@ -94,9 +139,81 @@ impl Policy {
         &self.bounds
     }
 
-    /// What applies on `node` of `subnet`, and why. Pure. Done once per reload, not per message.
+    /// The file whose presence engages the kill switch.
     #[must_use]
-    pub fn resolve(&self, subnet: &str, node: &str) -> Resolution {
-        resolution::resolve(self, subnet, node)
+    pub fn kill_file(&self) -> Option<&Path> {
+        self.kill_switch.as_ref().map(|kill_switch| kill_switch.file.as_path())
     }
+
+    /// Whether that file is there, a link that leads nowhere included.
+    ///
+    /// # Errors
+    /// It can't be seen whether it is.
+    pub fn kill_engaged(&self) -> io::Result<bool> {
+        let Some(file) = self.kill_file() else { return Ok(false) };
+        match std::fs::symlink_metadata(file) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What applies in `scope`, and why. Pure.
+    #[must_use]
+    pub fn resolve(&self, scope: &Scope<'_>, conditions: Conditions) -> Resolution {
+        explanation::explain(self, scope, conditions)
+    }
+
+    /// As [`Policy::resolve`], without the reasoning.
+    #[must_use]
+    pub fn decide(&self, scope: &Scope<'_>, conditions: Conditions) -> Decision {
+        resolution::decide(self, scope, conditions)
+    }
+
+    /// The canisters that may be run in another mode than the others of their subnet.
+    pub fn canisters(&self) -> impl Iterator<Item = &Principal> {
+        let only_exempt = self.exemptions.keys().filter(|id| !self.canisters.contains_key(*id));
+        self.canisters.keys().chain(only_exempt)
+    }
+
+    /// What an operator should know of it at `at`: what has expired, what is exempt from the floor, what is stale.
+    #[must_use]
+    pub fn notices(&self, at: Timestamp) -> Vec<Notice> {
+        notice::all(self, at)
+    }
+
+    /// The moments at which what it says changes by itself.
+    pub(crate) fn turns(&self) -> impl Iterator<Item = Timestamp> {
+        let rules = self.subnets.values().chain(self.nodes.values());
+        let rules = rules.chain(self.canisters.values()).chain(self.exemptions.values());
+        let review = self.meta.iter().map(|meta| meta.review_by.value);
+        rules.filter_map(|rule| rule.expires.map(|expires| expires.value)).chain(review)
+    }
+
+    /// The keys by which `next` differs.
+    #[must_use]
+    pub fn changes(&self, next: &Self) -> Vec<Change> {
+        self.document.changes(&next.document)
+    }
+
+    /// The whole policy with what holds where it is silent, as a policy file that says where each value came from.
+    /// `built_in`: bounds where the file has none.
+    #[must_use]
+    pub fn show(&self, built_in: &Bounds) -> String {
+        show::show(self, built_in)
+    }
+
+    /// As [`Policy::show`], as data.
+    #[must_use]
+    pub fn show_json(&self, built_in: &Bounds) -> serde_json::Value {
+        show::show_json(self, built_in)
+    }
+}
+
+/// A moment as policy files write it: `2027-03-01T12:00:00Z`, or a date, which means its midnight in UTC.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<Timestamp> {
+    kind::time(text)
 }

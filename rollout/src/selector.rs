@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use execution::{Backend, BackendError, Batch, Execution, Invocation, Outcome, Snapshot};
+use execution::{Backend, BackendError, Batch, Execution, Invocation, Outcome, Principal, Snapshot};
 
 pub use compare::{Comparison, Divergence, DivergenceRecord, Field, compare, shown};
 use paused::{Pinned, PinnedBatch, Share};
@@ -95,6 +95,7 @@ struct Border {
 struct Pin {
     mode: Mode,
     generation: u64,
+    swap: u64,
     since: Instant,
 }
 
@@ -138,7 +139,7 @@ impl Selector {
         &self.border.recorder
     }
 
-    /// For each policy generation that ran something, its first finished execution; oldest first.
+    /// For each swap after which something ran, its first finished execution; oldest first.
     #[must_use]
     pub fn switches(&self) -> Vec<Switch> {
         self.border.switches.all()
@@ -162,9 +163,15 @@ impl Selector {
         self.shadow.settle(timeout)
     }
 
-    fn pin(&self) -> Pin {
+    /// What is in force for `canister` now.
+    fn pin(&self, canister: &Principal) -> Pin {
         let in_force = self.live.load();
-        Pin { mode: in_force.mode(), generation: in_force.generation, since: in_force.since }
+        Pin {
+            mode: in_force.mode_of(canister),
+            generation: in_force.generation,
+            swap: in_force.swap,
+            since: in_force.since,
+        }
     }
 
     /// The backend whose outcome is committed.
@@ -184,7 +191,7 @@ impl Selector {
 
 impl Backend for Selector {
     fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
-        let pin = self.pin();
+        let pin = self.pin(&snapshot.canister);
         let backend = self.committed(pin.mode)?;
         let pinned = self.pinned(pin, snapshot, invocation);
         let started = Instant::now();
@@ -192,13 +199,17 @@ impl Backend for Selector {
         pinned.after(started.elapsed(), result)
     }
 
+    /// As many as any canister's backend takes: whose canister it is for isn't asked here. One in another mode runs
+    /// the first of a batch alone.
     fn batch_max(&self) -> usize {
-        match self.pin().mode {
-            // Each message is compared with its candidate, one by one.
-            Mode::Shadow => 1,
-            Mode::InProcess => self.in_process.batch_max(),
+        if self.live.load().may_sandbox() {
             // Not made for that: the first message does, and tells if it can't be.
-            Mode::Sandboxed => self.sandbox.made().map_or(1, |sandbox| sandbox.batch_max()),
+            return self.sandbox.made().map_or(1, |sandbox| sandbox.batch_max());
+        }
+        match self.live.load().mode() {
+            // Each message is compared with its candidate, one by one.
+            Mode::Shadow | Mode::Sandboxed => 1,
+            Mode::InProcess => self.in_process.batch_max(),
         }
     }
 
@@ -208,9 +219,11 @@ impl Backend for Selector {
         invocation: &Invocation,
         expected: &[Invocation],
     ) -> Result<(Execution, Option<Box<dyn Batch>>), BackendError> {
-        let pin = self.pin();
+        let pin = self.pin(&snapshot.canister);
         let backend = self.committed(pin.mode)?;
         let pinned = self.pinned(pin, snapshot, invocation);
+        // Shadow compares one by one.
+        let expected = if pin.mode == Mode::Shadow { &[] } else { expected };
         let started = Instant::now();
         let result = pinned.span.in_scope(|| backend.execute_batch(snapshot, invocation, expected));
         let spent = started.elapsed();
@@ -231,7 +244,7 @@ impl Backend for Selector {
         invocation: &Invocation,
         overlay: Option<&Snapshot>,
     ) -> Result<Outcome, BackendError> {
-        let pin = self.pin();
+        let pin = self.pin(&snapshot.canister);
         let backend = self.committed(pin.mode)?;
         let pinned = self.pinned(pin, snapshot, invocation);
         let started = Instant::now();

@@ -15,6 +15,7 @@ use clap::Args;
 use rollout::Mode;
 
 use crate::cli::CommandError;
+use crate::hangup::ReloadOnHangup;
 use crate::load::{Clock, Load, SHIPPED};
 use crate::log::Reader;
 use crate::replay::{Play, Verdict};
@@ -124,6 +125,7 @@ fn start(record: Option<&Path>) -> Result<Started, String> {
             path: policy.path().to_owned(),
             subnet: switch::SUBNET.to_owned(),
             node: switch::NODE.to_owned(),
+            generations: None,
         },
         ..NodeOptions::fixed(Mode::InProcess, Preset::Application)
     })
@@ -152,6 +154,8 @@ fn play(
     stop: &AtomicBool,
 ) -> Result<Summary, String> {
     let Started { policy, mut node, log } = started;
+    let _reloads = ReloadOnHangup::start(Arc::clone(node.policy()))
+        .map_err(|error| format!("could not listen for SIGHUP: {error}"))?;
     let began = Instant::now();
     progress.say(&format!("policy file {}", policy.path().display()));
     let mut clock = Clock::default();

@@ -90,6 +90,9 @@ pub fn reload(arguments: &AdminArgs) -> Result<(), CommandError> {
             changed,
             word(&node["mode"])
         );
+        for change in list(&node["changes"]) {
+            let _ = writeln!(text, "    {}", word(change));
+        }
     }
     io::stdout().write_all(text.as_bytes()).map_err(|error| CommandError::output(&error))
 }

@@ -12,9 +12,11 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response, Sse};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use execution::Principal;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rollout::{Arm, Hlog, write_hgrm};
+use jiff::Timestamp;
+use rollout::{Arm, Conditions, Hlog, Trigger, write_hgrm};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -196,18 +198,25 @@ async fn scrape(State(shared): State<Shared>) -> Response {
 struct Scope {
     subnet: String,
     node: String,
+    canister: Option<String>,
 }
 
 async fn resolve(
     State(shared): State<Shared>,
     scope: Result<Query<Scope>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<serde_json::Value>, Problem> {
-    let Query(Scope { subnet, node }) = scope.map_err(|error| {
+    let Query(Scope { subnet, node, canister }) = scope.map_err(|error| {
         Problem::bad_request(format!("{}; e.g. ?subnet=local&node=n1", error.body_text()))
     })?;
+    let canister = canister.map(|text| Principal::from_text(&text));
+    let canister = canister
+        .transpose()
+        .map_err(|error| Problem::bad_request(format!("canister is no principal: {error}")))?;
     // All nodes follow one file.
     let in_force = shared.board.nodes()[0].instruments.live().in_force();
-    let mut resolution = in_force.policy.resolve(&subnet, &node);
+    let conditions = Conditions { at: Timestamp::now(), killed: in_force.killed };
+    let scope = rollout::Scope { subnet: &subnet, node: &node, canister };
+    let mut resolution = in_force.policy.resolve(&scope, conditions);
     resolution.generation = in_force.generation;
     Ok(Json(resolution.to_json()))
 }
@@ -290,13 +299,15 @@ async fn events(State(shared): State<Shared>, headers: HeaderMap) -> Result<Resp
 /// Reads the policy file again, for every node.
 async fn reload(State(shared): State<Shared>) -> Result<Json<serde_json::Value>, Problem> {
     let mut nodes = Vec::new();
-    for (node, reloaded) in shared.board.nodes().iter().zip(shared.board.reload()) {
-        let changed = reloaded.map_err(|error| {
+    for (node, reloaded) in shared.board.nodes().iter().zip(shared.board.reload(Trigger::Request)) {
+        let receipt = reloaded.map_err(|error| {
             Problem::new(StatusCode::CONFLICT, format!("{error}. The last good policy stays in force"))
         })?;
         let in_force = node.instruments.live().in_force();
         nodes.push(json!({
-            "node": node.name, "changed": changed, "generation": in_force.generation,
+            "node": node.name, "changed": receipt.is_new, "generation": receipt.generation,
+            "sha256": receipt.checksum.to_string(), "took_ms": receipt.took.as_secs_f64() * 1e3,
+            "changes": receipt.changes.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "mode": in_force.mode().as_str(), "restart_for": in_force.restart_for,
         }));
     }

@@ -161,6 +161,7 @@ fn start(arguments: &ServeArgs) -> Result<Vec<Node>, String> {
         path: arguments.config.clone(),
         subnet: arguments.subnet.clone(),
         node: format!("n{number}"),
+        generations: Some(arguments.state.join("policies").join(format!("n{number}"))),
     };
     let options =
         NodeOptions { policy: policy(1), ..NodeOptions::fixed(Mode::InProcess, Preset::Application) };

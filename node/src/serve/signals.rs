@@ -3,6 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rollout::Trigger;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -34,7 +35,7 @@ impl Stop {
     /// Reads the policy of every node again on SIGHUP.
     pub(super) fn reload_on_hangup(&self, board: &Arc<Board>) {
         let board = Arc::clone(board);
-        if let Err(error) = listen(&[SIGHUP], move || _ = board.reload()) {
+        if let Err(error) = listen(&[SIGHUP], move || _ = board.reload(Trigger::Hangup)) {
             tracing::warn!("SIGHUP reads no policy: {error}");
         }
     }

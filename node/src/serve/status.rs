@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use rollout::LoadError;
+use rollout::{LoadError, Receipt, Trigger};
 
 use crate::Instruments;
 
@@ -159,8 +159,8 @@ impl Board {
         shown.since = Instant::now();
     }
 
-    /// Reads the policy file again for every node: whether each has something new in force, or why it refused.
-    pub(super) fn reload(&self) -> Vec<Result<bool, LoadError>> {
-        self.nodes.iter().map(|node| node.instruments.live().reload_now()).collect()
+    /// Reads the policy file again for every node: what came of it for each.
+    pub(super) fn reload(&self, trigger: Trigger) -> Vec<Result<Receipt, LoadError>> {
+        self.nodes.iter().map(|node| node.instruments.live().reload(trigger)).collect()
     }
 }

@@ -20,7 +20,8 @@ fn with_one_worker_for_four_canisters_messages_wait_and_all_end_as_if_there_were
     let policy = b"schema = 1\n[default]\nmode = \"sandboxed\"\n[sandbox]\nworkers_max = 1\npool = 0\n";
     let folder = folder_with(&[("policy.toml", policy)]);
     let (subnet, node) = ("s".to_owned(), "n".to_owned());
-    let policy = PolicySource::File { path: folder.path().join("policy.toml"), subnet, node };
+    let policy =
+        PolicySource::File { path: folder.path().join("policy.toml"), subnet, node, generations: None };
     let fixed = NodeOptions::fixed(Mode::Sandboxed, Preset::System);
     let mut node = Node::new(NodeOptions { policy, threads: Some(2), ..fixed }).unwrap();
     let mut log = tempfile::tempfile().unwrap();

@@ -147,6 +147,7 @@ fn a_missing_policy_is_named() {
     let folder = folder_with(&[]);
     for arguments in [
         &["config", "check", "no.toml"][..],
+        &["config", "show", "no.toml"],
         &["explain", "--config", "no.toml", "--subnet", "s", "--node", "n"],
     ] {
         let ran = run_in(folder.path(), arguments);
@@ -167,4 +168,80 @@ fn explain_says_which_layer_decided_and_where_it_stands() {
     let ran = run_in(folder.path(), &[&arguments[..], &["--json"]].concat());
     let value: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(value["mode"], "sandboxed");
+}
+
+/// A policy with an exemption that has not expired in 7,000 years.
+const EXEMPT: &str = "schema = 1\n[default]\nmode = \"sandboxed\"\nfloor = \"sandboxed\"\n[[exemptions]]\nid = \"ryjl3-tyaaa-aaaaa-aaaba-cai\"\nmode = \"in-process\"\nexpires = 9000-01-01\nreason = \"INC-482\"\napproved_by = [\"alice\"]\n";
+
+#[test]
+fn explain_answers_for_a_canister_and_a_time() {
+    let folder = folder_with(&[("p.toml", EXEMPT.as_bytes())]);
+    let explain = |more: &[&str]| {
+        let arguments = ["explain", "--config", "p.toml", "--subnet", "s", "--node", "n", "--json"];
+        let ran = run_in(folder.path(), &[&arguments[..], more].concat());
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap()
+    };
+    let ledger = "ryjl3-tyaaa-aaaaa-aaaba-cai";
+    assert_eq!(explain(&[])["reason"], "DEFAULT");
+    assert_eq!(explain(&["--canister", ledger])["reason"], "EXEMPTED");
+    assert_eq!(explain(&["--canister", ledger, "--at", "9000-01-01"])["mode"], "sandboxed");
+    let arguments = ["explain", "--config", "p.toml", "--subnet", "s", "--node", "n", "--at", "tomorrow"];
+    let ran = run_in(folder.path(), &arguments);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("expected a time like 2027-03-01T12:00:00Z"), "{}", ran.stderr);
+}
+
+#[test]
+fn explain_looks_for_the_kill_switch() {
+    let folder = folder_with(&[]);
+    let kill = folder.path().join("KILL");
+    let text = format!(
+        "schema = 1\n[kill_switch]\nfile = \"{}\"\nmode = \"in-process\"\n[default]\nmode = \"shadow\"\n",
+        kill.display()
+    );
+    std::fs::write(folder.path().join("p.toml"), text).unwrap();
+    let arguments = ["explain", "--config", "p.toml", "--subnet", "s", "--node", "n"];
+    assert!(run_in(folder.path(), &arguments).stdout.starts_with("in effect: SHADOW   reason DEFAULT"));
+    std::fs::write(kill, "").unwrap();
+    assert!(run_in(folder.path(), &arguments).stdout.starts_with("in effect: IN-PROCESS   reason KILLED"));
+}
+
+#[test]
+fn a_live_exemption_is_told_of_and_no_fault() {
+    let folder = folder_with(&[("p.toml", EXEMPT.as_bytes())]);
+    let ran = run_in(folder.path(), &["config", "check", "p.toml"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let notice = "notice: p.toml:5:1: canister ryjl3-tyaaa-aaaaa-aaaba-cai may run in-process, whatever the floor, until 9000-01-01T00:00:00Z: INC-482 (approved by alice)\np.toml: ok\n";
+    assert_eq!(ran.stdout, notice);
+    let ran = run_in(folder.path(), &["config", "check", "p.toml", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(value["notices"][0]["line"], 5);
+}
+
+#[test]
+fn a_policy_is_shown_with_what_is_built_in_and_is_a_policy() {
+    let folder = folder_with(&[("p.toml", EXEMPT.as_bytes())]);
+    let shown = run_in(folder.path(), &["config", "show", "p.toml"]);
+    assert_eq!(shown.code, Some(0), "{}", shown.stderr);
+    for (key, from) in
+        [("mode = \"sandboxed\"", "p.toml:3:8"), ("pool = ", "built in"), ("idle = ", "built in")]
+    {
+        let said =
+            shown.stdout.lines().any(|line| line.starts_with(key) && line.ends_with(&format!("# {from}")));
+        assert!(said, "{key} from {from} is missing in: {}", shown.stdout);
+    }
+    std::fs::write(folder.path().join("shown.toml"), &shown.stdout).unwrap();
+    let ran = run_in(folder.path(), &["config", "check", "shown.toml"]);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stderr, shown.stdout);
+    let ran = run_in(folder.path(), &["config", "show", "p.toml", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(value["values"][0]["key"], "mode");
+}
+
+#[test]
+fn the_schema_is_json() {
+    let ran = run_in(folder_with(&[]).path(), &["config", "schema"]);
+    let value: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((ran.code, &value["properties"]["schema"]["const"]), (Some(0), &1.into()));
 }

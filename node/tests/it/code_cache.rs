@@ -652,7 +652,7 @@ fn run_a_canister(folder: &Path, mode: Mode) -> (CodeCacheStatus, Arc<[u8]>) {
     );
     let path = folder.join("policy.toml");
     fs::write(&path, text).expect("a file");
-    let policy = PolicySource::File { path, subnet: "s".to_owned(), node: "n".to_owned() };
+    let policy = PolicySource::File { path, subnet: "s".to_owned(), node: "n".to_owned(), generations: None };
     let fixed = NodeOptions::fixed(mode, Preset::System);
     let node = Node::new(NodeOptions { policy, threads: Some(1), ..fixed }).expect("a node");
     on_executor_stack(move || {

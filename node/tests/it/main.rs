@@ -8,6 +8,7 @@ mod demo;
 mod difference;
 mod driver;
 mod drun;
+mod hangup;
 mod log;
 mod privileges;
 mod program;

@@ -15,6 +15,7 @@ mod noise;
 mod overload;
 mod pace;
 mod peers;
+mod policy;
 mod pull;
 mod queries;
 mod scaling;
@@ -95,6 +96,7 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("compile-cache", None, starts::compile_cache),
     Benchmark::new("live-workers", None, workers::live),
     Benchmark::new("idle-workers", Some("B8"), workers::idle),
+    Benchmark::new("resolve", None, policy::resolve),
     Benchmark::new("noise", None, noise::noise),
     Benchmark::new("overload", None, overload::overload),
     Benchmark::new("pace", None, pace::pace),

@@ -1,6 +1,7 @@
 //! The thread that notices a save.
 
 use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -10,12 +11,12 @@ use std::time::{Duration, Instant};
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::{LoadError, Shared};
+use super::{LoadError, Shared, Trigger};
 
 /// Wait for the end of a save that has begun.
 const SAVE: Duration = Duration::from_millis(10);
-/// A file that is refused is read again for this long first: it may be half written.
-const SECOND_LOOK: Duration = Duration::from_millis(20);
+/// How often the file is looked at, whatever the kernel tells: a directory that was removed takes its watch with it.
+const TICK: Duration = Duration::from_millis(250);
 /// Signals waiting; more of them say nothing new.
 const SIGNALS_MAX: usize = 64;
 
@@ -48,8 +49,8 @@ impl Watcher {
             }
         })
         .map_err(|error| failed(error.to_string()))?;
-        let mut places = Places { notify, path: path.to_owned(), watched: HashSet::new() };
-        places.follow().map_err(|error| failed(error.to_string()))?;
+        let mut places =
+            Places { notify, path: path.to_owned(), watched: HashSet::new(), seen: Stamp::of(path) };
         // The file may have changed between its first reading and the watch.
         let _ = stop.try_send(Signal::Changed);
         let thread = std::thread::Builder::new()
@@ -89,6 +90,26 @@ struct Places {
     notify: RecommendedWatcher,
     path: PathBuf,
     watched: HashSet<PathBuf>,
+    /// The file as it was last looked at.
+    seen: Option<Stamp>,
+}
+
+/// What tells that a file has changed, without reading it.
+#[derive(PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.size());
+        Some(Self { device, inode, size, changed: (metadata.ctime(), metadata.ctime_nsec()) })
+    }
 }
 
 impl Places {
@@ -109,9 +130,25 @@ impl Places {
         }
         Ok(())
     }
+
+    /// Watches nothing, so that the next look watches anew.
+    fn forget(&mut self) {
+        for gone in self.watched.drain() {
+            // Fails where the directory is gone.
+            let _ = self.notify.unwatch(&gone);
+        }
+    }
+
+    /// Whether the file is another than at the last look.
+    fn changed(&mut self) -> bool {
+        let now = Stamp::of(&self.path);
+        let changed = now != self.seen;
+        self.seen = now;
+        changed
+    }
 }
 
-fn directory(path: &Path) -> PathBuf {
+pub(super) fn directory(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
         Some(parent) => parent.to_owned(),
@@ -120,20 +157,30 @@ fn directory(path: &Path) -> PathBuf {
 }
 
 fn run(signals: &Receiver<Signal>, places: &mut Places, shared: &Shared) {
-    while let Ok(signal) = signals.recv() {
-        if !saved(signal, signals) {
-            return;
+    loop {
+        let signal = match signals.recv_timeout(TICK) {
+            Ok(signal) => Some(signal),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        match signal {
+            None if !places.changed() => continue,
+            // The kernel told nothing of a change that is there: its watches are worth nothing.
+            None => places.forget(),
+            Some(signal) if !saved(signal, signals) => return,
+            Some(_) => {}
         }
-        match settle(signals, places, shared) {
-            Settled::Good => {}
-            Settled::Bad(error) => {
-                // The same refusal is told once, however many events come.
-                let told = shared.lock().last_error.as_ref().map(ToString::to_string);
-                if told != Some(error.to_string()) {
-                    shared.refuse(&error);
-                }
+        let look = || {
+            places.seen = Stamp::of(&places.path);
+            if let Err(error) = places.follow() {
+                tracing::warn!("changes of {} are noticed late: {error}", places.path.display());
             }
-            Settled::Stop => return,
+        };
+        let wait = |left| {
+            !matches!(signals.recv_timeout(left), Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected))
+        };
+        if shared.reload(Trigger::Watch, look, wait).is_none() {
+            return;
         }
     }
 }
@@ -149,31 +196,4 @@ fn saved(mut signal: Signal, signals: &Receiver<Signal>) -> bool {
         }
     }
     signal != Signal::Stop
-}
-
-enum Settled {
-    Good,
-    Bad(LoadError),
-    Stop,
-}
-
-/// Reloads, again after each further change while the file is bad, until the second look is over.
-fn settle(signals: &Receiver<Signal>, places: &mut Places, shared: &Shared) -> Settled {
-    let end = Instant::now() + SECOND_LOOK;
-    loop {
-        let late = Instant::now() >= end;
-        let result = places
-            .follow()
-            .map_err(|error| LoadError::Watch { path: places.path.clone(), detail: error.to_string() })
-            .and_then(|()| shared.reload());
-        match result {
-            Ok(_) => return Settled::Good,
-            Err(error) if late => return Settled::Bad(error),
-            Err(_) => {}
-        }
-        match signals.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return Settled::Stop,
-            Ok(Signal::Writing | Signal::Changed) | Err(RecvTimeoutError::Timeout) => {}
-        }
-    }
 }

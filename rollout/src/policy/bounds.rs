@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use super::units::{DURATION, SIZE, Units};
+use super::document::Document;
+use super::kind::Value;
 
 /// What the file says; `None` where it is silent and what is built in holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,107 +41,80 @@ pub struct Bounds {
     pub code_cache_modules: Option<u64>,
 }
 
-/// How a number is written.
-#[derive(Clone, Copy)]
-pub(super) enum Kind {
-    /// A whole number.
-    Number,
-    /// A string with a unit.
-    Quantity(&'static Units),
-    /// `true`, kept as 1, or `false`.
-    Flag,
-}
-
-/// A key of one of the tables, and what may stand there.
-pub(super) struct Key {
-    pub(super) table: &'static str,
-    pub(super) name: &'static str,
-    pub(super) value: Value,
-}
-
-/// What may stand behind a key, and where it goes.
-pub(super) enum Value {
-    Number(Ranged),
-    /// An absolute path.
+/// Where the value of a key goes.
+#[derive(Debug)]
+pub(super) enum Field {
+    Number(fn(&mut Bounds) -> &mut Option<u64>),
     Path(fn(&mut Bounds) -> &mut Option<PathBuf>),
 }
 
-/// A number and its range.
-pub(super) struct Ranged {
-    pub(super) kind: Kind,
-    pub(super) least: u64,
-    pub(super) most: u64,
-    field: fn(&mut Bounds) -> &mut Option<u64>,
-}
+use Field::{Number, Path};
 
-/// Tables with bounds.
-pub(super) const TABLES: [&str; 4] = ["memory", "sandbox", "in_process", "code_cache"];
-
-/// Longest path that the kernel takes, bytes.
-pub(super) const PATH_BYTES_MAX: usize = 4095;
-
-const SECOND: u64 = 1_000;
-const HOUR: u64 = 3_600 * SECOND;
-const MIB: u64 = 1 << 20;
-const PIB: u64 = 1 << 50;
-
-/// All of them. An upper bound is there to find slips, not to be reached.
-pub(super) const KEYS: [Key; 15] = {
-    const fn key(
-        table: &'static str,
-        name: &'static str,
-        kind: Kind,
-        (least, most): (u64, u64),
-        field: fn(&mut Bounds) -> &mut Option<u64>,
-    ) -> Key {
-        Key { table, name, value: Value::Number(Ranged { kind, least, most, field }) }
-    }
-    use Kind::{Flag, Number, Quantity};
-    let [memory, sandbox, in_process, code_cache] = TABLES;
-    [
-        key(memory, "total", Quantity(&SIZE), (64 * MIB, PIB), |all| &mut all.memory_bytes),
-        key(memory, "canister", Quantity(&SIZE), (MIB, PIB >> 10), |all| &mut all.arena_bytes),
-        key(sandbox, "workers_max", Number, (1, 100_000), |all| &mut all.workers_max),
-        key(sandbox, "worker_memory", Quantity(&SIZE), (64 * MIB, PIB), |all| &mut all.worker_memory_bytes),
-        key(sandbox, "pool", Number, (0, 1_000), |all| &mut all.pool),
-        key(sandbox, "query_workers", Number, (1, 100), |all| &mut all.query_workers),
-        key(sandbox, "idle", Quantity(&DURATION), (SECOND, 720 * HOUR), |all| &mut all.idle_ms),
-        key(sandbox, "step_patience", Quantity(&DURATION), (SECOND, HOUR), |all| &mut all.step_patience_ms),
-        key(sandbox, "instructions_per_second_min", Number, (1_000_000, 100_000_000_000), |all| {
-            &mut all.instructions_per_second_min
-        }),
-        key(sandbox, "private_images", Flag, (0, 1), |all| &mut all.private_images),
-        key(in_process, "instances_max", Number, (0, 4_000), |all| &mut all.instances_max),
-        key(in_process, "code_max", Number, (1, 100_000), |all| &mut all.code_max),
-        Key { table: code_cache, name: "directory", value: Value::Path(|all| &mut all.code_cache_directory) },
-        key(code_cache, "size", Quantity(&SIZE), (MIB, PIB), |all| &mut all.code_cache_bytes),
-        key(code_cache, "modules_max", Number, (1, 50_000), |all| &mut all.code_cache_modules),
-    ]
-};
-
-impl Ranged {
-    pub(super) fn set(&self, bounds: &mut Bounds, value: u64) {
-        *(self.field)(bounds) = Some(value);
-    }
-
-    /// A value as the file writes it.
-    pub(super) fn write(&self, value: u64) -> String {
-        match self.kind {
-            Kind::Number => value.to_string(),
-            Kind::Quantity(units) => units.write(value),
-            Kind::Flag => (value != 0).to_string(),
-        }
-    }
-}
+/// Each key of these tables, with its field.
+pub(super) const FIELDS: [(&str, &str, Field); 15] = [
+    ("memory", "total", Number(|all| &mut all.memory_bytes)),
+    ("memory", "canister", Number(|all| &mut all.arena_bytes)),
+    ("sandbox", "workers_max", Number(|all| &mut all.workers_max)),
+    ("sandbox", "worker_memory", Number(|all| &mut all.worker_memory_bytes)),
+    ("sandbox", "pool", Number(|all| &mut all.pool)),
+    ("sandbox", "query_workers", Number(|all| &mut all.query_workers)),
+    ("sandbox", "idle", Number(|all| &mut all.idle_ms)),
+    ("sandbox", "step_patience", Number(|all| &mut all.step_patience_ms)),
+    ("sandbox", "instructions_per_second_min", Number(|all| &mut all.instructions_per_second_min)),
+    ("sandbox", "private_images", Number(|all| &mut all.private_images)),
+    ("in_process", "instances_max", Number(|all| &mut all.instances_max)),
+    ("in_process", "code_max", Number(|all| &mut all.code_max)),
+    ("code_cache", "directory", Path(|all| &mut all.code_cache_directory)),
+    ("code_cache", "size", Number(|all| &mut all.code_cache_bytes)),
+    ("code_cache", "modules_max", Number(|all| &mut all.code_cache_modules)),
+];
 
 impl Bounds {
+    pub(super) fn read(document: &Document) -> Self {
+        let mut bounds = Self::default();
+        for (table, key, field) in &FIELDS {
+            let said = document.of(table).find_map(|entry| entry.get(key));
+            match (field, said.map(|said| &said.value)) {
+                (Number(field), Some(Value::Number(number))) => *field(&mut bounds) = Some(*number),
+                (Path(field), Some(Value::Path(path))) => *field(&mut bounds) = Some(path.clone()),
+                (Number(_) | Path(_), _) => {}
+            }
+        }
+        bounds
+    }
+
+    /// What stands behind a key of these tables.
+    pub(super) fn value(&self, table: &str, key: &str) -> Option<Value> {
+        let mut bounds = self.clone();
+        let (_, _, field) = FIELDS.iter().find(|(of, name, _)| (*of, *name) == (table, key))?;
+        match field {
+            Number(field) => field(&mut bounds).map(Value::Number),
+            Path(field) => field(&mut bounds).clone().map(Value::Path),
+        }
+    }
+
     /// The keys by which `now` differs, `table.key` each.
     pub(crate) fn changed(&self, now: &Self) -> Vec<String> {
-        let (mut before, mut now) = (self.clone(), now.clone());
-        let differs = |key: &&Key| match &key.value {
-            Value::Number(number) => (number.field)(&mut before) != (number.field)(&mut now),
-            Value::Path(field) => field(&mut before) != field(&mut now),
-        };
-        KEYS.iter().filter(differs).map(|key| format!("{}.{}", key.table, key.name)).collect()
+        let differs =
+            |(table, key, _): &&(&str, &str, Field)| self.value(table, key) != now.value(table, key);
+        FIELDS.iter().filter(differs).map(|(table, key, _)| format!("{table}.{key}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::schema::SECTIONS;
+
+    #[test]
+    fn every_key_of_these_tables_has_its_field() {
+        let tables = ["memory", "sandbox", "in_process", "code_cache"];
+        let keys: Vec<_> = SECTIONS
+            .iter()
+            .filter(|section| tables.contains(&section.name))
+            .flat_map(|section| section.keys.iter().map(|key| (section.name, key.name)))
+            .collect();
+        let fields: Vec<_> = FIELDS.iter().map(|(table, key, _)| (*table, *key)).collect();
+        assert_eq!(keys, fields);
     }
 }

@@ -1,56 +1,22 @@
 //! From text to a policy, or to everything that is wrong with it.
 
-use std::collections::HashMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::bounds::{Bounds, KEYS, Kind, PATH_BYTES_MAX, Ranged, TABLES, Value};
-use super::{ENTRIES_MAX, FILE_BYTES_MAX, Policy, Said, Table, floors};
+use super::document::{Document, Entry};
+use super::kind::{Value, a_type, listed};
+use super::schema::{Form, LATER, SECTIONS, Section, VERSION, section};
+use super::{ENTRIES_MAX, FILE_BYTES_MAX, Policy, Said, contradictions, syntax};
+use crate::Diagnostic;
 use crate::diagnostic::{Source, nearest, quoted};
-use crate::{Diagnostic, Floor, Mode};
 
 /// Errors reported for one file.
-const DIAGNOSTICS_MAX: usize = 100;
+pub(super) const DIAGNOSTICS_MAX: usize = 100;
 /// Longest id: a textual principal.
 const ID_CHARS_MAX: usize = 63;
-
-/// Keys of the file.
-const TOP_KEYS: [&str; 8] =
-    ["schema", "default", "subnets", "nodes", "memory", "sandbox", "in_process", "code_cache"];
-/// Keys that the full schema has and this version does not.
-const TOP_KEYS_LATER: [&str; 14] = [
-    "meta",
-    "switch",
-    "kill_switch",
-    "capacity",
-    "measure",
-    "shadow",
-    "canisters",
-    "exemptions",
-    "rollouts",
-    "guards",
-    "guard_defaults",
-    "store",
-    "admin",
-    "notify",
-];
-
-/// What may stand in a kind of table.
-struct Shape {
-    keys: &'static [&'static str],
-    later: &'static [&'static str],
-}
-
-const DEFAULT: Shape = Shape { keys: &["mode", "floor"], later: &[] };
-const SUBNET: Shape = Shape { keys: &["mode", "floor"], later: &["labels", "reason", "expires"] };
-const NODE: Shape = Shape { keys: &["mode"], later: &["labels", "reason", "expires"] };
-
-const MODES: [&str; 3] = ["in-process", "sandboxed", "shadow"];
-const FLOORS: [&str; 2] = ["none", "sandboxed"];
 
 pub(super) fn parse_bytes(file: &str, bytes: &[u8]) -> Result<Policy, Vec<Diagnostic>> {
     match std::str::from_utf8(bytes) {
@@ -74,22 +40,26 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Policy, Vec<Diagnostic>> {
         let message = format!("the file has {} bytes, at most {FILE_BYTES_MAX} are allowed", text.len());
         return Err(vec![source.diagnostic(0..0, message, "")]);
     }
-    let mut reader = Reader { source: Source::new(file.into(), text), errors: Vec::new() };
-    let (root, syntax) = DeTable::parse_recoverable(text);
-    let is_toml = reader.syntax(&syntax);
+    let source = Source::new(file.into(), text);
+    let (root, found) = DeTable::parse_recoverable(text);
+    let (mut errors, is_toml) = syntax::check(&source, &found);
     // What a broken parse left over would only give errors that are not the writer's.
-    let policy = is_toml.then(|| reader.policy(root.get_ref()));
-    let mut errors = reader.errors;
+    let document = if is_toml {
+        let mut reader = Reader { source: &source, errors };
+        let document = reader.document(root.get_ref());
+        errors = reader.errors;
+        errors.extend(contradictions::check(&document, &source));
+        document
+    } else {
+        Document::default()
+    };
     errors.sort_by_key(|error| error.position);
     errors.truncate(DIAGNOSTICS_MAX);
-    match policy {
-        Some(policy) if errors.is_empty() => Ok(policy),
-        Some(_) | None => Err(errors),
-    }
+    if errors.is_empty() { Ok(Policy::new(Arc::clone(&source.file), document)) } else { Err(errors) }
 }
 
 struct Reader<'a> {
-    source: Source<'a>,
+    source: &'a Source<'a>,
     errors: Vec<Diagnostic>,
 }
 
@@ -101,89 +71,42 @@ impl Reader<'_> {
         self.errors.last_mut().expect("just pushed")
     }
 
-    /// Reports what the TOML parser found. False when the tree is not to be trusted.
-    fn syntax(&mut self, errors: &[toml::de::Error]) -> bool {
-        let mut is_toml = true;
-        let mut line_before = None;
-        // Where the table that is defined twice ends: keys in it are not twice for a second reason.
-        let mut twice_until = 0;
-        for error in errors.iter().take(DIAGNOSTICS_MAX) {
-            let span = error.span().unwrap_or(0..0);
-            if error.message() == "duplicate key" {
-                if span.start >= twice_until {
-                    twice_until = self.duplicate(span);
-                }
-                continue;
-            }
-            is_toml = false;
-            let line = self.source.position(span.start).line;
-            if line_before.replace(line) != Some(line) {
-                self.error(span, format!("not TOML: {}", error.message()), "");
-            }
-        }
-        is_toml
-    }
-
-    /// Reports a key or table that is defined twice. Returns where the text ends that it governs.
-    fn duplicate(&mut self, span: Range<usize>) -> usize {
-        let text = self.source.text;
-        let start = self.source.line_start(span.start);
-        let line = &text[start..self.source.line_end(span.start)];
-        let (before, _) = DeTable::parse_recoverable(&text[..start]);
-        let is_header = line.trim_start().starts_with('[');
-        let (name, first) = if is_header {
-            let (header, _) = DeTable::parse_recoverable(line);
-            table_twice(header.get_ref(), before.get_ref())
-        } else {
-            let name = quoted(text.get(span.clone()).unwrap_or_default());
-            (name, last_table(before.get_ref()).and_then(|table| key_span(table, text.get(span.clone())?)))
-        };
-        let first = first.map(|first| {
-            format!("first defined at {}:{}", self.source.file, self.source.position(first.start))
-        });
-        let expected = if is_header { "merge it into the first one" } else { "remove one of the two" };
-        self.error(span.clone(), format!("{name} is defined twice"), expected).note = first;
-        if !is_header {
-            return span.end;
-        }
-        let after = self.source.line_end(span.start);
-        text[after..].match_indices("\n[").next().map_or(text.len(), |(at, _)| after + at + 1)
-    }
-
-    fn policy(&mut self, root: &DeTable<'_>) -> Policy {
-        let mut policy = Policy {
-            file: Arc::clone(&self.source.file),
-            default: Table::default(),
-            subnets: HashMap::new(),
-            nodes: HashMap::new(),
-            bounds: Bounds::default(),
-        };
-        self.schema(root);
+    fn document(&mut self, root: &DeTable<'_>) -> Document {
+        let mut document = Document::default();
+        self.version(root);
         for (key, value) in root {
-            match &**key.get_ref() {
-                "schema" => {}
-                "default" => policy.default = self.table("[default]", value, &DEFAULT),
-                "subnets" => policy.subnets = self.tables("subnets", value, &SUBNET),
-                "nodes" => policy.nodes = self.tables("nodes", value, &NODE),
-                name if TABLES.contains(&name) => self.bounds(name, value, &mut policy.bounds),
-                name => self.stray_key(key, name, "", &TOP_KEYS, &TOP_KEYS_LATER),
+            let name: &str = key.get_ref();
+            match section(name) {
+                Some(section) => self.section(section, value, &mut document),
+                None if name == "schema" => {}
+                None => {
+                    let known: Vec<_> = std::iter::once("schema")
+                        .chain(SECTIONS.iter().map(|section| section.name))
+                        .collect();
+                    self.stray_key(key, "", &known, &LATER);
+                }
             }
         }
-        self.errors.extend(floors::check(&policy, &self.source));
-        let entries = policy.subnets.len() + policy.nodes.len();
+        let by_id = |entry: &&Entry| entry.schema().form != Form::Once;
+        let entries = document.entries.iter().filter(by_id).count();
         if entries > ENTRIES_MAX {
-            self.error(0..0, format!("{entries} subnets and nodes, at most {ENTRIES_MAX} are allowed"), "");
+            let message = format!(
+                "{entries} subnets, nodes, canisters and exemptions, at most {ENTRIES_MAX} are allowed"
+            );
+            self.error(0..0, message, "");
         }
-        policy
+        document.sort();
+        document
     }
 
-    fn schema(&mut self, root: &DeTable<'_>) {
+    fn version(&mut self, root: &DeTable<'_>) {
         let Some(value) = root.get("schema") else {
             self.error(0..0, "missing key `schema`".into(), "expected `schema = 1` at the head of the file");
             return;
         };
         match value.get_ref() {
-            DeValue::Integer(number) if i64::from_str_radix(number.as_str(), number.radix()) == Ok(1) => {}
+            DeValue::Integer(number)
+                if i64::from_str_radix(number.as_str(), number.radix()) == Ok(VERSION) => {}
             DeValue::Integer(number) => {
                 let message = format!("unknown schema {}", quoted(number.as_str()));
                 self.error(value.span(), message, "this version reads schema 1");
@@ -195,20 +118,27 @@ impl Reader<'_> {
         }
     }
 
-    /// `[subnets.ID]` or `[nodes.ID]`, by id.
-    fn tables(&mut self, name: &str, value: &Spanned<DeValue<'_>>, shape: &Shape) -> HashMap<String, Table> {
-        let Some(tables) = value.get_ref().as_table() else {
-            let message = format!("`{name}` is {}", a_type(value.get_ref()));
-            self.error(value.span(), message, &format!("expected tables: [{name}.ID]"));
-            return HashMap::new();
-        };
-        let mut read = HashMap::new();
-        for (id, value) in tables {
-            self.id(id, name);
-            let table = self.table(&format!("[{name}.{}]", shown_id(id.get_ref())), value, shape);
-            read.insert(id.get_ref().clone().into_owned(), table);
+    fn section(&mut self, section: &'static Section, value: &Spanned<DeValue<'_>>, document: &mut Document) {
+        let name = section.name;
+        match (section.form, value.get_ref()) {
+            (Form::Once, _) => document.entries.extend(self.entry(section, String::new(), value)),
+            (Form::ById, DeValue::Table(tables)) => {
+                for (id, value) in tables {
+                    self.id(id, name);
+                    let entry = self.entry(section, id.get_ref().clone().into_owned(), value);
+                    document.entries.extend(entry);
+                }
+            }
+            (Form::List, DeValue::Array(tables)) => {
+                for value in tables.iter() {
+                    document.entries.extend(self.entry(section, String::new(), value));
+                }
+            }
+            (Form::ById | Form::List, other) => {
+                let message = format!("`{name}` is {}", a_type(other));
+                self.error(value.span(), message, &format!("expected tables: {}", section.header("ID")));
+            }
         }
-        read
     }
 
     fn id(&mut self, id: Key<'_>, name: &str) {
@@ -221,141 +151,70 @@ impl Reader<'_> {
         }
     }
 
-    fn table(&mut self, name: &str, value: &Spanned<DeValue<'_>>, shape: &Shape) -> Table {
-        let Some(entries) = value.get_ref().as_table() else {
-            self.error(value.span(), format!("{name} is {}", a_type(value.get_ref())), "expected a table");
-            return Table::default();
-        };
-        let mut table = Table::default();
-        for (key, value) in entries {
-            match &**key.get_ref() {
-                "mode" => table.mode = self.word("mode", value, &MODES, Mode::from_word),
-                "floor" if shape.keys.contains(&"floor") => {
-                    table.floor = self.word("floor", value, &FLOORS, Floor::from_word);
-                }
-                "floor" => {
-                    let message = format!("{name} can't have a `floor`");
-                    self.error(key.span(), message, "a floor belongs in [default] or [subnets.ID]");
-                }
-                word => self.stray_key(key, word, name, shape.keys, shape.later),
-            }
-        }
-        table
-    }
-
-    /// One of [`TABLES`].
-    fn bounds(&mut self, table: &str, value: &Spanned<DeValue<'_>>, bounds: &mut Bounds) {
-        let name = format!("[{table}]");
-        let Some(entries) = value.get_ref().as_table() else {
-            self.error(value.span(), format!("{name} is {}", a_type(value.get_ref())), "expected a table");
-            return;
-        };
-        let known = || KEYS.iter().filter(|known| known.table == table);
-        for (key, value) in entries {
-            let word: &str = key.get_ref();
-            match known().find(|known| known.name == word) {
-                Some(known) => match &known.value {
-                    Value::Number(number) => {
-                        if let Some(read) = self.number(known.name, number, value) {
-                            number.set(bounds, read);
-                        }
-                    }
-                    Value::Path(field) => *field(bounds) = self.path(known.name, value),
-                },
-                None => {
-                    let names: Vec<&str> = known().map(|known| known.name).collect();
-                    self.stray_key(key, word, &name, &names, &[]);
-                }
-            }
-        }
-        // The rest of the table says nothing without it, which nobody would be told later.
-        if table == "code_cache" && !entries.contains_key("directory") {
-            self.error(value.span(), format!("{name} has no `directory`"), "expected one, or no such table");
-        }
-    }
-
-    /// A whole number, or a quantity with its unit, within the range of its key.
-    fn number(&mut self, name: &str, key: &Ranged, value: &Spanned<DeValue<'_>>) -> Option<u64> {
-        let within = format!("from {} to {}", key.write(key.least), key.write(key.most));
-        let expected = match key.kind {
-            Kind::Number => format!("expected a whole number {within}"),
-            Kind::Quantity(units) => format!(
-                "expected {} such as \"{}\", {within} ({})",
-                units.name,
-                units.example,
-                listed(&units.names())
-            ),
-            Kind::Flag => "expected true or false".to_owned(),
-        };
-        let (shown, read) = match (value.get_ref(), key.kind) {
-            (DeValue::Boolean(flag), Kind::Flag) => return Some(u64::from(*flag)),
-            (DeValue::Integer(number), Kind::Number) => {
-                let read = u64::from_str_radix(number.as_str(), number.radix()).map_err(|_| None);
-                (quoted(number.as_str()), read)
-            }
-            (DeValue::String(text), Kind::Quantity(units)) => (quoted(text), units.read(text)),
-            (other, _) => (a_type(other).to_owned(), Err(None)),
-        };
-        let suggestion = match read {
-            Ok(read) if (key.least..=key.most).contains(&read) => return Some(read),
-            Ok(_) => None,
-            Err(meant) => meant,
-        };
-        self.error(value.span(), format!("`{name}` is {shown}"), &expected).suggestion = suggestion;
-        None
-    }
-
-    /// An absolute path. What is there is found out by who uses it.
-    fn path(&mut self, name: &str, value: &Spanned<DeValue<'_>>) -> Option<PathBuf> {
-        let shown = match value.get_ref() {
-            DeValue::String(text) => {
-                let path = Path::new(&**text);
-                if path.is_absolute() && text.len() <= PATH_BYTES_MAX && !text.contains(char::is_control) {
-                    return Some(path.to_owned());
-                }
-                quoted(text)
-            }
-            other => a_type(other).to_owned(),
-        };
-        let expected = format!(
-            "expected an absolute path of at most {PATH_BYTES_MAX} bytes, without control characters"
-        );
-        self.error(value.span(), format!("`{name}` is {shown}"), &expected);
-        None
-    }
-
-    /// A value out of a closed list of words.
-    fn word<T>(
+    /// One table of a section; `None` when it is none.
+    fn entry(
         &mut self,
-        key: &str,
+        section: &'static Section,
+        id: String,
         value: &Spanned<DeValue<'_>>,
-        known: &[&'static str],
-        read: fn(&str) -> Option<T>,
-    ) -> Option<Said<T>> {
-        let Some(word) = value.get_ref().as_str() else {
-            let message = format!("`{key}` is {}", a_type(value.get_ref()));
-            self.error(value.span(), message, &format!("expected a string: {}", listed(known)));
+    ) -> Option<Entry> {
+        let header = section.header(&shown_id(&id));
+        let Some(pairs) = value.get_ref().as_table() else {
+            self.error(value.span(), format!("{header} is {}", a_type(value.get_ref())), "expected a table");
             return None;
         };
-        if let Some(read) = read(word) {
-            let span = value.span();
-            let at = self.source.position(span.start);
-            return Some(Said { value: read, at, bytes: (span.start, span.end) });
+        let span = value.span();
+        let at = self.source.position(span.start);
+        let mut entry =
+            Entry { section: section.name, id, at, bytes: (span.start, span.end), values: Vec::new() };
+        for (key, value) in pairs {
+            self.pair(section, &header, key, value, &mut entry);
         }
-        let message = format!("unknown {key} {}", quoted(word));
-        self.error(value.span(), message, &format!("expected {}", listed(known))).suggestion =
-            nearest(word, known);
-        None
+        // A table that lacks it says nothing, or less than its writer thinks.
+        let lacking = |key: &&super::schema::Key| key.required && !pairs.contains_key(key.name);
+        for key in section.keys.iter().filter(lacking) {
+            let message = format!("{header} has no `{}`", key.name);
+            self.error(entry.span(), message, &format!("expected {}", key.kind.described()));
+        }
+        Some(entry)
     }
 
-    fn stray_key(
+    fn pair(
         &mut self,
+        section: &'static Section,
+        header: &str,
         key: Key<'_>,
-        name: &str,
-        table: &str,
-        known: &[&'static str],
-        later: &[&'static str],
+        value: &Spanned<DeValue<'_>>,
+        entry: &mut Entry,
     ) {
+        let name: &str = key.get_ref();
+        let Some(known) = section.key(name) else {
+            if name == "floor" && section.key("mode").is_some() {
+                let message = format!("{header} can't have a `floor`");
+                self.error(key.span(), message, "a floor belongs in [default] or [subnets.ID]");
+                return;
+            }
+            let names: Vec<_> = section.keys.iter().map(|key| key.name).collect();
+            self.stray_key(key, header, &names, section.later);
+            return;
+        };
+        match known.kind.read(known.name, value.get_ref()) {
+            Ok(read) => {
+                if let (Form::List, Value::Canister(id)) = (section.form, &read) {
+                    entry.id = id.to_text();
+                }
+                let (start, end) = (value.span().start, value.span().end);
+                let said = Said { value: read, at: self.source.position(start), bytes: (start, end) };
+                entry.values.push((known.name, said));
+            }
+            Err(fault) => {
+                self.error(value.span(), fault.message, &fault.expected).suggestion = fault.suggestion;
+            }
+        }
+    }
+
+    fn stray_key(&mut self, key: Key<'_>, table: &str, known: &[&'static str], later: &[&'static str]) {
+        let name: &str = key.get_ref();
         let place = if table.is_empty() { String::new() } else { format!(" in {table}") };
         if later.contains(&name) {
             let message = format!("{}{place} is not supported yet in this version", quoted(name));
@@ -368,66 +227,8 @@ impl Reader<'_> {
     }
 }
 
-/// The name of the table that `header` (one line) defines, and where `before` defines it.
-fn table_twice(header: &DeTable<'_>, before: &DeTable<'_>) -> (String, Option<Range<usize>>) {
-    let mut path = Vec::new();
-    let mut first = None;
-    let (mut header, mut before) = (header, Some(before));
-    while let Some((key, value)) = header.iter().next() {
-        let name: &str = key.get_ref();
-        path.push(shown_id(name));
-        first = before.and_then(|table| key_span(table, name));
-        before = before.and_then(|table| table.get(name)).and_then(|value| value.get_ref().as_table());
-        match value.get_ref().as_table() {
-            Some(inner) => header = inner,
-            None => break,
-        }
-    }
-    let name = match path.as_slice() {
-        [kind, id] if kind == "subnets" => format!("subnet `{id}`"),
-        [kind, id] if kind == "nodes" => format!("node `{id}`"),
-        path => format!("[{}]", path.join(".")),
-    };
-    (name, first)
-}
-
-/// The table whose header stands last.
-fn last_table<'a>(root: &'a DeTable<'a>) -> Option<&'a DeTable<'a>> {
-    let inner = root.iter().filter_map(|(_, value)| Some((value.span().start, value.get_ref().as_table()?)));
-    let nested = inner.flat_map(|(start, table)| {
-        let below =
-            table.iter().filter_map(|(_, value)| Some((value.span().start, value.get_ref().as_table()?)));
-        std::iter::once((start, table)).chain(below)
-    });
-    Some(nested.max_by_key(|&(start, _)| start).map_or(root, |(_, table)| table))
-}
-
-fn key_span(table: &DeTable<'_>, name: &str) -> Option<Range<usize>> {
-    table.get_key_value(name).map(|(key, _)| key.span())
-}
-
-fn shown_id(id: &str) -> String {
+/// An id from the file, harmless and of bounded length.
+pub(super) fn shown_id(id: &str) -> String {
     let quoted = quoted(id);
     quoted[1..quoted.len() - 1].to_owned()
-}
-
-fn a_type(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "an integer",
-        DeValue::Float(_) => "a float",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "an array",
-        DeValue::Table(_) => "a table",
-    }
-}
-
-/// `a, b or c`
-fn listed(words: &[&str]) -> String {
-    match words {
-        [] => String::new(),
-        [word] => (*word).to_owned(),
-        [most @ .., last] => format!("{} or {last}", most.join(", ")),
-    }
 }

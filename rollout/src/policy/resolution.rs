@@ -1,15 +1,14 @@
 //! From layers to a decision.
 
-use std::fmt;
-use std::sync::Arc;
+use execution::Principal;
+use jiff::Timestamp;
 
-use serde_json::{Value, json};
-
-use super::{Policy, Said, Table};
-use crate::{Floor, Mode, Position};
+use super::rule::Rule;
+use super::{Policy, Said};
+use crate::{Floor, Mode};
 
 /// In force when no layer says anything.
-const BUILT_IN: Mode = Mode::InProcess;
+pub(super) const BUILT_IN: Mode = Mode::InProcess;
 
 /// A layer of the policy, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,8 +17,14 @@ pub enum Layer {
     Default,
     /// `[subnets.ID]`
     Subnet,
+    /// `[[canisters]]`: only where it is stronger than what the layers before say.
+    Canister,
+    /// `[[exemptions]]`: only where it is weaker than what the layers before say.
+    Exemption,
     /// `[nodes.ID]`
     Node,
+    /// `[kill_switch]`, while it is engaged.
+    KillSwitch,
 }
 
 impl Layer {
@@ -29,7 +34,10 @@ impl Layer {
         match self {
             Self::Default => "default",
             Self::Subnet => "subnet",
+            Self::Canister => "canister",
+            Self::Exemption => "exemption",
             Self::Node => "node",
+            Self::KillSwitch => "kill",
         }
     }
 }
@@ -37,8 +45,14 @@ impl Layer {
 /// Why the mode in force is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
+    /// The kill switch is engaged. Floors don't hold.
+    Killed,
     /// The node's own table says so.
     Pinned,
+    /// The canister is exempt from what would apply, for a time.
+    Exempted,
+    /// The canister has a rule of its own.
+    Canister,
     /// The subnet's table says so.
     Subnet,
     /// `[default]` says so, or nothing does.
@@ -52,7 +66,10 @@ impl Reason {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Killed => "KILLED",
             Self::Pinned => "PINNED",
+            Self::Exempted => "EXEMPTED",
+            Self::Canister => "CANISTER",
             Self::Subnet => "SUBNET",
             Self::Default => "DEFAULT",
             Self::Floored => "FLOORED",
@@ -60,221 +77,122 @@ impl Reason {
     }
 }
 
-/// A place in a named file: `file:line:column`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Location {
-    /// The file as it was named.
-    pub file: Arc<str>,
-    /// Line and column.
-    pub position: Position,
+/// Where something runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// The subnet, as the policy calls it.
+    pub subnet: &'a str,
+    /// The node, as the policy calls it.
+    pub node: &'a str,
+    /// The canister; `None`: one without a rule or an exemption.
+    pub canister: Option<Principal>,
 }
 
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.position)
-    }
-}
-
-/// What became of what a layer said about the mode.
+/// What a decision depends on beside policy and scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It is in force.
-    Won,
-    /// This stronger layer said otherwise.
-    OverriddenBy(Layer),
-    /// It would have won, but lies below the floor that this layer sets.
-    BelowFloorOf(Layer),
-    /// It said nothing.
-    Silent,
+pub struct Conditions {
+    /// The time, on the wall clock.
+    pub at: Timestamp,
+    /// Whether the kill switch is engaged, if there is one.
+    pub killed: bool,
 }
 
-/// What one layer said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LayerSaid {
-    /// Which layer.
-    pub layer: Layer,
-    /// Its mode.
-    pub mode: Option<Mode>,
-    /// Where its mode stands; `None` when silent or built in.
-    pub mode_at: Option<Location>,
-    /// Its floor.
-    pub floor: Option<Floor>,
-    /// Where its floor stands.
-    pub floor_at: Option<Location>,
-    /// What became of its mode.
-    pub standing: Standing,
-}
-
-/// The mode in force on one node of one subnet, with the whole reasoning. `Display` explains it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resolution {
-    /// The subnet asked about.
-    pub subnet: String,
-    /// The node asked about.
-    pub node: String,
-    /// The mode in force.
+/// What applies in a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The mode.
     pub mode: Mode,
-    /// The floor in force.
-    pub floor: Floor,
     /// Why.
     pub reason: Reason,
     /// The layer that decided: by its mode, or by its floor when `reason` is `Floored`.
     pub decided_by: Layer,
-    /// Where what decided stands; `None`: built in.
-    pub at: Option<Location>,
-    /// All layers, strongest first.
-    pub layers: [LayerSaid; 3],
-    /// Generation of the policy; 0 when it isn't in force on a node.
-    pub generation: u64,
 }
 
-pub(super) fn resolve(policy: &Policy, subnet: &str, node: &str) -> Resolution {
-    let tables = [
-        (Layer::Node, policy.nodes.get(node).copied().unwrap_or_default()),
-        (Layer::Subnet, policy.subnets.get(subnet).copied().unwrap_or_default()),
-        (Layer::Default, policy.default),
-    ];
-    let place = |at: Position| Location { file: Arc::clone(&policy.file), position: at };
-    let (speaker, said) = tables
-        .iter()
-        .find_map(|&(layer, table)| Some((layer, table.mode?)))
-        .map_or((Layer::Default, None), |(layer, said)| (layer, Some(said)));
-    let wanted = said.map_or(BUILT_IN, |said| said.value);
-    let floored = strongest_floor(&tables).filter(|(_, said)| !said.value.allows(wanted));
-    let floor = strongest_floor(&tables).map_or(Floor::None, |(_, said)| said.value);
-    let (mode, reason, decided_by, at) = match floored {
-        Some((layer, said)) => (Mode::Sandboxed, Reason::Floored, layer, Some(said.at)),
-        None => (wanted, reason(speaker), speaker, said.map(|said| said.at)),
-    };
-    let layers = tables.map(|(layer, table)| LayerSaid {
-        layer,
-        mode: table.mode.map(|said| said.value).or((layer == Layer::Default).then_some(BUILT_IN)),
-        mode_at: table.mode.map(|said| place(said.at)),
-        floor: table.floor.map(|said| said.value),
-        floor_at: table.floor.map(|said| place(said.at)),
-        standing: standing(layer, table, speaker, floored.map(|(layer, _)| layer)),
-    });
-    Resolution {
-        subnet: subnet.to_owned(),
-        node: node.to_owned(),
-        mode,
-        floor,
-        reason,
-        decided_by,
-        at: at.map(place),
-        layers,
-        generation: 0,
+/// The rules that concern a scope.
+pub(super) struct Rules<'a> {
+    pub(super) default: &'a Rule,
+    pub(super) subnet: Option<&'a Rule>,
+    pub(super) canister: Option<&'a Rule>,
+    pub(super) exemption: Option<&'a Rule>,
+    pub(super) node: Option<&'a Rule>,
+}
+
+impl<'a> Rules<'a> {
+    pub(super) fn of(policy: &'a Policy, scope: &Scope<'_>) -> Self {
+        let canister = scope.canister;
+        Self {
+            default: &policy.default,
+            subnet: policy.subnets.get(scope.subnet),
+            canister: canister.and_then(|id| policy.canisters.get(&id)),
+            exemption: canister.and_then(|id| policy.exemptions.get(&id)),
+            node: policy.nodes.get(scope.node),
+        }
+    }
+
+    /// The highest floor, by the most general layer that sets it.
+    pub(super) fn floor(&self) -> Option<(Layer, Said<Floor>)> {
+        let default = self.default.floor.map(|floor| (Layer::Default, floor));
+        let subnet = self.subnet.and_then(|rule| rule.floor).map(|floor| (Layer::Subnet, floor));
+        match (default, subnet) {
+            (Some(default), Some(subnet)) if subnet.1.value > default.1.value => Some(subnet),
+            (default, subnet) => default.or(subnet),
+        }
+    }
+
+    /// The layer that speaks, kill switch and floor aside, and what it says.
+    pub(super) fn speaker(&self, at: Timestamp) -> (Layer, Mode) {
+        let said = |rule: Option<&Rule>| rule.and_then(|rule| rule.mode_at(at)).map(|said| said.value);
+        if let Some(pinned) = said(self.node) {
+            return (Layer::Node, pinned);
+        }
+        let mut speaker = match (said(self.subnet), said(Some(self.default))) {
+            (Some(mode), _) => (Layer::Subnet, mode),
+            (None, default) => (Layer::Default, default.unwrap_or(BUILT_IN)),
+        };
+        if let Some(stronger) = said(self.canister).filter(|&mode| mode > speaker.1) {
+            speaker = (Layer::Canister, stronger);
+        }
+        if let Some(weaker) = said(self.exemption).filter(|&mode| mode < speaker.1) {
+            speaker = (Layer::Exemption, weaker);
+        }
+        speaker
+    }
+
+    /// The weakest mode that may be in force, and the layer that says so.
+    fn weakest(&self, at: Timestamp) -> (Layer, Mode) {
+        let (layer, floor) =
+            self.floor().map_or((Layer::Default, Floor::None), |(layer, said)| (layer, said.value));
+        let exempt = self.exemption.and_then(|rule| rule.mode_at(at)).map(|said| said.value);
+        match exempt {
+            Some(mode) if mode < floor.weakest_mode() => (Layer::Exemption, mode),
+            _ => (layer, floor.weakest_mode()),
+        }
     }
 }
 
-/// The highest floor, by the most general layer that sets it.
-fn strongest_floor(tables: &[(Layer, Table)]) -> Option<(Layer, Said<Floor>)> {
-    tables
-        .iter()
-        .filter_map(|&(layer, table)| Some((layer, table.floor?)))
-        .max_by_key(|&(layer, said)| (said.value, std::cmp::Reverse(layer)))
+/// Layers from the weakest to the strongest, then the floor, then the kill switch (`ARCHITECTURE.md`, "Policy").
+pub(super) fn decide(policy: &Policy, scope: &Scope<'_>, conditions: Conditions) -> Decision {
+    if let Some(kill_switch) = policy.kill_switch.as_ref().filter(|_| conditions.killed) {
+        let mode = kill_switch.mode.value;
+        return Decision { mode, reason: Reason::Killed, decided_by: Layer::KillSwitch };
+    }
+    let rules = Rules::of(policy, scope);
+    let (speaker, wanted) = rules.speaker(conditions.at);
+    let (limiter, weakest) = rules.weakest(conditions.at);
+    if wanted >= weakest {
+        return Decision { mode: wanted, reason: reason(speaker), decided_by: speaker };
+    }
+    let reason = if limiter == Layer::Exemption { Reason::Exempted } else { Reason::Floored };
+    Decision { mode: weakest, reason, decided_by: limiter }
 }
 
 fn reason(speaker: Layer) -> Reason {
     match speaker {
+        Layer::KillSwitch => Reason::Killed,
         Layer::Node => Reason::Pinned,
+        Layer::Exemption => Reason::Exempted,
+        Layer::Canister => Reason::Canister,
         Layer::Subnet => Reason::Subnet,
         Layer::Default => Reason::Default,
-    }
-}
-
-fn standing(layer: Layer, table: Table, speaker: Layer, floored_by: Option<Layer>) -> Standing {
-    if layer == speaker {
-        floored_by.map_or(Standing::Won, Standing::BelowFloorOf)
-    } else if table.mode.is_none() && layer != Layer::Default {
-        Standing::Silent
-    } else {
-        Standing::OverriddenBy(speaker)
-    }
-}
-
-impl Resolution {
-    /// The same as `Display`, as data.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        let layers: Vec<Value> = self.layers.iter().map(LayerSaid::to_json).collect();
-        json!({
-            "subnet": self.subnet,
-            "node": self.node,
-            "mode": self.mode.as_str(),
-            "floor": self.floor.as_str(),
-            "reason": self.reason.as_str(),
-            "decided_by": self.decided_by.as_str(),
-            "at": self.at.as_ref().map(Location::to_json),
-            "generation": (self.generation > 0).then_some(self.generation),
-            "layers": layers,
-        })
-    }
-}
-
-impl Location {
-    fn to_json(&self) -> Value {
-        json!({"file": &*self.file, "line": self.position.line, "column": self.position.column})
-    }
-}
-
-impl LayerSaid {
-    fn to_json(&self) -> Value {
-        let (standing, by) = match self.standing {
-            Standing::Won => ("won", None),
-            Standing::OverriddenBy(layer) => ("overridden", Some(layer)),
-            Standing::BelowFloorOf(layer) => ("below-floor", Some(layer)),
-            Standing::Silent => ("silent", None),
-        };
-        json!({
-            "layer": self.layer.as_str(),
-            "mode": self.mode.map(Mode::as_str),
-            "mode_at": self.mode_at.as_ref().map(Location::to_json),
-            "floor": self.floor.map(Floor::as_str),
-            "floor_at": self.floor_at.as_ref().map(Location::to_json),
-            "standing": standing,
-            "by": by.map(Layer::as_str),
-        })
-    }
-}
-
-impl fmt::Display for Resolution {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "in effect: {}   reason {}", self.mode.as_str().to_uppercase(), self.reason.as_str())?;
-        if self.generation > 0 {
-            write!(f, "   generation {}", self.generation)?;
-        }
-        let what = if self.reason == Reason::Floored { "the floor of " } else { "" };
-        write!(f, "\ndecided by {what}{}", self.decided_by.as_str())?;
-        match &self.at {
-            Some(location) => write!(f, " at {location}")?,
-            None => write!(f, " (built in)")?,
-        }
-        for said in &self.layers {
-            write!(f, "\n{said}")?;
-        }
-        write!(f, "\n  {:<9} {:<12}", "floor", self.floor)?;
-        let setter = self.layers.iter().rev().find(|said| said.floor == Some(self.floor));
-        match setter.and_then(|said| said.floor_at.as_ref()) {
-            Some(location) => write!(f, " {location}"),
-            None => write!(f, " (built in)"),
-        }
-    }
-}
-
-impl fmt::Display for LayerSaid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let arrow = if self.standing == Standing::Won { "→" } else { " " };
-        write!(f, "{arrow} {:<9} ", self.layer.as_str())?;
-        match (self.mode, &self.mode_at) {
-            (Some(mode), Some(location)) => write!(f, "{mode:<12} {location}")?,
-            (Some(mode), None) => write!(f, "{mode:<12} (built in)")?,
-            (None, _) => write!(f, "says no mode")?,
-        }
-        match self.standing {
-            Standing::Won | Standing::Silent => Ok(()),
-            Standing::OverriddenBy(layer) => write!(f, "   (overridden by {})", layer.as_str()),
-            Standing::BelowFloorOf(layer) => write!(f, "   (below the floor of {})", layer.as_str()),
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! Numbers with units: durations and sizes.
 
 /// A kind of quantity.
+#[derive(Debug)]
 pub(super) struct Units {
     /// With its article.
     pub(super) name: &'static str,
@@ -9,6 +10,7 @@ pub(super) struct Units {
     units: &'static [Unit],
 }
 
+#[derive(Debug)]
 struct Unit {
     name: &'static str,
     factor: u64,

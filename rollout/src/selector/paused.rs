@@ -150,7 +150,7 @@ impl Batch for PinnedBatch {
         invocation: &Invocation,
     ) -> Option<Result<Execution, BackendError>> {
         // A message begins when it is asked for, and after a switch that is in the new mode.
-        if self.live.load().mode() != self.pin.mode {
+        if self.live.load().mode_of(&snapshot.canister) != self.pin.mode {
             return None;
         }
         let started = Instant::now();

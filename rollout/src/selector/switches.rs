@@ -11,12 +11,12 @@ use crate::{Mode, Observed};
 /// Switches remembered; the oldest are forgotten first.
 const SWITCHES_MAX: usize = 10_000;
 
-/// The first execution that finished under a policy generation.
+/// The first execution that finished after a swap: under a new generation, an expiry, or a turn of the kill switch.
 #[derive(Clone, Debug)]
 pub struct Switch {
     /// The generation.
     pub generation: u64,
-    /// Its mode on this node.
+    /// The mode of that execution.
     pub mode: Mode,
     /// When it was swapped in.
     pub swapped: Instant,
@@ -34,15 +34,15 @@ pub(super) struct Switches {
 
 impl Switches {
     pub(super) fn note(&self, pin: Pin, observed: &Observed) {
-        if pin.generation <= self.newest.load(Ordering::Relaxed) {
+        if pin.swap <= self.newest.load(Ordering::Relaxed) {
             return;
         }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have been first.
-        if pin.generation <= self.newest.load(Ordering::Relaxed) {
+        if pin.swap <= self.newest.load(Ordering::Relaxed) {
             return;
         }
-        self.newest.store(pin.generation, Ordering::Relaxed);
+        self.newest.store(pin.swap, Ordering::Relaxed);
         if seen.len() == SWITCHES_MAX {
             seen.pop_front();
         }

@@ -7,6 +7,7 @@ mod machine;
 mod policy_errors;
 mod reload;
 mod resolution;
+mod schema;
 mod selector;
 mod simulation;
 mod verdict_record;

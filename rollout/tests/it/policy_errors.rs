@@ -83,7 +83,7 @@ fn an_unknown_key_is_refused_at_every_level() {
         "error: unknown key `defalt`
  --> p.toml:2:1
 2 | defalt = 3
-  | ^^^^^^ expected schema, default, subnets, nodes, memory, sandbox, in_process or code_cache; did you mean `default`?
+  | ^^^^^^ expected schema, meta, kill_switch, default, subnets, nodes, canisters, exemptions, memory, sandbox, in_process or code_cache; did you mean `default`?
 error: unknown key `mod` in [default]
  --> p.toml:4:1
 4 | mod = 1
@@ -91,22 +91,22 @@ error: unknown key `mod` in [default]
 error: unknown key `flor` in [subnets.a]
  --> p.toml:6:1
 6 | flor = 1
-  | ^^^^ expected mode or floor; did you mean `floor`?
+  | ^^^^ expected mode, floor, labels, reason or expires; did you mean `floor`?
 error: unknown key `moode` in [nodes.b]
  --> p.toml:8:1
 8 | moode = 1
-  | ^^^^^ expected mode; did you mean `mode`?"
+  | ^^^^^ expected mode, reason or expires; did you mean `mode`?"
     );
 }
 
 #[test]
 fn a_key_of_the_full_schema_is_refused_by_name() {
     assert_eq!(
-        refused("schema = 1\n[nodes.a]\nexpires = 2026-12-15T00:00:00Z\n[[guards]]\nname = \"p50\"\n"),
-        "error: `expires` in [nodes.a] is not supported yet in this version
+        refused("schema = 1\n[nodes.a]\nlabels = { tier = \"app\" }\n[[guards]]\nname = \"p50\"\n"),
+        "error: `labels` in [nodes.a] is not supported yet in this version
  --> p.toml:3:1
-3 | expires = 2026-12-15T00:00:00Z
-  | ^^^^^^^ remove it
+3 | labels = { tier = \"app\" }
+  | ^^^^^^ remove it
 error: `guards` is not supported yet in this version
  --> p.toml:4:3
 4 | [[guards]]
@@ -146,7 +146,7 @@ fn a_subnet_that_is_defined_twice_names_the_first() {
 error: unknown key `mod` in [nodes.n]
  --> p.toml:8:1
 8 | mod = 1
-  | ^^^ expected mode; did you mean `mode`?"
+  | ^^^ expected mode, reason or expires; did you mean `mode`?"
     );
 }
 
@@ -235,7 +235,7 @@ fn size_and_number_of_entries_are_bounded() {
     let entries: String = (0..=ENTRIES_MAX).map(|id| format!("[nodes.n{id}]\n")).collect();
     assert!(
         refused(&format!("schema = 1\n{entries}"))
-            .starts_with("error: 10001 subnets and nodes, at most 10000")
+            .starts_with("error: 10001 subnets, nodes, canisters and exemptions, at most 10000")
     );
 }
 
@@ -328,7 +328,7 @@ fn a_code_cache_without_a_directory_is_refused() {
         "error: [code_cache] has no `directory`
  --> p.toml:2:1
 2 | [code_cache]
-  | ^^^^^^^^^^^^ expected one, or no such table"
+  | ^^^^^^^^^^^^ expected an absolute path of at most 4095 bytes, without control characters"
     );
 }
 
@@ -378,6 +378,167 @@ error: unknown key `mode` in [in_process]
         refused("schema = 1\n[capacity]\nmax_sandbox_rss = \"24GiB\"\n")
             .starts_with("error: `capacity` is not supported yet in this version")
     );
+}
+
+#[test]
+fn every_key_that_is_misspelt_is_refused_with_the_right_one() {
+    let keys = crate::schema::keys();
+    assert_eq!(keys.len(), 38);
+    for (header, key) in keys {
+        let text = refused(&format!("schema = 1\n{header}\n{key}x = 1\n"));
+        assert!(
+            text.contains(&format!("error: unknown key `{key}x` in {header}\n --> p.toml:3:1\n")),
+            "{text}"
+        );
+        assert!(text.contains(&format!("did you mean `{key}`?")), "{text}");
+    }
+}
+
+#[test]
+fn every_key_with_a_value_of_another_type_is_refused_where_the_value_stands() {
+    for (header, key) in crate::schema::keys() {
+        let text = refused(&format!("schema = 1\n{header}\n{key} = 1.5\n"));
+        let column = key.len() + 4;
+        assert!(text.contains(&format!("error: `{key}` is a float\n --> p.toml:3:{column}\n")), "{text}");
+    }
+}
+
+#[test]
+fn a_value_that_no_key_of_its_kind_takes_is_refused_with_what_is_right() {
+    for (line, shown) in [
+        ("expires = \"2026-12-01\"", "`expires` is a string"),
+        ("expires = 2026-12-01T00:00:00", "`expires` is `2026-12-01T00:00:00`"),
+        ("expires = 00:00:00", "`expires` is `00:00:00`"),
+        ("expires = 2026-02-30", "not TOML"),
+        ("reason = \"\"", "`reason` is ``"),
+        ("reason = \"a\\nb\"", "`reason` is `a"),
+        ("labels = { tier = 1 }", "`labels` is a table of something else"),
+        ("labels = { tier = \"\" }", "`labels` is a table of something else"),
+        ("labels = [\"tier\"]", "`labels` is an array"),
+    ] {
+        let text = refused(&format!("schema = 1\n[subnets.a]\nmode = \"shadow\"\n{line}\n"));
+        assert!(text.starts_with(&format!("error: {shown}")), "{line}: {text}");
+        assert!(text.contains(" --> p.toml:4:"), "{text}");
+    }
+    let long = "x".repeat(201);
+    assert!(
+        refused(&format!("schema = 1\n[nodes.a]\nreason = \"{long}\"\n")).contains("1 to 200 characters")
+    );
+    let quoted = refused("schema = 1\n[nodes.a]\nmode = \"shadow\"\nexpires = \"2026-12-01\"\n");
+    assert!(quoted.contains("did you mean `2026-12-01`?"), "{quoted}");
+    for id in
+        ["", "aaaaa-aa", "2vxsx-fae", "ryjl3-tyaaa-aaaaa-aaaba-cax", "RYJL3-TYAAA-AAAAA-AAABA-CAI", "ryjl3"]
+    {
+        let text = refused(&format!("schema = 1\n[[canisters]]\nid = \"{id}\"\nmode = \"shadow\"\n"));
+        assert!(text.starts_with(&format!("error: `id` is `{id}`\n --> p.toml:3:6\n")), "{text}");
+    }
+    for names in ["[]", "[1]", "[\"alice\", \"alice\"]", "[\"\"]", "\"alice\""] {
+        let text = refused(&format!("schema = 1\n[[exemptions]]\napproved_by = {names}\n"));
+        assert!(
+            text.contains("error: `approved_by` is an array of something else\n --> p.toml:3:15\n")
+                || text.contains("error: `approved_by` is a string\n --> p.toml:3:15\n"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn an_entry_without_what_it_needs_is_refused_for_each() {
+    assert_eq!(
+        refused("schema = 1\n[[exemptions]]\nmode = \"in-process\"\nexpires = 2026-12-01\n"),
+        "error: [[exemptions]] has no `id`
+ --> p.toml:2:1
+2 | [[exemptions]]
+  | ^^^^^^^^^^^^^^ expected the id of a canister, such as \"rrkah-fqaaa-aaaaa-aaaaq-cai\"
+error: [[exemptions]] has no `reason`
+ --> p.toml:2:1
+2 | [[exemptions]]
+  | ^^^^^^^^^^^^^^ expected a string of 1 to 200 characters, without control characters
+error: [[exemptions]] has no `approved_by`
+ --> p.toml:2:1
+2 | [[exemptions]]
+  | ^^^^^^^^^^^^^^ expected an array of 1 to 16 different names"
+    );
+    for (text, missing) in [
+        ("[kill_switch]\nmode = \"shadow\"", "[kill_switch] has no `file`"),
+        ("[kill_switch]\nfile = \"/KILL\"", "[kill_switch] has no `mode`"),
+        ("[meta]\nowner = \"me\"", "[meta] has no `review_by`"),
+        ("[[canisters]]\nid = \"ryjl3-tyaaa-aaaaa-aaaba-cai\"", "[[canisters]] has no `mode`"),
+        ("[[exemptions]]\nid = \"ryjl3-tyaaa-aaaaa-aaaba-cai\"", "[[exemptions]] has no `expires`"),
+    ] {
+        let errors = refused(&format!("schema = 1\n{text}\n"));
+        assert!(errors.contains(&format!("error: {missing}\n --> p.toml:2:1\n")), "{errors}");
+    }
+}
+
+#[test]
+fn a_rule_that_can_have_no_effect_is_refused() {
+    assert_eq!(
+        refused("schema = 1\n[[canisters]]\nid = \"ryjl3-tyaaa-aaaaa-aaaba-cai\"\nmode = \"in-process\"\n"),
+        "error: `mode` is `in-process`
+ --> p.toml:4:8
+4 | mode = \"in-process\"
+  |        ^^^^^^^^^^^^ expected sandboxed or shadow: a rule for a canister only strengthens"
+    );
+    let text = refused("schema = 1\n[[exemptions]]\nmode = \"sandboxed\"\n");
+    assert!(text.contains("expected in-process or shadow: an exemption only weakens"), "{text}");
+    assert_eq!(
+        refused("schema = 1\n[nodes.a]\nexpires = 2026-12-01\n"),
+        "error: [nodes.a] has `expires` and no `mode` that could expire
+ --> p.toml:3:11
+3 | expires = 2026-12-01
+  |           ^^^^^^^^^^ expected a `mode` beside it"
+    );
+    let rule = "id = \"ryjl3-tyaaa-aaaaa-aaaba-cai\"\nmode = \"shadow\"\n";
+    assert_eq!(
+        refused(&format!("schema = 1\n[[canisters]]\n{rule}[[canisters]]\n{rule}")),
+        "error: canister `ryjl3-tyaaa-aaaaa-aaaba-cai` stands twice in [[canisters]]
+ --> p.toml:6:6
+6 | id = \"ryjl3-tyaaa-aaaaa-aaaba-cai\"
+  |      ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ merge it into the first one
+  = note: first defined at p.toml:2:1"
+    );
+    let weak = refused(&format!("schema = 1\n[default]\nfloor = \"sandboxed\"\n[[canisters]]\n{rule}"));
+    assert!(
+        weak.contains("[[canisters]] sets mode `shadow` below the floor `sandboxed` of [default]"),
+        "{weak}"
+    );
+}
+
+#[test]
+fn a_key_that_is_defined_twice_in_a_list_names_the_first() {
+    let text = refused(
+        "schema = 1\n[[canisters]]\nid = \"ryjl3-tyaaa-aaaaa-aaaba-cai\"\nmode = \"shadow\"\nmode = \"shadow\"\n",
+    );
+    assert!(text.starts_with("error: `mode` is defined twice\n --> p.toml:5:1\n"), "{text}");
+    assert!(text.ends_with("= note: first defined at p.toml:4:1"), "{text}");
+}
+
+#[test]
+fn what_is_not_built_yet_is_refused_by_name() {
+    for text in [
+        "[switch]",
+        "[capacity]",
+        "[measure]",
+        "[shadow]",
+        "[rollouts.a]",
+        "[[guards]]",
+        "[guard_defaults]",
+        "[store]",
+        "[admin]",
+        "[[notify.webhooks]]",
+    ] {
+        let errors = refused(&format!("schema = 1\n{text}\n"));
+        assert!(errors.contains("is not supported yet in this version"), "{text}: {errors}");
+    }
+    for (table, key) in [("[meta]", "reason_required"), ("[kill_switch]", "max_age"), ("[nodes.a]", "labels")]
+    {
+        let errors = refused(&format!("schema = 1\n{table}\n{key} = 1\n"));
+        assert!(
+            errors.contains(&format!("`{key}` in {table} is not supported yet in this version")),
+            "{errors}"
+        );
+    }
 }
 
 mod hostile {

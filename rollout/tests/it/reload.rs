@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rollout::{LivePolicy, LoadError, Mode};
+use execution::Principal;
+use jiff::{SignedDuration, Timestamp};
+use rollout::{
+    Checksum, GENERATIONS_KEPT, LiveOptions, LivePolicy, LoadError, Mode, Policy, Reason, Trigger,
+};
 use tempfile::TempDir;
 
 /// Longer than any wait that ends well.
@@ -30,7 +34,14 @@ impl Fixture {
     }
 
     fn watch(&self) -> Arc<LivePolicy> {
-        LivePolicy::watch(&self.path, "s", "n").unwrap()
+        self.start(|_| {})
+    }
+
+    /// With options of its own.
+    fn start(&self, set: impl FnOnce(&mut LiveOptions)) -> Arc<LivePolicy> {
+        let mut options = LiveOptions::new(&self.path, "s", "n");
+        set(&mut options);
+        LivePolicy::start(options).unwrap()
     }
 
     /// Saves as vim does: a new file moved over the old one.
@@ -118,21 +129,17 @@ fn the_last_good_policy_stays_and_the_refusal_is_told() {
     let fixture = Fixture::new(Mode::Sandboxed);
     let told = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&told);
-    let live = LivePolicy::watch_with(
-        &fixture.path,
-        "s",
-        "n",
-        Box::new(move |result| {
-            let line = result.map(|in_force| in_force.generation).map_err(ToString::to_string);
+    let live = fixture.start(move |options| {
+        options.on_reload = Box::new(move |result| {
+            let line = result.map(|receipt| receipt.generation).map_err(ToString::to_string);
             log.lock().unwrap().push(line);
-        }),
-    )
-    .unwrap();
+        });
+    });
     fixture.replace("schema = 1\n[default]\nmode = \"none\"\n");
     is_refused(&live);
     assert_eq!((live.in_force().mode(), live.in_force().generation), (Mode::Sandboxed, 1));
     assert!(live.last_error().unwrap().to_string().contains("unknown mode `none`"));
-    assert!(live.reload_now().is_err());
+    assert!(live.reload(Trigger::Request).is_err());
     fixture.replace(&text(Mode::Shadow));
     becomes(&live, Mode::Shadow);
     drop(live);
@@ -164,12 +171,13 @@ fn two_hundred_saves_end_with_the_last_one_and_no_generation_goes_back() {
     let fixture = Fixture::new(Mode::InProcess);
     let generations = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&generations);
-    let on_reload: rollout::OnReload = Box::new(move |result| {
-        if let Ok(in_force) = result {
-            log.lock().unwrap().push(in_force.generation);
-        }
+    let live = fixture.start(move |options| {
+        options.on_reload = Box::new(move |result| {
+            if let Ok(receipt) = result {
+                log.lock().unwrap().push(receipt.generation);
+            }
+        });
     });
-    let live = LivePolicy::watch_with(&fixture.path, "s", "n", on_reload).unwrap();
     for turn in 0..200 {
         match turn % 4 {
             0 => fs::write(&fixture.path, text(Mode::Shadow)).unwrap(),
@@ -213,6 +221,281 @@ fn the_same_content_makes_no_new_generation() {
     let fixture = Fixture::new(Mode::InProcess);
     let live = fixture.watch();
     fixture.replace(&text(Mode::InProcess));
-    assert!(!live.reload_now().unwrap());
+    assert!(!live.reload(Trigger::Request).unwrap().is_new);
     assert_eq!(live.in_force().generation, 1);
+}
+
+#[test]
+fn a_reload_that_is_asked_for_gives_a_receipt() {
+    let fixture = Fixture::new(Mode::InProcess);
+    let live = fixture.watch();
+    let unchanged = live.reload(Trigger::Request).unwrap();
+    assert_eq!((unchanged.is_new, unchanged.generation, unchanged.changes.len()), (false, 1, 0));
+    // One of the two readers, the watch or the request, brings it into force; both come to the same.
+    fixture.replace("schema = 1\n[default]\nmode = \"shadow\"\n[subnets.s]\nfloor = \"none\"\n");
+    let receipt = live.reload(Trigger::Request).unwrap();
+    assert_eq!(receipt.generation, 2);
+    assert_eq!(receipt.checksum, Checksum::of(&fs::read(&fixture.path).unwrap()));
+    assert_eq!(receipt.checksum, live.in_force().checksum);
+    assert_eq!(
+        LivePolicy::fixed(Mode::Shadow).reload(Trigger::Request).unwrap_err().to_string(),
+        "there is no policy file to read again: the mode of this node is fixed"
+    );
+}
+
+#[test]
+fn changes_between_two_policies_are_named_with_both_values() {
+    let before =
+        Policy::parse("p", "schema = 1\n[default]\nmode = \"shadow\"\n[sandbox]\nidle = \"60s\"\n").unwrap();
+    let after = Policy::parse(
+        "p",
+        "schema = 1\n[default]\nmode = \"sandboxed\"\n[nodes.n]\nmode = \"shadow\"\nexpires = 2026-12-01\n",
+    )
+    .unwrap();
+    let changes: Vec<_> = before.changes(&after).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        changes,
+        [
+            "default.mode: \"shadow\" -> \"sandboxed\"",
+            "sandbox.idle: \"1m\" -> nothing",
+            "nodes.n.expires: nothing -> 2026-12-01T00:00:00Z",
+            "nodes.n.mode: nothing -> \"shadow\"",
+        ]
+    );
+    assert_eq!(after.changes(&after), []);
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_refused_and_so_is_one_that_is_no_file() {
+    let fixture = Fixture::new(Mode::Sandboxed);
+    let live = fixture.watch();
+    // Root may read whatever its mode is: a directory in the file's place nobody can read as a file.
+    fs::remove_file(&fixture.path).unwrap();
+    fs::create_dir(&fixture.path).unwrap();
+    is_refused(&live);
+    assert!(live.last_error().unwrap().to_string().contains("not a regular file"));
+    fs::remove_dir(&fixture.path).unwrap();
+    // A link to itself can't be opened by anybody.
+    std::os::unix::fs::symlink("policy.toml", &fixture.path).unwrap();
+    let error = live.reload(Trigger::Request).unwrap_err();
+    assert!(matches!(error, LoadError::Read { .. }), "{error}");
+    assert_eq!((live.in_force().mode(), live.in_force().generation), (Mode::Sandboxed, 1));
+    fs::remove_file(&fixture.path).unwrap();
+    fixture.replace(&text(Mode::Shadow));
+    becomes(&live, Mode::Shadow);
+}
+
+#[test]
+fn a_directory_that_is_removed_and_made_again_is_found_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let inner = directory.path().join("etc");
+    let path = inner.join("policy.toml");
+    let make = |mode| {
+        fs::create_dir(&inner).unwrap();
+        fs::write(&path, text(mode)).unwrap();
+    };
+    make(Mode::InProcess);
+    let live = LivePolicy::watch(&path, "s", "n").unwrap();
+    fs::remove_dir_all(&inner).unwrap();
+    is_refused(&live);
+    make(Mode::Shadow);
+    becomes(&live, Mode::Shadow);
+    fs::write(&path, text(Mode::Sandboxed)).unwrap();
+    becomes(&live, Mode::Sandboxed);
+}
+
+#[test]
+fn a_hundred_swaps_of_a_link_end_with_the_last_and_no_mixture_is_ever_in_force() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    // Mode and idle time belong together.
+    for (name, mode, idle) in [("v0", Mode::Shadow, "60s"), ("v1", Mode::Sandboxed, "90s")] {
+        fs::write(at(name), format!("{}[sandbox]\nidle = \"{idle}\"\n", text(mode))).unwrap();
+    }
+    std::os::unix::fs::symlink("v0", at("policy.toml")).unwrap();
+    let live = LivePolicy::watch(&at("policy.toml"), "s", "n").unwrap();
+    for turn in 1..=101 {
+        std::os::unix::fs::symlink(format!("v{}", turn % 2), at("new")).unwrap();
+        fs::rename(at("new"), at("policy.toml")).unwrap();
+        let in_force = live.in_force();
+        let idle = in_force.policy.bounds().idle_ms;
+        assert!(
+            [(Mode::Shadow, Some(60_000)), (Mode::Sandboxed, Some(90_000))]
+                .contains(&(in_force.mode(), idle)),
+            "{in_force:?}"
+        );
+    }
+    becomes(&live, Mode::Sandboxed);
+    assert!(live.last_error().is_none());
+}
+
+#[test]
+fn the_kill_switch_works_while_its_file_is_there_and_floors_dont_hold_it() {
+    let fixture = Fixture::new(Mode::InProcess);
+    let kill = fixture.directory.path().join("ops").join("KILL");
+    fixture.replace(&format!(
+        "schema = 1\n[kill_switch]\nfile = \"{}\"\nmode = \"in-process\"\n[default]\nmode = \"sandboxed\"\nfloor = \"sandboxed\"\n",
+        kill.display()
+    ));
+    let live = fixture.watch();
+    assert_eq!((live.in_force().mode(), live.in_force().killed), (Mode::Sandboxed, false));
+    // Its directory isn't there yet; the policy file is bad by now.
+    fixture.replace("schema = 2\n");
+    is_refused(&live);
+    fs::create_dir(kill.parent().unwrap()).unwrap();
+    for _ in 0..3 {
+        fs::write(&kill, "").unwrap();
+        becomes(&live, Mode::InProcess);
+        assert!(live.in_force().killed);
+        assert_eq!(live.explain(None).reason, Reason::Killed);
+        fs::remove_file(&kill).unwrap();
+        becomes(&live, Mode::Sandboxed);
+    }
+    // A link that leads nowhere is there, too.
+    std::os::unix::fs::symlink("/nowhere", &kill).unwrap();
+    becomes(&live, Mode::InProcess);
+    let in_force = live.in_force();
+    assert_eq!((in_force.generation, in_force.swap), (1, 8), "a turn of the switch is no new generation");
+    drop(live);
+    fixture.replace(&text(Mode::Shadow));
+    assert!(!fixture.watch().in_force().killed, "a policy without a switch has none engaged");
+}
+
+#[test]
+fn a_node_that_starts_with_the_kill_switch_engaged_starts_killed() {
+    let fixture = Fixture::new(Mode::InProcess);
+    let kill = fixture.directory.path().join("KILL");
+    fs::write(&kill, "").unwrap();
+    fixture.replace(&format!(
+        "schema = 1\n[kill_switch]\nfile = \"{}\"\nmode = \"in-process\"\n[default]\nmode = \"sandboxed\"\n",
+        kill.display()
+    ));
+    assert_eq!(fixture.watch().in_force().mode(), Mode::InProcess);
+}
+
+#[test]
+fn a_rule_that_expires_falls_through_without_a_reload() {
+    let fixture = Fixture::new(Mode::Sandboxed);
+    let ledger = Principal::from_text("ryjl3-tyaaa-aaaaa-aaaba-cai").unwrap();
+    let soon = Timestamp::now() + SignedDuration::from_secs(2);
+    fixture.replace(&format!(
+        "schema = 1\n[default]\nfloor = \"sandboxed\"\n[[exemptions]]\nid = \"{ledger}\"\nmode = \"in-process\"\nexpires = {soon}\nreason = \"r\"\napproved_by = [\"a\"]\n"
+    ));
+    let live = fixture.watch();
+    assert_eq!(live.in_force().mode_of(&ledger), Mode::InProcess);
+    assert_eq!(live.in_force().mode(), Mode::Sandboxed);
+    assert!(live.wait_until(PATIENCE, |in_force, _| in_force.mode_of(&ledger) == Mode::Sandboxed));
+    assert!(Timestamp::now() >= soon);
+    assert_eq!(live.explain(Some(ledger)).reason, Reason::Floored);
+    assert_eq!((live.in_force().generation, live.in_force().swap), (1, 2));
+}
+
+/// The names in a directory of kept generations, without what varies.
+fn kept(directory: &Path) -> Vec<u64> {
+    let names =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut numbers: Vec<u64> =
+        names.filter_map(|name| name.split_once('-').map(|(number, _)| number.parse().unwrap())).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// The file of a kept generation.
+fn file_of(directory: &Path, generation: u64) -> PathBuf {
+    let prefix = format!("{generation:010}-");
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut of = entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&prefix));
+    of.next().unwrap()
+}
+
+#[test]
+fn generations_are_numbered_on_over_starts_and_the_newest_are_kept() {
+    let fixture = Fixture::new(Mode::InProcess);
+    let state = fixture.directory.path().join("state").join("policy");
+    let start = || fixture.start(|options| options.generations = Some(state.clone()));
+    let live = start();
+    for turn in 0..GENERATIONS_KEPT as u64 + 3 {
+        fixture.replace(&format!("{}# {turn}\n", text(Mode::Shadow)));
+        assert_eq!(live.reload(Trigger::Request).unwrap().generation, turn + 2);
+    }
+    drop(live);
+    let newest = GENERATIONS_KEPT as u64 + 4;
+    assert_eq!(kept(&state), (newest - GENERATIONS_KEPT as u64 + 1..=newest).collect::<Vec<_>>());
+    assert_eq!(fs::read(file_of(&state, newest)).unwrap(), fs::read(&fixture.path).unwrap());
+    assert_eq!(start().in_force().generation, newest, "the same bytes are the same generation");
+    fixture.replace(&text(Mode::Sandboxed));
+    assert_eq!(start().in_force().generation, newest + 1);
+}
+
+#[test]
+fn a_start_with_a_bad_file_goes_on_with_the_last_good_policy_and_says_so() {
+    let fixture = Fixture::new(Mode::Shadow);
+    let state = fixture.directory.path().join("state");
+    let start = || {
+        let options =
+            LiveOptions { generations: Some(state.clone()), ..LiveOptions::new(&fixture.path, "s", "n") };
+        LivePolicy::start(options)
+    };
+    drop(start().unwrap());
+    for bad in [Some("schema = 1\n[default]\nmode = \"fast\"\n"), Some("schema = 1\n[def"), None] {
+        match bad {
+            Some(text) => fixture.replace(text),
+            None => fs::remove_file(&fixture.path).unwrap(),
+        }
+        let live = start().unwrap();
+        assert_eq!((live.in_force().mode(), live.in_force().generation), (Mode::Shadow, 1));
+        assert!(live.in_force().policy.file().starts_with(state.to_str().unwrap()));
+        assert!(live.last_error().is_some());
+    }
+    let live = start().unwrap();
+    fixture.replace(&text(Mode::Sandboxed));
+    becomes(&live, Mode::Sandboxed);
+    assert_eq!(live.in_force().generation, 2);
+    drop(live);
+    // The newest copy is damaged: the one before it is in force, under a number that was never given away.
+    fs::write(file_of(&state, 2), text(Mode::InProcess)).unwrap();
+    fixture.replace("schema = 3\n");
+    let live = start().unwrap();
+    assert_eq!((live.in_force().mode(), live.in_force().generation), (Mode::Shadow, 3));
+    drop(live);
+    // Nothing good is left.
+    for generation in [1, 3] {
+        fs::write(file_of(&state, generation), "").unwrap();
+    }
+    assert!(matches!(start().unwrap_err(), LoadError::Invalid(_)));
+}
+
+#[test]
+fn a_state_directory_that_is_corrupt_or_takes_no_files_costs_only_itself() {
+    let fixture = Fixture::new(Mode::Shadow);
+    let state = fixture.directory.path().join("state");
+    let start = |state: &Path| fixture.start(|options| options.generations = Some(state.to_owned()));
+    // What a stranger left: names that only look like ours.
+    fs::create_dir(&state).unwrap();
+    let zeros = "0".repeat(64);
+    for name in [
+        format!("99999999999999999999-{zeros}.toml"),
+        format!("{}-{zeros}.toml", u64::MAX),
+        "7-abc.toml".to_owned(),
+        format!("+7-{zeros}.toml"),
+        format!("7-{zeros}"),
+        "notes.txt".to_owned(),
+    ] {
+        fs::write(state.join(name), "?").unwrap();
+    }
+    assert_eq!(start(&state).in_force().generation, 1);
+    // A name that is ours, without content: its number is taken.
+    fs::write(state.join(format!("0000000007-{zeros}.toml")), "").unwrap();
+    assert_eq!(start(&state).in_force().generation, 8);
+    // A file in the directory's place, a device, a file system that takes no files.
+    let file = fixture.directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    for unusable in [file.as_path(), Path::new("/dev/full"), Path::new("/proc/bulkhead")] {
+        let live = start(unusable);
+        assert_eq!(live.in_force().mode(), Mode::Shadow);
+        fixture.replace(&text(Mode::Sandboxed));
+        becomes(&live, Mode::Sandboxed);
+        fixture.replace(&text(Mode::Shadow));
+        becomes(&live, Mode::Shadow);
+    }
 }

@@ -575,3 +575,89 @@ fn a_long_value_is_cut_in_a_report() {
     assert!(found[0].candidate.ends_with("..."));
     assert!(found[0].candidate.len() < 210);
 }
+
+/// A policy file with `rules` after a default of `mode`, followed.
+fn followed(mode: Mode, rules: &str) -> (tempfile::TempDir, Arc<LivePolicy>) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("policy.toml");
+    std::fs::write(&path, format!("schema = 1\n[default]\nmode = \"{mode}\"\n{rules}")).unwrap();
+    let live = LivePolicy::watch(&path, "s", "n").unwrap();
+    (directory, live)
+}
+
+#[test]
+fn a_canister_with_a_rule_of_its_own_runs_in_its_own_mode() {
+    let id = snapshot().canister;
+    for (default, rules, expected) in [
+        (Mode::InProcess, format!("[[canisters]]\nid = \"{id}\"\nmode = \"sandboxed\"\n"), Mode::Sandboxed),
+        (Mode::InProcess, format!("[[canisters]]\nid = \"{id}\"\nmode = \"shadow\"\n"), Mode::Shadow),
+        (
+            Mode::Sandboxed,
+            format!(
+                "[[exemptions]]\nid = \"{id}\"\nmode = \"in-process\"\nexpires = 9999-01-01\nreason = \"r\"\napproved_by = [\"a\"]\n"
+            ),
+            Mode::InProcess,
+        ),
+    ] {
+        let (_directory, live) = followed(default, &rules);
+        let (control, candidate) = (Fake::finishing(|_, _| {}), Fake::finishing(|_, _| {}));
+        let seen = Arc::new(Collector::new(10));
+        let selector = Selector::with(
+            live,
+            Arc::clone(&control) as _,
+            Sandbox::Ready(Arc::clone(&candidate) as _),
+            Arc::new(Recorder::new()),
+            Some(Arc::clone(&seen) as _),
+            ShadowOptions::default(),
+        );
+        let other = Snapshot { canister: Principal::from_slice(&[9]), ..snapshot() };
+        selector.execute(&snapshot(), &invocation(1)).unwrap();
+        selector.query(&other, &invocation(2), None).unwrap();
+        assert!(selector.settle(PATIENCE));
+        let committed = seen.drain().into_iter().filter(|seen| seen.arm != Arm::ShadowCandidate);
+        let modes: Vec<_> = committed.map(|seen| (seen.invocation, seen.mode, seen.generation)).collect();
+        assert_eq!(modes, [(1, expected, 1), (2, default, 1)]);
+    }
+}
+
+#[test]
+fn a_batch_ends_when_its_canister_alone_changes_its_mode() {
+    let id = snapshot().canister;
+    let (directory, live) = followed(Mode::Sandboxed, "");
+    let fake = Fake::finishing(|_, _| {});
+    let sandbox = Sandbox::Ready(Arc::new(Ahead(Arc::clone(&fake))));
+    let selector =
+        Selector::new(Arc::clone(&live), Fake::finishing(|_, _| {}), sandbox, Arc::new(Recorder::new()));
+    let expected = [invocation(2), invocation(3)];
+    let (_, batch) = selector.execute_batch(&snapshot(), &invocation(1), &expected).unwrap();
+    let mut batch = batch.unwrap();
+    assert!(batch.next(&snapshot(), &invocation(2)).is_some());
+    std::fs::write(
+        directory.path().join("policy.toml"),
+        format!(
+            "schema = 1\n[default]\nmode = \"sandboxed\"\n[[exemptions]]\nid = \"{id}\"\nmode = \"in-process\"\nexpires = 9999-01-01\nreason = \"r\"\napproved_by = [\"a\"]\n"
+        ),
+    )
+    .unwrap();
+    assert!(live.wait_until(PATIENCE, |in_force, _| in_force.mode_of(&id) == Mode::InProcess));
+    assert_eq!(live.in_force().mode(), Mode::Sandboxed);
+    assert!(batch.next(&snapshot(), &invocation(3)).is_none());
+}
+
+#[test]
+fn a_node_that_sandboxes_one_canister_looks_ahead_and_the_others_run_one_by_one() {
+    let id = snapshot().canister;
+    let (_directory, live) =
+        followed(Mode::Shadow, &format!("[[canisters]]\nid = \"{id}\"\nmode = \"sandboxed\"\n"));
+    let (control, candidate) = (Fake::finishing(|_, _| {}), Fake::finishing(|_, _| {}));
+    let sandbox = Sandbox::Ready(Arc::new(Ahead(Arc::clone(&candidate))));
+    let ahead = Arc::new(Ahead(Arc::clone(&control)));
+    let selector = Selector::new(live, ahead, sandbox, Arc::new(Recorder::new()));
+    assert_eq!(selector.batch_max(), 7);
+    let other = Snapshot { canister: Principal::from_slice(&[9]), ..snapshot() };
+    selector.execute_batch(&other, &invocation(1), &[invocation(2)]).unwrap();
+    assert!(selector.settle(PATIENCE));
+    assert_eq!((control.runs(), selector.shadow_counts().offered), (1, 1), "what is compared is run alone");
+    let (_, batch) = selector.execute_batch(&snapshot(), &invocation(3), &[invocation(4)]).unwrap();
+    assert_eq!(batch.unwrap().left().executions, 1);
+}

@@ -118,14 +118,20 @@ impl SandboxOptions {
         // The other half is for the files of canisters.
         let by_descriptors = machine::open_files_max() / 2 / DESCRIPTORS_PER_WORKER;
         let by_descriptors = usize::try_from(by_descriptors).unwrap_or(usize::MAX);
-        // Half of the machine's is for memory of record, an eighth for all else. A machine whose memory can't be
-        // told has no limit that could be derived from it.
-        let of_machine = || machine::memory_bytes().map_or(u64::MAX, |bytes| bytes / 8 * 3);
         Bounds {
             workers_max: self.workers_max.min(by_descriptors).max(1),
             query_workers: self.query_workers.max(1),
-            memory_bytes_max: self.worker_memory_bytes_max.unwrap_or_else(of_machine),
+            memory_bytes_max: self.worker_memory_bytes(),
         }
+    }
+
+    /// What `worker_memory_bytes_max` comes to on this machine, bytes.
+    #[must_use]
+    pub fn worker_memory_bytes(&self) -> u64 {
+        // Half of the machine's is for memory of record, an eighth for all else. A machine whose memory can't be
+        // told has no limit that could be derived from it.
+        let of_machine = || machine::memory_bytes().map_or(u64::MAX, |bytes| bytes / 8 * 3);
+        self.worker_memory_bytes_max.unwrap_or_else(of_machine)
     }
 
     /// What all workers together may take before the kernel ends one of them, bytes: seven eighths of what this process

@@ -1,0 +1,257 @@
+//! What may stand in a policy file: one table, from which files are read, shown and described to editors.
+
+use super::kind::Kind;
+use super::units::{DURATION, SIZE};
+use crate::Mode;
+
+/// The version of the schema.
+pub(super) const VERSION: i64 = 1;
+
+/// A table of the file, or a kind of tables.
+#[derive(Debug)]
+pub(super) struct Section {
+    pub(super) name: &'static str,
+    pub(super) form: Form,
+    /// What it is for, one sentence.
+    pub(super) about: &'static str,
+    pub(super) keys: &'static [Key],
+    /// Keys that the full schema has and this version does not.
+    pub(super) later: &'static [&'static str],
+}
+
+/// How often a section may stand there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `[name]`
+    Once,
+    /// `[name.ID]`
+    ById,
+    /// `[[name]]`, each with another `id`
+    List,
+}
+
+/// A key of a section, and what may stand there.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) required: bool,
+    /// What it says, one sentence.
+    pub(super) about: &'static str,
+}
+
+const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
+    Key { name, kind, required: false, about }
+}
+
+const fn required(name: &'static str, kind: Kind, about: &'static str) -> Key {
+    Key { name, kind, required: true, about }
+}
+
+const fn number(name: &'static str, (least, most): (u64, u64), about: &'static str) -> Key {
+    key(name, Kind::Number { least, most }, about)
+}
+
+const fn size(name: &'static str, (least, most): (u64, u64), about: &'static str) -> Key {
+    key(name, Kind::Quantity { units: &SIZE, least, most }, about)
+}
+
+const fn duration(name: &'static str, (least, most): (u64, u64), about: &'static str) -> Key {
+    key(name, Kind::Quantity { units: &DURATION, least, most }, about)
+}
+
+const ANY_MODE: Kind = Kind::Mode { allowed: &Mode::ALL, because: "" };
+const STRONGER: Kind = Kind::Mode {
+    allowed: &[Mode::Sandboxed, Mode::Shadow],
+    because: "a rule for a canister only strengthens",
+};
+const WEAKER: Kind =
+    Kind::Mode { allowed: &[Mode::InProcess, Mode::Shadow], because: "an exemption only weakens" };
+
+const SECOND: u64 = 1_000;
+const HOUR: u64 = 3_600 * SECOND;
+const MIB: u64 = 1 << 20;
+const PIB: u64 = 1 << 50;
+
+const EXPIRES: &str = "from this time on the mode falls through to the next layer";
+const REASON: &str = "why; shown by explain and in logs";
+
+/// All of them, in the order of messages. An upper bound of a number is there to find slips, not to be reached.
+pub(super) const SECTIONS: [Section; 11] = [
+    Section {
+        name: "meta",
+        form: Form::Once,
+        about: "who looks after this file",
+        keys: &[
+            key("owner", Kind::Text, "named where the file is said to be stale"),
+            required(
+                "review_by",
+                Kind::Time,
+                "from this time on, the node and config check say that it is stale",
+            ),
+        ],
+        later: &["reason_required"],
+    },
+    Section {
+        name: "kill_switch",
+        form: Form::Once,
+        about: "one mode for everything, floors included, for as long as a file is there",
+        keys: &[
+            required("file", Kind::Path, "its presence engages the switch; its content counts for nothing"),
+            required("mode", ANY_MODE, "the mode while it is engaged"),
+        ],
+        later: &["max_age"],
+    },
+    Section {
+        name: "default",
+        form: Form::Once,
+        about: "what applies where nothing else speaks",
+        keys: &[
+            key("mode", ANY_MODE, "where canisters run"),
+            key("floor", Kind::Floor, "the weakest mode that may be in force"),
+        ],
+        later: &[],
+    },
+    Section {
+        name: "subnets",
+        form: Form::ById,
+        about: "a subnet, by its id",
+        keys: &[
+            key("mode", ANY_MODE, "where its canisters run"),
+            key("floor", Kind::Floor, "its weakest mode, not below the default's; never expires"),
+            key("labels", Kind::Labels, "what operators call it; shown by explain"),
+            key("reason", Kind::Text, REASON),
+            key("expires", Kind::Time, EXPIRES),
+        ],
+        later: &[],
+    },
+    Section {
+        name: "nodes",
+        form: Form::ById,
+        about: "a pin of one node, by its id; stronger than subnets and canisters",
+        keys: &[
+            key("mode", ANY_MODE, "where canisters run on this node"),
+            key("reason", Kind::Text, REASON),
+            key("expires", Kind::Time, EXPIRES),
+        ],
+        later: &["labels"],
+    },
+    Section {
+        name: "canisters",
+        form: Form::List,
+        about: "a canister that runs in a stronger mode than its subnet's",
+        keys: &[
+            required("id", Kind::Canister, "which canister"),
+            required("mode", STRONGER, "the weakest mode it runs in; a pin of the node overrides it"),
+            key("reason", Kind::Text, REASON),
+            key("expires", Kind::Time, EXPIRES),
+        ],
+        later: &[],
+    },
+    Section {
+        name: "exemptions",
+        form: Form::List,
+        about: "a canister that may run below the floor until a given time",
+        keys: &[
+            required("id", Kind::Canister, "which canister"),
+            required("mode", WEAKER, "the mode it runs in, where it would be a stronger one"),
+            required("expires", Kind::Time, "from this time on it is exempt from nothing"),
+            required("reason", Kind::Text, REASON),
+            required("approved_by", Kind::Names, "who agreed"),
+        ],
+        later: &[],
+    },
+    Section {
+        name: "memory",
+        form: Form::Once,
+        about: "memory of record; in force from the next start",
+        keys: &[
+            size("total", (64 * MIB, PIB), "of all canisters; silent: half of the machine's"),
+            size("canister", (MIB, PIB >> 10), "of one canister, older snapshots included"),
+        ],
+        later: &[],
+    },
+    Section {
+        name: "sandbox",
+        form: Form::Once,
+        about: "worker processes; in force from the next start",
+        keys: &[
+            number("workers_max", (1, 100_000), "workers with a canister"),
+            size(
+                "worker_memory",
+                (64 * MIB, PIB),
+                "private memory of all of them; silent: 3/8 of the machine's",
+            ),
+            number("pool", (0, 1_000), "workers launched ahead"),
+            number("query_workers", (1, 100), "of one canister"),
+            duration("idle", (SECOND, 720 * HOUR), "after this a worker goes"),
+            duration(
+                "step_patience",
+                (SECOND, HOUR),
+                "for anything but running, and for a run that gets nowhere",
+            ),
+            number(
+                "instructions_per_second_min",
+                (1_000_000, 100_000_000_000),
+                "on its processor, or a running worker is taken for stuck",
+            ),
+            key("private_images", Kind::Flag, "whether no two workers share pages of their program"),
+        ],
+        later: &[],
+    },
+    Section {
+        name: "in_process",
+        form: Form::Once,
+        about: "the engine in the node's process; in force from the next start",
+        keys: &[
+            number("instances_max", (0, 4_000), "warm instances kept"),
+            number("code_max", (1, 100_000), "modules whose code stays mapped"),
+        ],
+        later: &[],
+    },
+    Section {
+        name: "code_cache",
+        form: Form::Once,
+        about: "compiled modules on disk, none without this table; in force from the next start",
+        keys: &[
+            required("directory", Kind::Path, "the node's own; its parent has to be there"),
+            size("size", (MIB, PIB), "of all files"),
+            number("modules_max", (1, 50_000), "beyond either, what was used longest ago goes"),
+        ],
+        later: &[],
+    },
+];
+
+/// Sections that the full schema has and this version does not.
+pub(super) const LATER: [&str; 10] = [
+    "switch",
+    "capacity",
+    "measure",
+    "shadow",
+    "rollouts",
+    "guards",
+    "guard_defaults",
+    "store",
+    "admin",
+    "notify",
+];
+
+/// The section called `name`.
+pub(super) fn section(name: &str) -> Option<&'static Section> {
+    SECTIONS.iter().find(|section| section.name == name)
+}
+
+impl Section {
+    pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    /// As messages name it: `[name]`, `[name.ID]` or `[[name]]`.
+    pub(super) fn header(&self, id: &str) -> String {
+        match self.form {
+            Form::Once => format!("[{}]", self.name),
+            Form::ById => format!("[{}.{id}]", self.name),
+            Form::List => format!("[[{}]]", self.name),
+        }
+    }
+}
