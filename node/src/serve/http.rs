@@ -26,7 +26,7 @@ use tokio_io_timeout::TimeoutWriter;
 use super::events::Events;
 use super::problem::Problem;
 use super::status::Board;
-use super::{admin, metrics, view};
+use super::{admin, dashboard, metrics, view};
 
 /// Connections at once, on each of the two listeners.
 const CONNECTIONS_MAX: usize = 64;
@@ -116,6 +116,7 @@ fn routes() -> Router<Shared> {
         .route("/v1/resolve", get(resolve))
         .route("/v1/hist", get(histogram))
         .route("/v1/events", get(events))
+        .merge(dashboard::routes())
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
             Problem::new(

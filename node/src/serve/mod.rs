@@ -7,6 +7,7 @@
 
 mod admin;
 pub mod client;
+mod dashboard;
 mod events;
 mod http;
 mod metrics;
@@ -150,7 +151,7 @@ fn listen(arguments: &ServeArgs, admin: &Path, board: &Arc<Board>) -> Result<(),
     http::start(Listeners { http, admin: admin::bind(admin)? }, Arc::clone(board))?;
     say(&format!("admin socket {}", admin.display()));
     if let Some(address) = address {
-        say(&format!("http://{address}/v1/status"));
+        say(&format!("http://{address}/"));
     }
     Ok(())
 }

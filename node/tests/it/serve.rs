@@ -49,7 +49,7 @@ impl Serving {
         while lines.read_line(&mut line).expect("it prints text") > 0 {
             said += &line;
             if let Some(address) = line.trim_end().strip_prefix("http://") {
-                let address = address.strip_suffix("/v1/status").unwrap().to_owned();
+                let address = address.strip_suffix("/").unwrap().to_owned();
                 return Self { process, address, stdout: drained(lines), stderr };
             }
             line.clear();
@@ -441,4 +441,33 @@ fn openmetrics(text: &str) -> Vec<(String, String)> {
         }
     }
     families
+}
+
+#[test]
+fn the_page_is_served_whole_and_may_load_nothing_else() {
+    let folder = folder_with(&[("p.toml", b"schema = 1\n[default]\nmode = \"in-process\"\n")]);
+    let serving = Serving::start(folder.path(), &[]);
+    let (status, head, page) = serving.get("/");
+    assert_eq!(status, 200, "{page}");
+    assert!(head.contains("content-type: text/html; charset=utf-8"), "{head}");
+    assert!(
+        head.contains("content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'"),
+        "{head}"
+    );
+    let quoted = |attribute: &str| -> Vec<String> {
+        let values = page.split(&format!("{attribute}=\"")).skip(1);
+        values.map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+    };
+    let files: Vec<String> = [quoted("src"), quoted("href")].concat();
+    for file in ["dashboard.js", "dashboard.css", "uplot.js", "uplot.css"] {
+        assert!(files.iter().any(|named| named == file), "{file} is not in the page: {files:?}");
+    }
+    for file in files.iter().filter(|file| !file.starts_with('#') && !file.starts_with("data:")) {
+        assert!(!file.contains("//"), "{file} is on another host");
+        let (status, head, _) = serving.get(&format!("/{}", file.trim_start_matches('/')));
+        assert_eq!(status, 200, "{file}");
+        assert!(head.contains("content-type: "), "{file}: {head}");
+    }
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.ended().0, Some(0));
 }

@@ -1,0 +1,311 @@
+// The node's own page. It reads /v1/events (the status, once a second) and /v1/latencies, and draws them. What isn't
+// known is shown as "no data" and never as zero.
+"use strict";
+
+const LATENCIES_EVERY_MS = 2000;
+// Data older than this is not called live any more, seconds.
+const STALE_AFTER = 10;
+const NO_DATA = "no data";
+const QUANTILES = ["p50", "p90", "p99", "p99.9", "max"];
+// Control and candidate of each pair that is compared, with its words and its look.
+const ARMS = [
+  { name: "in-process", stroke: "#0072b2", dash: [] },
+  { name: "sandboxed", stroke: "#d55e00", dash: [8, 4] },
+  { name: "shadow-control", stroke: "#56b4e9", dash: [2, 3] },
+  { name: "shadow-candidate", stroke: "#e69f00", dash: [8, 3, 2, 3] },
+];
+const PAIRS = [["in-process", "sandboxed"], ["shadow-control", "shadow-candidate"]];
+
+const element = (id) => document.getElementById(id);
+const shown = (value, text = String) => (value === null || value === undefined ? NO_DATA : text(value));
+const whole = (value) => value.toLocaleString("en");
+
+function latency(ns) {
+  if (ns >= 1e9) return `${(ns / 1e9).toPrecision(3)} s`;
+  if (ns >= 1e6) return `${(ns / 1e6).toPrecision(3)} ms`;
+  if (ns >= 1e3) return `${(ns / 1e3).toPrecision(3)} µs`;
+  return `${ns} ns`;
+}
+
+function size(bytes) {
+  if (bytes >= 2 ** 30) return `${(bytes / 2 ** 30).toFixed(2)} GiB`;
+  if (bytes >= 2 ** 20) return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+  return `${Math.ceil(bytes / 1024)} KiB`;
+}
+
+function age(seconds) {
+  return seconds < 90 ? `${seconds.toFixed(0)} s ago` : `${(seconds / 60).toFixed(0)} min ago`;
+}
+
+// A table row of texts; what comes from the node is text and never markup.
+function row(cells) {
+  const tr = document.createElement("tr");
+  cells.forEach((cell, index) => {
+    const td = document.createElement(index === 0 ? "th" : "td");
+    if (index === 0) td.scope = "row";
+    const { text, className } = typeof cell === "string" ? { text: cell, className: "" } : cell;
+    td.textContent = text;
+    td.className = text === NO_DATA ? `${className} quiet` : className;
+    tr.append(td);
+  });
+  return tr;
+}
+
+const number = (value, text = whole) => ({ text: shown(value, text), className: "number" });
+const alarming = (value) => ({ text: shown(value, whole), className: value > 0 ? "number bad" : "number" });
+
+// What is known, and when it came.
+const known = { status: null, statusAt: null, latencies: null, latenciesAt: null, connected: false };
+const charts = { percentiles: null, ratios: null };
+
+function drawStatus() {
+  const status = known.status;
+  const phase = element("phase");
+  phase.textContent = status.phase;
+  phase.className = `badge ${status.ready ? "good" : "bad"}`;
+  const facts = [
+    ["Version", status.version],
+    ["Rounds", whole(status.rounds)],
+    ["Messages in the log", whole(status.messages.in_log)],
+    ["Taken in by this process", whole(status.messages.acknowledged)],
+    ["Refused by it", whole(status.messages.refused)],
+    ["Input log", size(status.input_log_bytes)],
+    ["State root, equal on all nodes", status.rounds === 0 ? NO_DATA : status.state_root.slice(0, 16)],
+    ["Nodes", whole(status.nodes.length)],
+  ];
+  element("subnet").replaceChildren(...facts.map(([term, value]) => {
+    const div = document.createElement("div");
+    const dt = document.createElement("dt");
+    const dd = document.createElement("dd");
+    dt.textContent = term;
+    dd.textContent = value;
+    div.append(dt, dd);
+    return div;
+  }));
+  element("nodes").tBodies[0].replaceChildren(...status.nodes.map(nodeRow));
+  element("notes").replaceChildren(...notes(status).map((text) => {
+    const li = document.createElement("li");
+    li.textContent = text;
+    return li;
+  }));
+  offer(element("scope"), ["all nodes", ...status.nodes.map((node) => node.node)]);
+}
+
+function nodeRow(node) {
+  const { resolution, sandbox, shadow } = node;
+  const at = resolution.at ? `${resolution.at.file.split("/").pop()}:${resolution.at.line}` : "built in";
+  const compared = shadow.offered > 0;
+  return row([
+    node.node,
+    node.mode,
+    resolution.reason,
+    at,
+    number(node.generation),
+    number(sandbox && sandbox.workers.length),
+    number(sandbox && sandbox.memory_bytes, size),
+    alarming(sandbox && sandbox.deaths),
+    alarming(sandbox && sandbox.violations),
+    {
+      text: compared ? `${whole(shadow.equal)} / ${whole(shadow.diverged)}` : NO_DATA,
+      className: shadow.diverged > 0 ? "number bad" : "number",
+    },
+    sandbox ? shown(sandbox.confinement) : NO_DATA,
+  ]);
+}
+
+function notes(status) {
+  const found = [];
+  for (const node of status.nodes) {
+    if (node.policy_refused) found.push(`${node.node}: the policy file was refused, the last good one is in force. ${node.policy_refused}`);
+    if (node.restart_for.length > 0) found.push(`${node.node}: another start is needed for ${node.restart_for.join(", ")}`);
+    if (node.sandbox && node.sandbox.launch_error) found.push(`${node.node}: workers don't start: ${node.sandbox.launch_error}`);
+  }
+  return found;
+}
+
+// Puts words into a choice without losing what is chosen.
+function offer(select, words) {
+  const before = Array.from(select.options, (option) => option.value);
+  if (before.join() === words.join()) return;
+  const chosen = select.value;
+  select.replaceChildren(...words.map((word) => new Option(word, word)));
+  if (words.includes(chosen)) select.value = chosen;
+}
+
+// What was measured of the chosen nodes and kind: arm -> series or null.
+function chosen() {
+  const latencies = known.latencies;
+  const scope = element("scope").value;
+  const node = latencies.nodes.find((node) => node.node === scope);
+  const kinds = (node || latencies.merged).kinds;
+  const names = Object.keys(kinds);
+  names.sort((a, b) => (b === "update") - (a === "update") || a.localeCompare(b));
+  offer(element("kind"), names);
+  return kinds[element("kind").value] || {};
+}
+
+// The value of a percentile curve at a quantile: of the first step that reaches it.
+function at(series, quantile) {
+  const step = series.curve.find(([reached]) => reached >= quantile);
+  return step ? step[1] : series.curve[series.curve.length - 1][1];
+}
+
+// 1/(1-q) for each q that is drawn: 2 at the median, 100 at the 99th percentile.
+function places(series) {
+  const most = Math.max(...series.map((one) => one.count));
+  const found = [];
+  for (let place = 2; place <= most; place *= 1.15) found.push(place);
+  return found;
+}
+
+function drawLatencies() {
+  const arms = chosen();
+  const measured = ARMS.filter((arm) => arms[arm.name]);
+  element("latencies").tBodies[0].replaceChildren(...ARMS.slice(0, measured.length > 0 && measured.some((arm) => arm.name.startsWith("shadow")) ? 4 : 2).map((arm) => {
+    const series = arms[arm.name];
+    return row([arm.name, number(series && series.count), ...QUANTILES.map((q) => number(series && series[q], latency))]);
+  }));
+  element("latency-note").textContent =
+    measured.length === 0
+      ? "Nothing was measured yet of this kind."
+      : "Since the start of this process, merged from histograms. Modes that ran at different times met different load: a difference is a hint, no verdict.";
+  drawPercentiles(arms, measured);
+  drawRatios(arms);
+}
+
+const percentText = (place) => `${Number((100 * (1 - 1 / place)).toPrecision(place > 50 ? 6 : 3))} %`;
+// Only round percentiles have a line and a word.
+const roundPlaces = (_, places) => places.map((place) => (place === 2 || Number.isInteger(Math.log10(place)) ? place : null));
+
+function options(title, series, valueText, logarithmic) {
+  const ink = getComputedStyle(document.body).color;
+  const line = getComputedStyle(document.documentElement).getPropertyValue("--line");
+  const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
+  return {
+    width: 300, height: 280, padding: [12, 32, 0, 0],
+    scales: { x: { time: false, distr: 3, log: 10 }, y: logarithmic ? { distr: 3, log: 10 } : {} },
+    axes: [
+      { ...axis, filter: roundPlaces, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : percentText(tick))), grid: { ...axis.grid, filter: roundPlaces }, ticks: { ...axis.ticks, filter: roundPlaces } },
+      { ...axis, size: 70, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : valueText(tick))) },
+    ],
+    series: [
+      { label: "Percentile", value: (_, place) => (place === null || place === undefined ? "" : percentText(place)) },
+      ...series.map((one) => ({ ...one, width: 2, points: { show: false }, value: (plot, y) => (plot.cursor.idx === null || plot.cursor.idx === undefined ? "" : shown(y, valueText)) })),
+    ],
+  };
+}
+
+function draw(name, caption, data, series, valueText, logarithmic) {
+  const place = element(name);
+  const key = JSON.stringify(series.map((one) => one.label));
+  if (charts[name] && charts[name].key === key) {
+    charts[name].plot.setData(data);
+    return;
+  }
+  if (charts[name]) charts[name].plot.destroy();
+  charts[name] = null;
+  if (series.length === 0) {
+    const none = document.createElement("p");
+    none.className = "none";
+    none.textContent = caption;
+    place.replaceChildren(none);
+    return;
+  }
+  place.replaceChildren();
+  place.setAttribute("role", "img");
+  place.setAttribute("aria-label", `${caption}; the table below has the figures`);
+  const plot = new uPlot(options(caption, series, valueText, logarithmic), data, place);
+  charts[name] = { plot, key };
+  fit(name);
+}
+
+function drawPercentiles(arms, measured) {
+  const series = measured.map((arm) => ({ label: arm.name, stroke: arm.stroke, dash: arm.dash }));
+  const x = measured.length > 0 ? places(measured.map((arm) => arms[arm.name])) : [];
+  // A curve ends where its messages do: beyond 1 in n there is nothing to say.
+  const lines = measured.map((arm) => x.map((place) => (place <= arms[arm.name].count ? at(arms[arm.name], 1 - 1 / place) : null)));
+  draw("percentiles", measured.length > 0 ? "Latency by percentile" : NO_DATA, [x, ...lines], series, latency, true);
+}
+
+function drawRatios(arms) {
+  const pairs = PAIRS.filter(([control, candidate]) => arms[control] && arms[candidate]);
+  const x = pairs.length > 0 ? places(pairs.map((pair) => arms[pair[0]])) : [];
+  const lines = pairs.map(([control, candidate]) => x.map((place) => {
+    if (place > Math.min(arms[control].count, arms[candidate].count)) return null;
+    return at(arms[candidate], 1 - 1 / place) / at(arms[control], 1 - 1 / place);
+  }));
+  const looks = pairs.map(([control, candidate]) => {
+    const arm = ARMS.find((one) => one.name === candidate);
+    return { label: `${candidate} / ${control}`, stroke: arm.stroke, dash: arm.dash };
+  });
+  const series = pairs.length > 0 ? [...looks, { label: "equal", stroke: "#888888", dash: [2, 4] }] : [];
+  if (pairs.length > 0) lines.push(x.map(() => 1));
+  draw("ratios", pairs.length > 0 ? "Ratio by percentile" : "no data: one mode alone was measured", [x, ...lines], series, (ratio) => `${ratio.toPrecision(3)}x`, false);
+}
+
+function fit(name) {
+  const place = element(name);
+  if (charts[name]) charts[name].plot.setSize({ width: Math.max(200, place.clientWidth), height: 280 });
+}
+
+function drawAge() {
+  const alarm = element("alarm");
+  const badge = element("age");
+  if (known.statusAt === null) {
+    badge.textContent = NO_DATA + " yet";
+    return;
+  }
+  const seconds = (Date.now() - known.statusAt) / 1000;
+  const stale = !known.connected || seconds > STALE_AFTER;
+  badge.textContent = stale ? `as of ${age(seconds)}` : "live";
+  badge.className = `badge ${stale ? "bad" : "good"}`;
+  const why = known.status && known.status.why_not_ready;
+  const text = stale
+    ? `The node does not answer. What is shown is ${age(seconds).replace(" ago", "")} old.`
+    : known.status.phase === "halted" || known.status.phase === "held" || known.status.phase === "full" ? why : "";
+  alarm.hidden = !text;
+  alarm.textContent = text || "";
+}
+
+async function readLatencies() {
+  try {
+    const response = await fetch("/v1/latencies", { signal: AbortSignal.timeout(5000) });
+    if (response.ok) {
+      known.latencies = await response.json();
+      known.latenciesAt = Date.now();
+      drawLatencies();
+    }
+  } catch {
+    // The age of what is shown says it.
+  }
+  setTimeout(readLatencies, LATENCIES_EVERY_MS);
+}
+
+function saveCsv() {
+  if (!known.latencies) return;
+  const arms = chosen();
+  const lines = ["mode,quantile,latency_ns"];
+  for (const [arm, series] of Object.entries(arms)) {
+    if (series) for (const [quantile, value] of series.curve) lines.push(`${arm},${quantile},${value}`);
+  }
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
+  link.download = `bulkhead-${element("scope").value.replace(" ", "-")}-${element("kind").value}.csv`;
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+const events = new EventSource("/v1/events");
+events.addEventListener("open", () => { known.connected = true; drawAge(); });
+events.addEventListener("error", () => { known.connected = false; drawAge(); });
+events.addEventListener("status", (event) => {
+  known.status = JSON.parse(event.data);
+  known.statusAt = Date.now();
+  drawStatus();
+  drawAge();
+});
+for (const id of ["scope", "kind"]) element(id).addEventListener("change", () => known.latencies && drawLatencies());
+element("csv").addEventListener("click", saveCsv);
+addEventListener("resize", () => Object.keys(charts).forEach(fit));
+setInterval(drawAge, 1000);
+readLatencies();
