@@ -191,9 +191,13 @@ impl Executors {
                 let _ = results.send((index, thread, result));
             }));
         }
+        // Where jobs wait behind others, those who have none are to look for some a little later.
+        let crowded = waiting.jobs.iter().any(|queue| queue.len() > 1);
         drop((waiting, results));
-        for place in places.into_iter().collect::<BTreeSet<_>>() {
-            self.queues.wake[place].notify_one();
+        let all = 0..self.threads.len();
+        let woken: BTreeSet<usize> = if crowded { all.collect() } else { places.into_iter().collect() };
+        for thread in woken {
+            self.queues.wake[thread].notify_one();
         }
         let mut ordered: Vec<Option<R>> = ids.iter().map(|_| None).collect();
         for (index, thread, result) in done {
@@ -299,5 +303,25 @@ mod tests {
                 _ => done.send(()).unwrap(),
             });
         }
+    }
+
+    #[test]
+    fn a_thread_that_has_no_share_takes_what_waits_behind_a_long_message() {
+        let mut executors = executors(4);
+        for number in 0..6 {
+            executors.homes.insert(Principal::from_slice(&[number]), usize::from(number / 2));
+        }
+        // Three threads have two each. None of their first ends before all second ones have, which is left to the fourth.
+        let ended = Arc::new((Mutex::new(0), Condvar::new()));
+        executors.map(items(0..6), move |n| {
+            let (seconds, changed) = &*ended;
+            let mut seconds = seconds.lock().unwrap();
+            if n % 2 == 1 {
+                *seconds += 1;
+                changed.notify_all();
+            } else {
+                drop(changed.wait_while(seconds, |seconds| *seconds < 3).unwrap());
+            }
+        });
     }
 }

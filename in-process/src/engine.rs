@@ -176,7 +176,7 @@ fn features(config: &mut Config) {
         .wasm_multi_value(true)
         .wasm_tail_call(true)
         .wasm_memory64(true)
-        // Memory 1 is the map of written heap pages.
+        // Beside the heap there is the instrumentation's own memory: the counter and the map of written pages.
         .wasm_multi_memory(true)
         .wasm_relaxed_simd(false)
         .wasm_extended_const(false)

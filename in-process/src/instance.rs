@@ -341,6 +341,8 @@ impl Instance {
         self.store.data_mut().run = Some(Box::new(run));
         let called = entry::call(self, &entry).await;
         let mut run = self.store.data_mut().run.take().expect("set above");
+        // A stack can end between a store and the mark of its page: then nobody knows what to undo.
+        let overflowed = called.as_ref().is_err_and(trap::is_stack_overflow);
         let trap = called.err().map(trap::ending).transpose().map_err(EngineError::Run)?;
 
         let heap_dirty = self.take_dirty();
@@ -354,6 +356,7 @@ impl Instance {
             self.undo(&heap_dirty, stable_before)?;
         }
         let reusable = !shrink
+            && !overflowed
             && !self.shape().drops_data
             && !self.heap.is_large()
             && !self.store.data().stable.table.is_large()

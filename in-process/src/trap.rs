@@ -148,6 +148,11 @@ pub(crate) fn ending(error: wasmtime::Error) -> Result<(Trap, String), String> {
     }
 }
 
+/// Whether a run ended because its stack did.
+pub(crate) fn is_stack_overflow(error: &wasmtime::Error) -> bool {
+    error.downcast_ref() == Some(&wasmtime::Trap::StackOverflow)
+}
+
 fn wasm_trap(trap: wasmtime::Trap) -> Trap {
     use wasmtime::Trap as T;
     match trap {

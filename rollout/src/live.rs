@@ -385,6 +385,10 @@ impl Shared {
         let killed_before = before.killed && before.policy.kill_file() == accepted.policy.kill_file();
         let conditions = loader.conditions(&accepted.policy, killed_before);
         let next = InForce::new(accepted, &self.place, conditions, &self.started, before.swap + 1);
+        let next = Arc::new(next);
+        // Before anything is logged: a log that nobody reads blocks, and a switch doesn't wait for it.
+        self.in_force.store(Arc::clone(&next));
+        self.changed.notify_all();
         let (generation, mode) = (next.generation, next.mode());
         match (before.killed, next.killed) {
             (false, true) => {
@@ -395,9 +399,6 @@ impl Shared {
         }
         loader.tell(&next, conditions.at);
         tracing::info!(generation, swap = next.swap, mode = mode.as_str(), "policy in force");
-        let next = Arc::new(next);
-        self.in_force.store(Arc::clone(&next));
-        self.changed.notify_all();
         next
     }
 

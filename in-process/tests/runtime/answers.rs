@@ -2,7 +2,7 @@
 
 use execution::{Answer, Ending, EntryPoint, ErrorCode};
 
-use crate::canister::{Canister, assert_trap, module, reply_callback, reply_of};
+use crate::canister::{Canister, assert_trap, module, reply_callback, reply_of, update};
 
 const ANSWERING: [&str; 4] = ["msg_reply_data_append", "msg_reply", "msg_reject", "trap"];
 
@@ -121,4 +121,51 @@ fn a_reply_buffer_does_not_outlive_its_message() {
     let mut canister = Canister::new(&wat);
     canister.update("m", &[]);
     assert_eq!(reply_of(&canister.run(reply_callback(0, 0, &[]))), b"c");
+}
+
+#[test]
+fn a_page_written_where_the_stack_ends_is_restored_in_a_warm_instance_too() {
+    // `store` is the last frame that fits, and what follows its store inside it needs one more. Frames of different
+    // sizes in between make the stack end at every place that it can.
+    let pads: String = (0..8)
+        .map(|live| {
+            let read: String = (0..live).map(|n| format!("(i64.load (i32.const {}))", n * 8)).collect();
+            let write = if live == 0 { String::new() } else { "i64.add ".repeat(live - 1) + "global.set $g" };
+            format!(
+                "(func $pad{live} (param i32) {read} (call $down (local.get 0)) {write})
+                 (func (export \"canister_update m{live}\") (call $pad{live} (call $msg_arg_data_size)))"
+            )
+        })
+        .collect();
+    let wat = module(
+        &["msg_arg_data_size", "msg_reply_data_append", "msg_reply"],
+        &format!(
+            "(global $g (mut i64) (i64.const 1))
+             (func $store (i64.store (i32.const 30000) (i64.const 1)))
+             (func $down (param i32)
+               (if (local.get 0)
+                 (then (call $down (i32.sub (local.get 0) (i32.const 1))))
+                 (else (call $store))))
+             {pads}
+             (func (export \"canister_update read\")
+               (call $msg_reply_data_append (i32.const 30000) (i32.const 1)) (call $msg_reply))"
+        ),
+    );
+    let canister = Canister::new(&wat);
+    for live in 0..8 {
+        let method = format!("m{live}");
+        let ends_at = |depth: usize| canister.run(update(&method, &vec![0; depth])).effects.is_none();
+        let (mut fits, mut ends) = (1_000, 400_000);
+        assert!(!ends_at(fits) && ends_at(ends));
+        while ends - fits > 1 {
+            let depth = usize::midpoint(fits, ends);
+            if ends_at(depth) { ends = depth } else { fits = depth }
+        }
+        assert_trap(
+            &canister.run(update(&method, &vec![0; ends])),
+            ErrorCode::CANISTER_TRAPPED,
+            "stack overflow",
+        );
+        assert_eq!(reply_of(&canister.run(update("read", &[]))), [0], "{method} at depth {ends}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The admin socket: the same interface with changes, for the node's user and root.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,12 +16,18 @@ const CONNECTIONS_MAX: usize = 64;
 /// Binds the socket, for this user alone. One that an earlier process left is replaced.
 pub(super) fn bind(path: &Path) -> Result<UnixListener, String> {
     let cannot = |what: &str, error: std::io::Error| format!("{}: could not {what}: {error}", path.display());
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => return Err(format!("{}: another process listens on this admin socket", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(|error| cannot("replace the admin socket", error))?;
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(format!(
+                "{}: is there already and is no socket; choose another path",
+                path.display()
+            ));
         }
-        // Nothing is there, or what is there makes the next line fail.
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            return Err(format!("{}: another process listens on this admin socket", path.display()));
+        }
+        Ok(_) => std::fs::remove_file(path).map_err(|error| cannot("replace the admin socket", error))?,
+        // Nothing is there, or what is wrong with the path makes the next line fail.
         Err(_) => {}
     }
     let listener = UnixListener::bind(path).map_err(|error| cannot("listen on the admin socket", error))?;

@@ -117,6 +117,9 @@ fn shown(status: &Value) -> String {
     if status["why_not_ready"].is_string() {
         line(format_args!("not ready: {}", word(&status["why_not_ready"])));
     }
+    if status["rounds"].is_null() {
+        return text;
+    }
     line(format_args!(
         "rounds {}, messages acknowledged {}, refused {}, in the log {} ({} bytes)",
         status["rounds"],

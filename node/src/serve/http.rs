@@ -299,8 +299,14 @@ async fn events(State(shared): State<Shared>, headers: HeaderMap) -> Result<Resp
 
 /// Reads the policy file again, for every node.
 async fn reload(State(shared): State<Shared>) -> Result<Json<serde_json::Value>, Problem> {
+    let board = Arc::clone(&shared.board);
+    // It waits for the disk, and everybody else's answers are given by this thread.
+    let reloaded = tokio::task::spawn_blocking(move || board.reload(Trigger::Request)).await;
+    let reloaded = reloaded.map_err(|error| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the reload broke off: {error}"))
+    })?;
     let mut nodes = Vec::new();
-    for (node, reloaded) in shared.board.nodes().iter().zip(shared.board.reload(Trigger::Request)) {
+    for (node, reloaded) in shared.board.nodes().iter().zip(reloaded) {
         let receipt = reloaded.map_err(|error| {
             Problem::new(StatusCode::CONFLICT, format!("{error}. The last good policy stays in force"))
         })?;

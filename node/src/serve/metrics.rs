@@ -108,7 +108,6 @@ impl Collector for Scrape {
 
 impl Scrape {
     fn subnet(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let (committed, _) = self.0.committed();
         let ready = u64::from(self.0.phase() == Phase::Serving);
         let none = |value| [([], value)];
         family(
@@ -118,6 +117,8 @@ impl Scrape {
             [([("version", env!("CARGO_PKG_VERSION").to_owned())], 1)],
         )?;
         family(encoder, ("ready", "Whether messages are taken in"), MetricType::Gauge, none(ready))?;
+        // Until the input log is run again there is nothing to say of it, and nothing isn't zero.
+        let Some((committed, _)) = self.0.committed() else { return Ok(()) };
         family(encoder, ("rounds", "Rounds in the input log"), MetricType::Counter, none(committed.rounds))?;
         family(
             encoder,

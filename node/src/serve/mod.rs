@@ -135,7 +135,8 @@ fn serve(arguments: &ServeArgs, stop: &Arc<Stop>) -> Result<Served, String> {
         stop.wait();
     }
     board.set_phase(Phase::Stopping);
-    let summary = Summary::new(&nodes, load.as_ref(), &board);
+    // A round that was not committed is in no book: what a node has run of it can't be held against them.
+    let summary = Summary::new(&nodes, load.as_ref().filter(|_| failed.is_none()), &board);
     let finished = nodes.finish(failed.is_none());
     // Before the lock goes: after it, the name is another process's.
     let _gone_already = std::fs::remove_file(admin);

@@ -9,6 +9,8 @@ use crate::load::{Clock, Load, Target};
 
 /// A round is run at least this often: time goes on, timers fire, calls expire.
 const IDLE: Duration = Duration::from_secs(1);
+/// A message that no queue took, or that is not due yet, is offered again after this long at the earliest.
+const OFFERED_AGAIN: Duration = Duration::from_millis(1);
 /// How long answers to what was taken in are waited for at the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
@@ -52,7 +54,7 @@ pub(super) fn run(
             idle_until = Instant::now() + IDLE;
         } else {
             let due = load.as_ref().map_or(idle_until, |load| load.next_due().min(idle_until));
-            stop.wait_for(due.saturating_duration_since(now));
+            stop.wait_for(due.saturating_duration_since(now).max(OFFERED_AGAIN));
         }
     }
     board.set_phase(Phase::Stopping);

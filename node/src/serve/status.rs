@@ -113,14 +113,13 @@ pub(super) struct Board {
 
 struct Shown {
     phase: Phase,
-    committed: Committed,
-    /// When `committed` was written last.
-    since: Instant,
+    /// What is committed, and when that was written; `None`: it isn't known yet.
+    committed: Option<(Committed, Instant)>,
 }
 
 impl Board {
     pub(super) fn new(nodes: Vec<NodeView>) -> Self {
-        let shown = Shown { phase: Phase::Starting, committed: Committed::default(), since: Instant::now() };
+        let shown = Shown { phase: Phase::Starting, committed: None };
         Self { nodes, began: SystemTime::now(), shown: Mutex::new(shown) }
     }
 
@@ -147,16 +146,13 @@ impl Board {
         self.lock().phase = phase;
     }
 
-    /// What is committed, and when that was written.
-    pub(super) fn committed(&self) -> (Committed, Instant) {
-        let shown = self.lock();
-        (shown.committed, shown.since)
+    /// What is committed, and when that was written; `None`: the input log isn't run again yet.
+    pub(super) fn committed(&self) -> Option<(Committed, Instant)> {
+        self.lock().committed
     }
 
     pub(super) fn set_committed(&self, committed: Committed) {
-        let mut shown = self.lock();
-        shown.committed = committed;
-        shown.since = Instant::now();
+        self.lock().committed = Some((committed, Instant::now()));
     }
 
     /// Reads the policy file again for every node: what came of it for each.

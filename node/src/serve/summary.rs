@@ -21,7 +21,11 @@ pub(super) struct Summary {
 impl Summary {
     pub(super) fn new(nodes: &Nodes, load: Option<&Load>, board: &Board) -> Self {
         let counts = load.and_then(|load| load.counts(nodes.node()).ok());
-        Self { committed: board.committed().0, counts, latencies: view::merged(board).table() }
+        Self {
+            committed: board.committed().map(|(committed, _)| committed).unwrap_or_default(),
+            counts,
+            latencies: view::merged(board).table(),
+        }
     }
 }
 

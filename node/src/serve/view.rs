@@ -12,9 +12,8 @@ const TICKS_PER_HALF: u32 = 5;
 
 /// Everything but latencies.
 pub(super) fn status(board: &Board) -> Value {
-    let (committed, since) = board.committed();
-    let Committed { rounds, messages, acknowledged, refused, log_bytes, time, state_root, certified_root } =
-        committed;
+    let (committed, since) = board.committed().unzip();
+    let known = |value: fn(&Committed) -> Value| committed.as_ref().map(value);
     let phase = board.phase();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -22,13 +21,17 @@ pub(super) fn status(board: &Board) -> Value {
         "ready": phase == Phase::Serving,
         "why_not_ready": phase.why_not_ready(),
         "began": seconds(board.began()),
-        "data_age_seconds": since.elapsed().as_secs_f64(),
-        "rounds": rounds,
-        "round_time_ns": time,
-        "messages": { "in_log": messages, "acknowledged": acknowledged, "refused": refused },
-        "input_log_bytes": log_bytes,
-        "state_root": hex::encode(state_root),
-        "certified_root": hex::encode(certified_root),
+        "data_age_seconds": since.map(|since| since.elapsed().as_secs_f64()),
+        "rounds": known(|committed| committed.rounds.into()),
+        "round_time_ns": known(|committed| committed.time.into()),
+        "messages": {
+            "in_log": known(|committed| committed.messages.into()),
+            "acknowledged": known(|committed| committed.acknowledged.into()),
+            "refused": known(|committed| committed.refused.into()),
+        },
+        "input_log_bytes": known(|committed| committed.log_bytes.into()),
+        "state_root": known(|committed| hex::encode(committed.state_root).into()),
+        "certified_root": known(|committed| hex::encode(committed.certified_root).into()),
         "nodes": board.nodes().iter().map(node).collect::<Vec<_>>(),
     })
 }
@@ -99,7 +102,7 @@ pub(super) fn latencies(board: &Board) -> Value {
     json!({
         "unit": "ns",
         "since": seconds(merged.start),
-        "data_age_seconds": board.committed().1.elapsed().as_secs_f64(),
+        "data_age_seconds": board.committed().map(|(_, since)| since.elapsed().as_secs_f64()),
         "nodes": nodes
             .map(|(node, interval)| json!({ "node": node.name, "kinds": kinds(interval) }))
             .collect::<Vec<_>>(),

@@ -455,8 +455,8 @@ fn the_page_is_served_whole_and_may_load_nothing_else() {
         "{head}"
     );
     let quoted = |attribute: &str| -> Vec<String> {
-        let values = page.split(&format!("{attribute}=\"")).skip(1);
-        values.map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+        let before = format!("{attribute}=\"");
+        page.split(&before).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
     };
     let files: Vec<String> = [quoted("src"), quoted("href")].concat();
     for file in ["dashboard.js", "dashboard.css", "uplot.js", "uplot.css"] {

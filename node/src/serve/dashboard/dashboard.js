@@ -65,12 +65,12 @@ function drawStatus() {
   phase.className = `badge ${status.ready ? "good" : "bad"}`;
   const facts = [
     ["Version", status.version],
-    ["Rounds", whole(status.rounds)],
-    ["Messages in the log", whole(status.messages.in_log)],
-    ["Taken in by this process", whole(status.messages.acknowledged)],
-    ["Refused by it", whole(status.messages.refused)],
-    ["Input log", size(status.input_log_bytes)],
-    ["State root, equal on all nodes", status.rounds === 0 ? NO_DATA : status.state_root.slice(0, 16)],
+    ["Rounds", shown(status.rounds, whole)],
+    ["Messages in the log", shown(status.messages.in_log, whole)],
+    ["Taken in by this process", shown(status.messages.acknowledged, whole)],
+    ["Refused by it", shown(status.messages.refused, whole)],
+    ["Input log", shown(status.input_log_bytes, size)],
+    ["State root, equal on all nodes", shown(status.state_root, (root) => root.slice(0, 16))],
     ["Nodes", whole(status.nodes.length)],
   ];
   element("subnet").replaceChildren(...facts.map(([term, value]) => {
@@ -252,16 +252,19 @@ function drawAge() {
   const alarm = element("alarm");
   const badge = element("age");
   if (known.statusAt === null) {
-    badge.textContent = NO_DATA + " yet";
+    badge.textContent = `${NO_DATA} yet`;
     return;
   }
-  const seconds = (Date.now() - known.statusAt) / 1000;
+  // Of the oldest that is shown: the status, what it tells of, the latencies.
+  const since = Math.min(known.statusAt, known.latenciesAt ?? known.statusAt);
+  const rounds = known.status.phase === "serving" ? known.status.data_age_seconds ?? 0 : 0;
+  const seconds = (Date.now() - since) / 1000 + rounds;
   const stale = !known.connected || seconds > STALE_AFTER;
   badge.textContent = stale ? `as of ${age(seconds)}` : "live";
   badge.className = `badge ${stale ? "bad" : "good"}`;
   const why = known.status && known.status.why_not_ready;
   const text = stale
-    ? `The node does not answer. What is shown is ${age(seconds).replace(" ago", "")} old.`
+    ? `The node does not answer, or does not go on. What is shown is ${age(seconds).replace(" ago", "")} old.`
     : known.status.phase === "halted" || known.status.phase === "held" || known.status.phase === "full" ? why : "";
   alarm.hidden = !text;
   alarm.textContent = text || "";
@@ -273,12 +276,12 @@ async function readLatencies() {
     if (response.ok) {
       known.latencies = await response.json();
       known.latenciesAt = Date.now();
-      drawLatencies();
     }
   } catch {
     // The age of what is shown says it.
   }
   setTimeout(readLatencies, LATENCIES_EVERY_MS);
+  if (known.latencies) drawLatencies();
 }
 
 function saveCsv() {
