@@ -81,6 +81,8 @@ pub(crate) struct Executors {
     queues: Arc<Queues>,
     /// Where each canister ran last, so that it runs there again.
     homes: BTreeMap<Principal, usize>,
+    /// Calls of [`Executors::map`] so far: another item comes first in each.
+    turn: usize,
 }
 
 /// What waits for each thread, under one lock: whoever looks sees all jobs of a round or none.
@@ -163,7 +165,7 @@ impl Executors {
                     .expect("an executor thread can be started")
             })
             .collect();
-        Self { threads, queues, homes: BTreeMap::new() }
+        Self { threads, queues, homes: BTreeMap::new(), turn: 0 }
     }
 
     /// Runs `work` on every item, in parallel, and gives the results in the items' order.
@@ -181,15 +183,24 @@ impl Executors {
         let (results, done) = channel();
         let ids: Vec<Principal> = items.iter().map(|(id, _)| *id).collect();
         let places = self.place(&ids);
-        let mut waiting = self.queues.lock();
-        for ((index, (_, item)), &place) in items.into_iter().enumerate().zip(&places) {
+        let job = |(index, (_, item)): (usize, (Principal, T))| -> Job {
             let work = Arc::clone(&work);
             let results = results.clone();
-            waiting.jobs[place].push_back(Box::new(move |thread| {
+            Box::new(move |thread| {
                 let result = catch_unwind(AssertUnwindSafe(|| work(item)));
                 // The receiver is gone only if the round itself has panicked.
                 let _ = results.send((index, thread, result));
-            }));
+            })
+        };
+        let jobs = items.into_iter().enumerate().map(job);
+        let mut jobs: Vec<(usize, Job)> = places.iter().copied().zip(jobs).collect();
+        // Where workers are short, whoever comes first gets one: not the same canister in every round.
+        let first = self.turn % jobs.len().max(1);
+        jobs.rotate_left(first);
+        self.turn = self.turn.wrapping_add(1);
+        let mut waiting = self.queues.lock();
+        for (place, job) in jobs {
+            waiting.jobs[place].push_back(job);
         }
         // Where jobs wait behind others, those who have none are to look for some a little later.
         let crowded = waiting.jobs.iter().any(|queue| queue.len() > 1);
@@ -271,6 +282,22 @@ mod tests {
             let squares = executors(threads).map(items(0..50), |n| u32::from(n) * u32::from(n));
             assert_eq!(squares, (0..50).map(|n| n * n).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn each_canister_comes_first_in_its_turn() {
+        let mut executors = executors(1);
+        let order = |executors: &mut Executors| {
+            let begun = Arc::new(Mutex::new(Vec::new()));
+            let seen = Arc::clone(&begun);
+            executors.map(items(0..3), move |n| seen.lock().unwrap().push(n));
+            let begun = begun.lock().unwrap();
+            begun.clone()
+        };
+        assert_eq!(order(&mut executors), [0, 1, 2]);
+        assert_eq!(order(&mut executors), [1, 2, 0]);
+        assert_eq!(order(&mut executors), [2, 0, 1]);
+        assert_eq!(order(&mut executors), [0, 1, 2]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Messages to a node's canisters, and rounds until they are answered.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bulkhead_node::drun::InstallMode;
@@ -25,7 +26,7 @@ impl Driver {
 
     pub(crate) fn round(&mut self) {
         self.rounds += 1;
-        assert!(self.rounds < ROUNDS_MAX, "in vain: {:?}", self.failures.last());
+        assert!(self.rounds < ROUNDS_MAX, "in vain: {:?}", self.failures.iter().collect::<BTreeSet<_>>());
         let report = self.node.round(1_620_328_630_000_000_000 + self.rounds * 1_000_000_000, [1; 32]);
         self.failures.extend(report.failures.into_iter().map(|failure| failure.error));
     }

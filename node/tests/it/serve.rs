@@ -110,11 +110,13 @@ impl Serving {
     }
 
     fn acknowledged(&self, count: u64) -> Value {
-        self.until(|status| status["messages"]["acknowledged"].as_u64().unwrap() >= count)
+        self.until(|status| status["messages"]["acknowledged"].as_u64().is_some_and(|so_far| so_far >= count))
     }
 
     fn rounds(&self, count: u64) -> Value {
-        self.until(|status| status["phase"] == "serving" && status["rounds"].as_u64().unwrap() >= count)
+        self.until(|status| {
+            status["phase"] == "serving" && status["rounds"].as_u64().is_some_and(|so_far| so_far >= count)
+        })
     }
 
     fn signal(&self, signal: Signal) {

@@ -292,7 +292,7 @@ fn both_backends_give_the_same_outcomes() {
 }
 
 #[test]
-fn a_stack_overflow_is_the_same_trap_in_both_and_the_worker_serves_on() {
+fn a_stack_overflow_is_the_same_trap_in_both_and_the_next_message_has_a_new_worker() {
     // Instructions are not compared here: the depth at overflow depends on the engine's own frames, which are
     // equal only in programs built alike (decision record 0002). The conformance suite compares them.
     on_large_stack(|| {
@@ -309,7 +309,8 @@ fn a_stack_overflow_is_the_same_trap_in_both_and_the_worker_serves_on() {
         );
         let pids = sandbox.pids();
         assert_eq!(reply(&execute(&sandbox, &states[0], &update(3, "inc"))), 1_u32.to_le_bytes());
-        assert_eq!(sandbox.pids(), pids);
+        // Its last store may be on a page that nobody marked.
+        assert_ne!(sandbox.pids(), pids);
     });
 }
 
