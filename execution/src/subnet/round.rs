@@ -137,6 +137,7 @@ impl Subnet {
         let env = Arc::new(self.env(self.schedule.active.len()));
         let results = self.executors.map(jobs, move |job| run_inputs(&env, job));
         let mut outputs = Vec::new();
+        let mut none_failed = true;
         for mut done in results {
             let id = done.canister.id;
             work.budgets.insert(id, done.budget);
@@ -151,6 +152,7 @@ impl Subnet {
                     self.failing.remove(&id);
                 }
                 Some(error) => {
+                    none_failed = false;
                     work.skipped.insert(id);
                     let failure = self.note_failure(id, &error);
                     work.report.failures.push(failure);
@@ -159,6 +161,9 @@ impl Subnet {
                     }
                 }
             }
+        }
+        if !none_failed {
+            self.executors.begin_with_another();
         }
         self.route(outputs);
         true
