@@ -107,8 +107,9 @@ fn a_worker_killed_at_any_step_leaves_the_state_of_a_run_that_never_began() {
 #[test]
 fn a_worker_killed_while_it_runs_leaves_the_state_of_a_run_that_never_began() {
     let engine = Engine::new().expect("the engine starts");
-    // Slices of some tenths of a second, so that the worker is seen running.
-    let scenario = Scenario::new(&engine, 400_000_000);
+    // Slices of some tenths of a second, also where a turn of a loop takes a third of a nanosecond, so that the worker
+    // is seen running: 20 ms of processor time.
+    let scenario = Scenario::new(&engine, 4_000_000_000);
     killed_at(&engine, &scenario, (2, Request::Execute, Moment::Running), 1);
     killed_at(&engine, &scenario, (3, Request::Resume, Moment::Running), 1);
 }
