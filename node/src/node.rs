@@ -20,7 +20,9 @@ use rollout::{
     ShadowCounts, ShadowOptions,
 };
 use rustix::process::{Pid, Signal};
-use sandbox_host::{Confinement, Launchers, LiveWorker, SandboxStatus, Sandboxed, SandboxedCompiler};
+use sandbox_host::{
+    Confinement, Launchers, LiveWorker, SandboxOptions, SandboxStatus, Sandboxed, SandboxedCompiler, Unwanted,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
@@ -319,7 +321,8 @@ impl Node {
                 Some(image::launchers().map_err(NodeError::Sandbox)?)
             }
         };
-        let sandbox = launchers.clone().map(|launchers| start_sandbox(launchers, &bounds)).transpose()?;
+        let sandbox =
+            launchers.clone().map(|launchers| start_sandbox(launchers, &bounds, &live)).transpose()?;
         if let Some(sandbox) = &sandbox {
             match sandbox.probe() {
                 Ok(()) => {}
@@ -631,8 +634,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn start_sandbox(launchers: Arc<Launchers>, bounds: &Bounds) -> Result<Arc<Sandboxed>, NodeError> {
-    let sandbox = Sandboxed::start(launchers, bounds::sandbox(bounds));
+fn start_sandbox(
+    launchers: Arc<Launchers>,
+    bounds: &Bounds,
+    live: &Arc<LivePolicy>,
+) -> Result<Arc<Sandboxed>, NodeError> {
+    let live = Arc::clone(live);
+    let unwanted: Unwanted = Arc::new(move |began| live.is_rolled_back(began));
+    let options = SandboxOptions { unwanted: Some(unwanted), ..bounds::sandbox(bounds) };
+    let sandbox = Sandboxed::start(launchers, options);
     sandbox.map(Arc::new).map_err(NodeError::Sandbox)
 }
 

@@ -186,6 +186,15 @@ impl LivePolicy {
         self.shared.in_force.load_full()
     }
 
+    /// Whether what began to run sandboxed at `began` is to be ended: since then something was taken out of the sandbox,
+    /// and [`Policy::rollback_deadline`] is over. Where that was another canister it runs again, sandboxed.
+    #[must_use]
+    pub fn is_rolled_back(&self, began: Instant) -> bool {
+        let in_force = self.load();
+        let deadline = in_force.policy.rollback_deadline();
+        in_force.rolled_back.is_some_and(|since| began < since && since.elapsed() >= deadline)
+    }
+
     /// What is in force on this node for `canister`, or for those without a rule, and why.
     #[must_use]
     pub fn explain(&self, canister: Option<Principal>) -> Resolution {
@@ -384,7 +393,8 @@ impl Shared {
         let before = self.in_force.load_full();
         let killed_before = before.killed && before.policy.kill_file() == accepted.policy.kill_file();
         let conditions = loader.conditions(&accepted.policy, killed_before);
-        let next = InForce::new(accepted, &self.place, conditions, &self.started, before.swap + 1);
+        let mut next = InForce::new(accepted, &self.place, conditions, &self.started, before.swap + 1);
+        next.rolled_back = if before.leaves_sandbox(&next) { Some(next.since) } else { before.rolled_back };
         let next = Arc::new(next);
         // Before anything is logged: a log that nobody reads blocks, and a switch doesn't wait for it.
         self.in_force.store(Arc::clone(&next));

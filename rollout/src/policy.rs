@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use execution::Principal;
 use jiff::Timestamp;
@@ -53,6 +54,7 @@ pub struct Policy {
     canisters: HashMap<Principal, Rule>,
     exemptions: HashMap<Principal, Rule>,
     bounds: Bounds,
+    rollback_deadline: Duration,
 }
 
 /// A value and where it stands.
@@ -112,6 +114,7 @@ impl Policy {
             canisters: by_canister("canisters"),
             exemptions: by_canister("exemptions"),
             bounds: Bounds::read(&document),
+            rollback_deadline: rule::rollback_deadline(&document),
             file,
             document: Document::default(),
         };
@@ -137,6 +140,13 @@ impl Policy {
     #[must_use]
     pub fn bounds(&self) -> &Bounds {
         &self.bounds
+    }
+
+    /// How long a change to a weaker mode waits for what still runs sandboxed; then its workers are ended, and it runs
+    /// again in the mode in force. `[switch] rollback_deadline`, from 50 ms to a minute; 500 ms where the file is silent.
+    #[must_use]
+    pub fn rollback_deadline(&self) -> Duration {
+        self.rollback_deadline
     }
 
     /// The file whose presence engages the kill switch.

@@ -223,6 +223,47 @@ fn nothing_acknowledged_is_lost_by_a_kill_a_switch_of_modes_or_the_death_of_a_wo
 }
 
 #[test]
+fn two_hundred_switches_under_load_lose_nothing_and_leave_the_root_of_a_run_that_never_switched() {
+    let folder = folder("[default]\nmode = \"in-process\"\n");
+    let serving = Serving::start(folder.path(), &["--load", "steady", "--rate", "1000"]);
+    let mut generation = serving.acknowledged(150)["nodes"][0]["generation"].as_u64().unwrap();
+    for mode in ["sandboxed", "in-process"].into_iter().cycle().take(200) {
+        save(folder.path(), &format!("[default]\nmode = \"{mode}\"\n"));
+        generation += 1;
+        while serving.json("/v1/status")["nodes"][0]["generation"] != generation {}
+    }
+    let updates = &serving.json("/v1/latencies")["nodes"][0]["kinds"]["update"];
+    assert!(["in-process", "sandboxed"].iter().all(|mode| !updates[mode].is_null()), "{updates}");
+    let summary = serving.stopped();
+    assert!(after(&summary, "load ").contains("rejected 0, lost 0, applied twice 0"), "{summary}");
+    let root = after(&summary, "\nstate root ");
+    let replayed = run_in(folder.path(), &["replay", "state/input.log", "--mode", "in-process"]);
+    assert_eq!(replayed.code, Some(0), "{}{}", replayed.stdout, replayed.stderr);
+    assert!(replayed.stdout.contains(root), "{root} isn't in {}", replayed.stdout);
+}
+
+/// The workers have an hour for each step: whoever waits for one of them waits for ever.
+#[test]
+fn a_rollback_waits_for_no_worker_that_has_stopped() {
+    const PATIENT: &str = "[sandbox]\nstep_patience = \"1h\"\n";
+    let folder = folder(&format!("{PATIENT}[default]\nmode = \"sandboxed\"\n"));
+    let serving = Serving::start(folder.path(), &["--load", "steady", "--rate", "100"]);
+    let status = serving.acknowledged(150);
+    let workers = status["nodes"][0]["sandbox"]["workers"].as_array().unwrap();
+    assert!(workers.iter().any(|worker| worker["canister"].is_string()), "{status}");
+    workers.iter().for_each(|worker| kill(worker["pid"].as_i64().unwrap(), Signal::STOP));
+    // A round is run every second, whatever there is to do: this one doesn't end.
+    let stuck = serving.until(|status| status["data_age_seconds"].as_f64() > Some(3.0));
+
+    save(folder.path(), &format!("{PATIENT}[switch]\nrollback_deadline = \"100ms\"\n"));
+    let acknowledged = stuck["messages"]["acknowledged"].as_u64().unwrap();
+    let status = serving.acknowledged(acknowledged + 100);
+    assert_eq!(status["nodes"][0]["mode"], "in-process");
+    let summary = serving.stopped();
+    assert!(after(&summary, "load ").contains("rejected 0, lost 0, applied twice 0"), "{summary}");
+}
+
+#[test]
 fn a_torn_tail_is_cut_to_the_last_whole_round_and_the_log_goes_on() {
     let folder = folder("");
     let serving = Serving::start(folder.path(), &[]);

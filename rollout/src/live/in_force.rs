@@ -51,6 +51,8 @@ pub struct InForce {
     pub since: Instant,
     /// When it was swapped in, on the wall clock.
     pub since_time: SystemTime,
+    /// When a canister, or all of them, were last taken out of the sandbox.
+    pub(super) rolled_back: Option<Instant>,
     /// The latest moment before now, and the first after it, at which what the policy says changes by itself.
     holds: (Option<Timestamp>, Option<Timestamp>),
 }
@@ -88,6 +90,7 @@ impl InForce {
             swap,
             since: Instant::now(),
             since_time: SystemTime::now(),
+            rolled_back: None,
             holds: (
                 policy.turns().filter(|&turn| turn <= conditions.at).max(),
                 policy.turns().filter(|&turn| turn > conditions.at).min(),
@@ -117,6 +120,14 @@ impl InForce {
     #[must_use]
     pub fn may_sandbox(&self) -> bool {
         self.resolution.mode == Mode::Sandboxed || self.sandboxes_some
+    }
+
+    /// Whether some canister that runs sandboxed under this one doesn't under `next`.
+    pub(super) fn leaves_sandbox(&self, next: &Self) -> bool {
+        let left = |before: Mode, after: Mode| before == Mode::Sandboxed && after != Mode::Sandboxed;
+        let of_their_own = self.canisters.keys().chain(next.canisters.keys());
+        left(self.mode(), next.mode())
+            || of_their_own.into_iter().any(|id| left(self.mode_of(id), next.mode_of(id)))
     }
 
     /// Whether a policy read at `now` would say the same. The clock may have gone either way.

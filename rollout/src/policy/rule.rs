@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::Said;
-use super::document::Entry;
+use super::document::{Document, Entry};
 use super::kind::Value;
 use crate::{Floor, Mode};
 
@@ -67,6 +68,15 @@ impl KillSwitch {
             }
             _ => None,
         }
+    }
+}
+
+/// `[switch] rollback_deadline`, half a second where it isn't said: under a second with all that comes after it.
+pub(super) fn rollback_deadline(document: &Document) -> Duration {
+    let said = document.of("switch").find_map(|entry| entry.get("rollback_deadline"));
+    match said.map(|said| &said.value) {
+        Some(Value::Number(milliseconds)) => Duration::from_millis(*milliseconds),
+        _ => Duration::from_millis(500),
     }
 }
 

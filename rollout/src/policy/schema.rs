@@ -69,7 +69,8 @@ const WEAKER: Kind =
     Kind::Mode { allowed: &[Mode::InProcess, Mode::Shadow], because: "an exemption only weakens" };
 
 const SECOND: u64 = 1_000;
-const HOUR: u64 = 3_600 * SECOND;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
 const MIB: u64 = 1 << 20;
 const PIB: u64 = 1 << 50;
 
@@ -77,7 +78,7 @@ const EXPIRES: &str = "from this time on the mode falls through to the next laye
 const REASON: &str = "why; shown by explain and in logs";
 
 /// All of them, in the order of messages. An upper bound of a number is there to find slips, not to be reached.
-pub(super) const SECTIONS: [Section; 11] = [
+pub(super) const SECTIONS: [Section; 12] = [
     Section {
         name: "meta",
         form: Form::Once,
@@ -101,6 +102,17 @@ pub(super) const SECTIONS: [Section; 11] = [
             required("mode", ANY_MODE, "the mode while it is engaged"),
         ],
         later: &["max_age"],
+    },
+    Section {
+        name: "switch",
+        form: Form::Once,
+        about: "what becomes of executions under way when the mode changes",
+        keys: &[duration(
+            "rollback_deadline",
+            (50, MINUTE),
+            "a rollback waits so long for what runs sandboxed, then ends its worker",
+        )],
+        later: &["pin", "drain_timeout", "on_drain_timeout", "prewarm", "keep_old_warm"],
     },
     Section {
         name: "default",
@@ -223,18 +235,8 @@ pub(super) const SECTIONS: [Section; 11] = [
 ];
 
 /// Sections that the full schema has and this version does not.
-pub(super) const LATER: [&str; 10] = [
-    "switch",
-    "capacity",
-    "measure",
-    "shadow",
-    "rollouts",
-    "guards",
-    "guard_defaults",
-    "store",
-    "admin",
-    "notify",
-];
+pub(super) const LATER: [&str; 9] =
+    ["capacity", "measure", "shadow", "rollouts", "guards", "guard_defaults", "store", "admin", "notify"];
 
 /// The section called `name`.
 pub(super) fn section(name: &str) -> Option<&'static Section> {

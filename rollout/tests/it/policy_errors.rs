@@ -83,7 +83,7 @@ fn an_unknown_key_is_refused_at_every_level() {
         "error: unknown key `defalt`
  --> p.toml:2:1
 2 | defalt = 3
-  | ^^^^^^ expected schema, meta, kill_switch, default, subnets, nodes, canisters, exemptions, memory, sandbox, in_process or code_cache; did you mean `default`?
+  | ^^^^^^ expected schema, meta, kill_switch, switch, default, subnets, nodes, canisters, exemptions, memory, sandbox, in_process or code_cache; did you mean `default`?
 error: unknown key `mod` in [default]
  --> p.toml:4:1
 4 | mod = 1
@@ -383,7 +383,7 @@ error: unknown key `mode` in [in_process]
 #[test]
 fn every_key_that_is_misspelt_is_refused_with_the_right_one() {
     let keys = crate::schema::keys();
-    assert_eq!(keys.len(), 38);
+    assert_eq!(keys.len(), 39);
     for (header, key) in keys {
         let text = refused(&format!("schema = 1\n{header}\n{key}x = 1\n"));
         assert!(
@@ -517,7 +517,6 @@ fn a_key_that_is_defined_twice_in_a_list_names_the_first() {
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
     for text in [
-        "[switch]",
         "[capacity]",
         "[measure]",
         "[shadow]",
@@ -531,8 +530,12 @@ fn what_is_not_built_yet_is_refused_by_name() {
         let errors = refused(&format!("schema = 1\n{text}\n"));
         assert!(errors.contains("is not supported yet in this version"), "{text}: {errors}");
     }
-    for (table, key) in [("[meta]", "reason_required"), ("[kill_switch]", "max_age"), ("[nodes.a]", "labels")]
-    {
+    for (table, key) in [
+        ("[meta]", "reason_required"),
+        ("[kill_switch]", "max_age"),
+        ("[switch]", "drain_timeout"),
+        ("[nodes.a]", "labels"),
+    ] {
         let errors = refused(&format!("schema = 1\n{table}\n{key} = 1\n"));
         assert!(
             errors.contains(&format!("`{key}` in {table} is not supported yet in this version")),

@@ -499,3 +499,49 @@ fn a_state_directory_that_is_corrupt_or_takes_no_files_costs_only_itself() {
         becomes(&live, Mode::Shadow);
     }
 }
+
+/// Whether what began at `began` is to be ended, once the deadline of a rollback at the last swap is surely over.
+fn ended_after_the_deadline(live: &LivePolicy, began: Instant) -> bool {
+    let over = live.in_force().since + live.in_force().policy.rollback_deadline();
+    let asked_late = std::iter::repeat_with(|| (Instant::now() > over, live.is_rolled_back(began)));
+    asked_late.into_iter().find(|(late, _)| *late).expect("time goes on").1
+}
+
+#[test]
+fn what_ran_sandboxed_before_a_rollback_is_ended_after_the_deadline_and_nothing_else_is() {
+    let canister = "rrkah-fqaaa-aaaaa-aaaaq-cai";
+    let with = |mode: &str, rest: &str| {
+        format!("schema = 1\n[switch]\nrollback_deadline = \"50ms\"\n[default]\nmode = \"{mode}\"\n{rest}")
+    };
+    let ruled = format!("[[canisters]]\nid = \"{canister}\"\nmode = \"sandboxed\"\n");
+    // What is saved, and whether it takes something out of the sandbox.
+    let saves = [
+        (with("sandboxed", "# the same again\n"), false),
+        (with("shadow", ""), true),
+        (with("in-process", ""), false),
+        (with("in-process", &ruled), false),
+        (with("sandboxed", &ruled), false),
+        (with("in-process", &ruled), true),
+        (with("in-process", ""), true),
+    ];
+    let fixture = Fixture::new(Mode::Sandboxed);
+    let live = fixture.watch();
+    for (text, takes_out) in saves {
+        let before = Instant::now();
+        fixture.replace(&text);
+        live.reload(Trigger::Request).unwrap();
+        assert_eq!(ended_after_the_deadline(&live, before), takes_out, "{text}");
+        assert!(!ended_after_the_deadline(&live, Instant::now()), "what began after it: {text}");
+    }
+}
+
+#[test]
+fn a_rollback_leaves_what_runs_its_deadline() {
+    let fixture = Fixture::new(Mode::Sandboxed);
+    let live = fixture.watch();
+    let before = Instant::now();
+    let longest = "schema = 1\n[switch]\nrollback_deadline = \"60s\"\n[default]\nmode = \"in-process\"\n";
+    fixture.replace(longest);
+    live.reload(Trigger::Request).unwrap();
+    assert!(!live.is_rolled_back(before));
+}

@@ -46,6 +46,8 @@ review_by = 2027-03-01
 [kill_switch]
 file = \"/etc/bulkhead/KILL\"
 mode = \"in-process\"
+[switch]
+rollback_deadline = \"500ms\"
 [default]
 mode = \"sandboxed\"
 floor = \"none\"

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use execution::{Instructions, Principal};
 use sandbox_os::machine;
@@ -26,6 +26,10 @@ pub struct Phases {
 
 /// Called after each execution, or its first slice, on the thread that asked for it.
 pub type Observer = Arc<dyn Fn(&Phases) + Send + Sync>;
+
+/// Whether what was asked of a worker at that moment is not wanted any more. Asked of calls that take long, several
+/// times a second: be quick.
+pub type Unwanted = Arc<dyn Fn(Instant) -> bool + Send + Sync>;
 
 /// Bounds of [`crate::Sandboxed`]. None of them can change a result.
 #[derive(Clone)]
@@ -78,6 +82,9 @@ pub struct SandboxOptions {
     pub private_images: bool,
     /// Hears of each execution.
     pub observer: Option<Observer>,
+    /// Ends calls that would still have time: their worker goes, and whoever asked hears
+    /// [`execution::BackendError::Deadline`]. `None`: no call ends for that.
+    pub unwanted: Option<Unwanted>,
 }
 
 impl Default for SandboxOptions {
@@ -97,6 +104,7 @@ impl Default for SandboxOptions {
             restart_pause: Duration::from_millis(100),
             private_images: false,
             observer: None,
+            unwanted: None,
         }
     }
 }

@@ -9,6 +9,7 @@ use execution::memory::limit;
 use sandbox_os::machine;
 
 use crate::fault::{self, Fault};
+use crate::options::Unwanted;
 use crate::source::WorkerSource;
 use crate::status::{Registry, lock};
 use crate::worker::Worker;
@@ -31,6 +32,7 @@ struct Shared {
     registry: Arc<Registry>,
     wanted: usize,
     patience: Duration,
+    unwanted: Option<Unwanted>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -56,9 +58,11 @@ impl Pool {
         registry: Arc<Registry>,
         wanted: usize,
         patience: Duration,
+        unwanted: Option<Unwanted>,
     ) -> Result<Self, BackendError> {
         let state = Mutex::new(State { ready: Vec::new(), paused: None, stopping: false });
-        let shared = Arc::new(Shared { source, registry, wanted, patience, state, changed: Condvar::new() });
+        let changed = Condvar::new();
+        let shared = Arc::new(Shared { source, registry, wanted, patience, unwanted, state, changed });
         let fill = Arc::clone(&shared);
         let filler = std::thread::Builder::new()
             .name("sandbox-pool".into())
@@ -90,7 +94,8 @@ impl Pool {
 
 impl Shared {
     fn launch(&self) -> fault::Result<Worker> {
-        let launched = Worker::launch(self.source.as_ref(), &self.registry, self.patience);
+        let launched =
+            Worker::launch(self.source.as_ref(), &self.registry, self.patience, self.unwanted.clone());
         self.registry.launched(launched.as_ref().err().map(|fault| fault.error.to_string()));
         launched
     }

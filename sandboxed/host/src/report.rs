@@ -202,7 +202,7 @@ fn layers(launchers: &Arc<Launchers>) -> Result<Vec<Layer>> {
     let registry = Arc::new(Registry::new(options.bounds()));
     let source =
         LauncherSource::new(Arc::clone(launchers), options.group_bytes_max(), options.private_images);
-    let launch = || Worker::launch(&source, &registry, PATIENCE);
+    let launch = || Worker::launch(&source, &registry, PATIENCE, None);
     let worker = launch()?;
     let mut layers = process::layers(worker.process().pid(), &worker.process().layers())
         .map_err(|error| BackendError::Spawn(format!("a worker can't be looked at: {error}")))?;

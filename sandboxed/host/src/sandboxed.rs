@@ -65,8 +65,13 @@ impl Sandboxed {
             options.housekeeping,
             options.idle_max,
         )?;
-        let pool =
-            Pool::start(Arc::clone(&source), Arc::clone(&registry), options.pool, options.step_patience)?;
+        let pool = Pool::start(
+            Arc::clone(&source),
+            Arc::clone(&registry),
+            options.pool,
+            options.step_patience,
+            options.unwanted.clone(),
+        )?;
         let pace = Pace::new(&options);
         Ok(Self { _housekeeping: housekeeping, table, pool, registry, source, options, pace })
     }

@@ -1,5 +1,6 @@
 //! A worker as a token: asking consumes it, and only a right answer gives it back.
 
+use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use sandbox_protocol::{
 
 use crate::exchange::{ExchangeError, too_long};
 use crate::fault::{Fault, Kind, Result, violation};
+use crate::options::Unwanted;
 use crate::pace::Patience;
 use crate::source::{WorkerProcess, WorkerSource};
 use crate::status::{Registered, Registry};
@@ -29,7 +31,6 @@ const SHORT: Duration = Duration::from_millis(5);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A live worker that nobody is waiting for. Dropping it kills and reaps the process.
-#[derive(Debug)]
 pub(crate) struct Worker {
     // Before the registration, so that a worker leaves the list after its process is gone.
     process: Box<dyn WorkerProcess>,
@@ -47,6 +48,14 @@ pub(crate) struct Worker {
     overtime: Duration,
     /// Bytes of the last request and its reply.
     bytes: u64,
+    /// Whether an answer is waited for no longer, whatever time it has left.
+    unwanted: Option<Unwanted>,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("process", &self.process).finish_non_exhaustive()
+    }
 }
 
 /// What came of an attempt.
@@ -71,6 +80,7 @@ impl Worker {
         source: &dyn WorkerSource,
         registry: &Arc<Registry>,
         patience: Duration,
+        unwanted: Option<Unwanted>,
     ) -> Result<Self> {
         let process = source.launch()?;
         let registered = registry.enter(process.pid(), process.layers());
@@ -85,6 +95,7 @@ impl Worker {
             behind: false,
             overtime: Duration::ZERO,
             bytes: 0,
+            unwanted,
         };
         let patience = Patience::step(patience);
         let ((), worker) = worker.call(0, &ToWorker::Begin, &[], patience, |reply| match reply {
@@ -285,7 +296,7 @@ impl Worker {
             };
             // Packets that keep coming, each just in time, neither keep it from being looked at nor make the wait longer.
             if silent || start.elapsed() > next_look {
-                self.look(long, patience)?;
+                self.look(long, start, patience)?;
                 next_look = start.elapsed().saturating_add(LOOK);
             }
             if start.elapsed() > patience.wall {
@@ -295,10 +306,11 @@ impl Worker {
     }
 
     /// Looks at a worker that takes long: it has so much processor time, and so much in which it neither runs nor waits
-    /// for a processor. It has nothing else to wait for.
+    /// for a processor. It has nothing else to wait for. The call began at `start`.
     fn look(
         &mut self,
         long: &mut Option<Long>,
+        start: Instant,
         patience: Patience,
     ) -> std::result::Result<(), ExchangeError> {
         let (now, spent) = (Instant::now(), self.process.processor_time());
@@ -309,6 +321,9 @@ impl Worker {
             }
             return Ok(());
         };
+        if self.unwanted.as_ref().is_some_and(|unwanted| unwanted(start)) {
+            return Err(SocketError::Deadline(start.elapsed()).into());
+        }
         let taken = spent.zip(long.begun).map(|(now, begun)| now.ran.saturating_sub(begun.ran));
         if let Some(processor) =
             patience.processor.filter(|processor| taken.is_some_and(|taken| taken > *processor))

@@ -1,10 +1,10 @@
 //! Processor time against what a worker claims, and where a worker stands that runs for long.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use execution::{Backend, BackendError, Invocation};
-use sandbox_host::{SandboxOptions, Sandboxed, Violations};
+use sandbox_host::{SandboxOptions, Sandboxed, Unwanted, Violations};
 use sandbox_protocol::{Finished, ToNode};
 
 use crate::canister::update;
@@ -100,6 +100,32 @@ fn a_worker_that_spins_is_ended_when_its_limit_explains_no_more() {
     let invocation = Invocation { instructions_max: 1_000, slice: 1_000, ..update(9, "m") };
     let error = sandbox(peers).execute(&snapshot(), &invocation).unwrap_err();
     assert!(matches!(error, BackendError::Deadline { milliseconds: 1_000 }), "{error}");
+}
+
+#[test]
+fn an_answer_that_nobody_wants_any_more_is_not_waited_for() {
+    // Each step has an hour.
+    let silent = Peers::new(|peer| {
+        peer.until_execute()?;
+        peer.receive().map(drop)
+    });
+    let asked: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let asking = Arc::clone(&asked);
+    let unwanted: Unwanted = Arc::new(move |began| {
+        let mut asked = asking.lock().unwrap();
+        asked.push(began);
+        asked.len() == 3
+    });
+    let hour = Duration::from_secs(3_600);
+    let options = SandboxOptions { step_patience: hour, unwanted: Some(unwanted), ..options() };
+    let sandbox = Sandboxed::with_source(Box::new(silent), options).unwrap();
+    let before = Instant::now();
+    let error = sandbox.execute(&snapshot(), &update(9, "m")).unwrap_err();
+    assert!(matches!(error, BackendError::Deadline { .. }), "{error}");
+    let asked = asked.lock().unwrap();
+    assert_eq!(asked.len(), 3);
+    assert!(asked.iter().all(|began| *began > before), "of the call that is waited for");
+    assert_eq!(sandbox.status().violations, 0, "it did nothing wrong");
 }
 
 #[test]
