@@ -16,8 +16,8 @@ use execution::{
 use in_process::compile::ModuleCompiler;
 use in_process::{Engine, InProcess};
 use rollout::{
-    Arm, Bounds, LiveOptions, LivePolicy, Mode, Observed, Observer, Recorder, Sandbox, Selector,
-    ShadowCounts, ShadowOptions,
+    Arm, Bounds, LiveOptions, LivePolicy, Mode, Observed, Observer, PhaseRecorder, Recorder, Sandbox,
+    Selector, ShadowCounts, ShadowOptions, Start,
 };
 use rustix::process::{Pid, Signal};
 use sandbox_host::{
@@ -129,6 +129,7 @@ pub struct Node {
     selector: Arc<Selector>,
     observations: Arc<Observations>,
     sandbox: Option<Arc<Sandboxed>>,
+    phases: Arc<PhaseRecorder>,
     /// While what it does is observed.
     watch: Option<Watch>,
     /// While that goes to a log. A lock, because queries are asked through a shared reference.
@@ -177,6 +178,7 @@ pub(crate) struct Before {
 pub struct Instruments {
     selector: Arc<Selector>,
     sandbox: Option<Arc<Sandboxed>>,
+    phases: Arc<PhaseRecorder>,
     observations: Arc<Observations>,
 }
 
@@ -205,15 +207,22 @@ impl Instruments {
         self.sandbox.as_ref().map(|sandbox| sandbox.status())
     }
 
+    /// Where the time of sandboxed executions went, those of shadow too.
+    #[must_use]
+    pub fn phases(&self) -> &PhaseRecorder {
+        &self.phases
+    }
+
     /// How executions ended.
     #[must_use]
     pub fn outcomes(&self) -> &Outcomes {
         &self.observations.outcomes
     }
 
-    /// Forgets latencies and outcomes so far, e.g. those of what a restart ran again.
+    /// Forgets latencies, phases and outcomes so far, e.g. those of what a restart ran again.
     pub fn clear(&self) {
         self.recorder().clear();
+        self.phases.clear();
         self.outcomes().clear();
     }
 }
@@ -289,6 +298,7 @@ impl Node {
         Instruments {
             selector: Arc::clone(&self.selector),
             sandbox: self.sandbox.clone(),
+            phases: Arc::clone(&self.phases),
             observations: Arc::clone(&self.observations),
         }
     }
@@ -321,8 +331,11 @@ impl Node {
                 Some(image::launchers().map_err(NodeError::Sandbox)?)
             }
         };
-        let sandbox =
-            launchers.clone().map(|launchers| start_sandbox(launchers, &bounds, &live)).transpose()?;
+        let phases = Arc::new(PhaseRecorder::default());
+        let sandbox = launchers
+            .clone()
+            .map(|launchers| start_sandbox(launchers, &bounds, &live, &phases))
+            .transpose()?;
         if let Some(sandbox) = &sandbox {
             match sandbox.probe() {
                 Ok(()) => {}
@@ -363,7 +376,17 @@ impl Node {
         let compiler = Arc::clone(&compiled.compiler) as Arc<dyn Compiler>;
         let subnet = Subnet::new(config, backend, compiler, scheduler);
         let preset = options.preset;
-        Ok(Self { subnet, preset, compiled, selector, observations, sandbox, watch: None, recording: None })
+        Ok(Self {
+            subnet,
+            preset,
+            compiled,
+            selector,
+            observations,
+            sandbox,
+            phases,
+            watch: None,
+            recording: None,
+        })
     }
 
     /// Records everything from now on into a file at `path`, over a log that is there; the node must be as new.
@@ -638,10 +661,17 @@ fn start_sandbox(
     launchers: Arc<Launchers>,
     bounds: &Bounds,
     live: &Arc<LivePolicy>,
+    phases: &Arc<PhaseRecorder>,
 ) -> Result<Arc<Sandboxed>, NodeError> {
     let live = Arc::clone(live);
     let unwanted: Unwanted = Arc::new(move |began| live.is_rolled_back(began));
-    let options = SandboxOptions { unwanted: Some(unwanted), ..bounds::sandbox(bounds) };
+    let phases = Arc::clone(phases);
+    let observer: sandbox_host::Observer = Arc::new(move |spent| {
+        let start = if spent.cold { Start::Cold } else { Start::Warm };
+        phases.record(start, [spent.prepare, spent.worker, spent.pages]);
+    });
+    let options =
+        SandboxOptions { unwanted: Some(unwanted), observer: Some(observer), ..bounds::sandbox(bounds) };
     let sandbox = Sandboxed::start(launchers, options);
     sandbox.map(Arc::new).map_err(NodeError::Sandbox)
 }

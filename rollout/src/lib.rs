@@ -30,7 +30,8 @@ pub use live::{
 pub use measure::{
     Arm, Beside, Collector, HISTOGRAM_TEXT_BYTES_MAX, HistogramError, Hlog, HlogError, INTERVALS_MAX,
     Interval, KINDS, LOG_BYTES_MAX, Latencies, LogReadError, LoggedInterval, MEASUREMENTS_MAX, Observed,
-    Observer, OutcomeWord, Recorder, Row, Summary, Table, read_log, write_hgrm,
+    Observer, OutcomeWord, PhaseRecorder, PhaseTimes, Recorder, Row, SandboxPhase, Start, Summary, Table,
+    read_log, write_hgrm,
 };
 pub use mode::{Floor, Mode};
 pub use policy::{

@@ -4,12 +4,15 @@ mod hgrm;
 mod hlog;
 mod latencies;
 mod observe;
+mod phases;
 mod recorder;
+mod shards;
 mod table;
 
 pub use hgrm::write_hgrm;
 pub use hlog::{Hlog, HlogError, INTERVALS_MAX, LOG_BYTES_MAX, LogReadError, LoggedInterval, read_log};
 pub use latencies::{HISTOGRAM_TEXT_BYTES_MAX, HistogramError, Latencies, MEASUREMENTS_MAX};
 pub use observe::{Collector, Observed, Observer, OutcomeWord};
+pub use phases::{PhaseRecorder, PhaseTimes, SandboxPhase, Start};
 pub use recorder::{Arm, Interval, KINDS, Recorder};
 pub use table::{Beside, Row, Summary, Table};

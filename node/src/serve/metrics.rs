@@ -3,11 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use hdrhistogram::Histogram;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use rollout::ShadowCounts;
+use rollout::{SandboxPhase, ShadowCounts, Start};
 
 use super::status::{Board, NodeView, Phase};
 
@@ -99,6 +100,7 @@ impl Collector for Scrape {
         let nodes = self.0.nodes();
         self.subnet(encoder)?;
         durations(encoder, nodes)?;
+        phases(encoder, nodes)?;
         executions(encoder, nodes)?;
         policies(encoder, nodes)?;
         sandboxes(encoder, nodes)?;
@@ -147,22 +149,29 @@ fn durations(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Re
     for (node, interval) in &intervals {
         for (arm, kind, histogram) in interval.series() {
             let labels = [("node", node.as_str()), ("mode", arm.as_str()), ("kind", kind)];
-            let mut buckets = BUCKETS.map(|bound| (bound, 0));
-            let mut sum = 0.0;
-            for step in histogram.iter_recorded() {
-                #[expect(
-                    clippy::cast_precision_loss,
-                    reason = "latencies of at most 60 s are exact in an f64"
-                )]
-                let (seconds, count) = (step.value_iterated_to() as f64 / 1e9, step.count_at_value());
-                let bucket = BUCKETS.partition_point(|bound| *bound < seconds);
-                buckets[bucket].1 += count;
-                #[expect(clippy::cast_precision_loss, reason = "counts beyond 2^53 are none of this process")]
-                let weight = count as f64;
-                sum += seconds * weight;
-            }
-            encode_histogram(&mut metric, &labels, sum, histogram.len(), &buckets)?;
+            encode_histogram(&mut metric, &labels, histogram)?;
         }
+    }
+    Ok(())
+}
+
+fn phases(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Result {
+    let times: Vec<_> = nodes.iter().map(|node| (&node.name, node.instruments.phases().total())).collect();
+    let series: Vec<_> = times
+        .iter()
+        .flat_map(|(node, times)| Start::ALL.map(|start| (node.as_str(), times, start)))
+        .flat_map(|(node, times, start)| SandboxPhase::ALL.map(|phase| (node, times, start, phase)))
+        .filter_map(|(node, times, start, phase)| Some((node, start, phase, times.one(start, phase)?)))
+        .collect();
+    if series.is_empty() {
+        return Ok(());
+    }
+    let help = "Parts of a sandboxed execution";
+    let mut metric =
+        encoder.encode_descriptor("execution_phase_seconds", help, None, MetricType::Histogram)?;
+    for (node, start, phase, histogram) in series {
+        let labels = [("node", node), ("start", start.as_str()), ("phase", phase.as_str())];
+        encode_histogram(&mut metric, &labels, histogram)?;
     }
     Ok(())
 }
@@ -170,11 +179,20 @@ fn durations(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Re
 fn encode_histogram(
     metric: &mut MetricEncoder<'_>,
     labels: &impl EncodeLabelSet,
-    sum: f64,
-    count: u64,
-    buckets: &[(f64, u64)],
+    histogram: &Histogram<u64>,
 ) -> fmt::Result {
-    metric.encode_family(labels)?.encode_histogram::<[(&str, &str); 0]>(sum, count, buckets, None)
+    let mut buckets = BUCKETS.map(|bound| (bound, 0));
+    let mut sum = 0.0;
+    for step in histogram.iter_recorded() {
+        #[expect(clippy::cast_precision_loss, reason = "latencies of at most 60 s are exact in an f64")]
+        let (seconds, count) = (step.value_iterated_to() as f64 / 1e9, step.count_at_value());
+        let bucket = BUCKETS.partition_point(|bound| *bound < seconds);
+        buckets[bucket].1 += count;
+        #[expect(clippy::cast_precision_loss, reason = "counts beyond 2^53 are none of this process")]
+        let weight = count as f64;
+        sum += seconds * weight;
+    }
+    metric.encode_family(labels)?.encode_histogram::<[(&str, &str); 0]>(sum, histogram.len(), &buckets, None)
 }
 
 fn executions(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Result {

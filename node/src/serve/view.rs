@@ -2,7 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rollout::{Arm, Interval, KINDS};
+use hdrhistogram::Histogram;
+use rollout::{Arm, Interval, KINDS, PhaseTimes, SandboxPhase, Start};
 use serde_json::{Map, Value, json};
 
 use super::status::{Board, Committed, NodeView, Phase};
@@ -98,15 +99,43 @@ fn sum(intervals: &[Interval]) -> Interval {
 pub(super) fn latencies(board: &Board) -> Value {
     let intervals = measured(board);
     let merged = sum(&intervals);
-    let nodes = board.nodes().iter().zip(&intervals);
+    let phase_times: Vec<_> = board.nodes().iter().map(|node| node.instruments.phases().total()).collect();
+    let nodes = board.nodes().iter().zip(intervals.iter().zip(&phase_times));
     json!({
         "unit": "ns",
         "since": seconds(merged.start),
         "data_age_seconds": board.committed().map(|(_, since)| since.elapsed().as_secs_f64()),
         "nodes": nodes
-            .map(|(node, interval)| json!({ "node": node.name, "kinds": kinds(interval) }))
+            .map(|(node, (interval, times))| {
+                json!({ "node": node.name, "kinds": kinds(interval), "phases": phases(times) })
+            })
             .collect::<Vec<_>>(),
-        "merged": { "kinds": kinds(&merged) },
+        "merged": { "kinds": kinds(&merged), "phases": phases(&merged_phases(&phase_times)) },
+    })
+}
+
+fn merged_phases(of_nodes: &[PhaseTimes]) -> PhaseTimes {
+    let mut merged = PhaseTimes::default();
+    of_nodes.iter().for_each(|times| merged.add(times));
+    merged
+}
+
+/// Where the time of sandboxed executions went: by start, the phases in their order.
+fn phases(times: &PhaseTimes) -> Value {
+    let one = |start, phase: SandboxPhase| {
+        let histogram = times.one(start, phase);
+        (phase.as_str().to_owned(), histogram.map_or(Value::Null, quantiles))
+    };
+    let of = |start: Start| SandboxPhase::ALL.map(|phase| one(start, phase)).into_iter().collect();
+    let starts = Start::ALL.map(|start| (start.as_str().to_owned(), Value::Object(of(start))));
+    starts.into_iter().collect::<Map<_, _>>().into()
+}
+
+fn quantiles(histogram: &Histogram<u64>) -> Value {
+    let at = |quantile| histogram.value_at_quantile(quantile).min(histogram.max());
+    json!({
+        "count": histogram.len(),
+        "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "p99.9": at(0.999), "max": histogram.max(),
     })
 }
 
@@ -121,14 +150,11 @@ fn kinds(interval: &Interval) -> Value {
 
 fn series(interval: &Interval, arm: Arm, kind: &str) -> Value {
     let Some(histogram) = interval.one(arm, kind) else { return Value::Null };
-    let at = |quantile| histogram.value_at_quantile(quantile).min(histogram.max());
     let curve: Vec<Value> = histogram
         .iter_quantiles(TICKS_PER_HALF)
         .map(|step| json!([step.quantile_iterated_to(), step.value_iterated_to().min(histogram.max())]))
         .collect();
-    json!({
-        "count": histogram.len(),
-        "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "p99.9": at(0.999), "max": histogram.max(),
-        "curve": curve,
-    })
+    let mut series = quantiles(histogram);
+    series["curve"] = curve.into();
+    series
 }

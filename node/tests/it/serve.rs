@@ -414,8 +414,8 @@ fn the_admin_socket_is_for_its_user_and_the_command_line_speaks_to_it() {
 
 #[test]
 fn metrics_are_openmetrics_with_help_and_type_and_no_open_set_of_labels() {
-    let folder = folder("");
-    let serving = Serving::start(folder.path(), &["--load", "steady"]);
+    let folder = folder("[nodes.n2]\nmode = \"sandboxed\"\n");
+    let serving = Serving::start(folder.path(), &["--nodes", "2", "--load", "steady"]);
     serving.acknowledged(100);
     let (code, head, text) = serving.get("/metrics");
     assert_eq!(code, 200, "{text}");
@@ -424,6 +424,7 @@ fn metrics_are_openmetrics_with_help_and_type_and_no_open_set_of_labels() {
     for (name, kind) in [
         ("bulkhead_build_info", "gauge"),
         ("bulkhead_execution_duration_seconds", "histogram"),
+        ("bulkhead_execution_phase_seconds", "histogram"),
         ("bulkhead_messages", "counter"),
         ("bulkhead_sandbox_processes", "gauge"),
         ("bulkhead_sandbox_resident_bytes", "gauge"),
@@ -440,15 +441,23 @@ fn metrics_are_openmetrics_with_help_and_type_and_no_open_set_of_labels() {
     let (code, head, _) = serving.get("/v1/hist?mode=in-process&kind=update&format=v2");
     assert!(code == 200 && head.contains("content-type: application/octet-stream"), "{head}");
     let latencies = serving.json("/v1/latencies");
-    let update = &latencies["merged"]["kinds"]["update"];
-    assert!(update["in-process"]["count"].as_u64() > Some(0), "{latencies}");
-    assert!(update["sandboxed"].is_null(), "no data is null: {latencies}");
+    let [one, two] = [0, 1].map(|node| &latencies["nodes"][node]);
+    assert!(one["kinds"]["update"]["in-process"]["count"].as_u64() > Some(0), "{latencies}");
+    assert!(one["kinds"]["update"]["sandboxed"].is_null(), "no data is null: {latencies}");
+    assert!(one["phases"]["warm"]["worker"].is_null(), "no data is null: {latencies}");
+    for start in ["warm", "cold"] {
+        let counts =
+            ["prepare", "worker", "pages"].map(|phase| two["phases"][start][phase]["count"].as_u64());
+        assert!(counts[0] > Some(0) && counts.iter().all(|count| *count == counts[0]), "{latencies}");
+        assert_eq!(two["phases"][start], latencies["merged"]["phases"][start]);
+    }
     serving.stopped();
 }
 
 /// Names and types of the families of a scrape; fails where a line isn't what the format asks for.
 fn openmetrics(text: &str) -> Vec<(String, String)> {
-    const LABELS: [&str; 7] = ["node", "mode", "kind", "outcome", "reason", "result", "version"];
+    const LABELS: [&str; 9] =
+        ["node", "mode", "kind", "outcome", "reason", "result", "version", "start", "phase"];
     let mut families: Vec<(String, String)> = Vec::new();
     let body = text.strip_suffix("# EOF\n").expect("a scrape ends with EOF");
     let mut help = "";

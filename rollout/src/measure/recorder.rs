@@ -1,13 +1,12 @@
 //! One HDR histogram per arm and message kind, sharded by thread.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
 
+use super::shards::{ByKey, Shards, add, lock};
 use super::{Beside, Table};
 use crate::Mode;
 
@@ -17,8 +16,6 @@ pub(super) const LOWEST_NS: u64 = 1;
 pub(super) const HIGHEST_NS: u64 = 60_000_000_000;
 /// Significant decimal digits.
 pub(super) const DIGITS: u8 = 3;
-/// Threads beyond this share shards.
-const SHARDS: usize = 64;
 
 /// Every word that `EntryPoint::kind` gives.
 pub const KINDS: [&str; 16] = [
@@ -85,7 +82,7 @@ impl Arm {
     }
 }
 
-pub(super) type Histograms = BTreeMap<(Arm, &'static str), Histogram<u64>>;
+pub(super) type Histograms = ByKey<(Arm, &'static str)>;
 
 /// What was recorded between two moments.
 #[derive(Clone, Debug)]
@@ -133,7 +130,7 @@ impl Interval {
 
 /// Records latencies from many threads; merging is exact.
 pub struct Recorder {
-    shards: [Mutex<Histograms>; SHARDS],
+    shards: Shards<(Arm, &'static str)>,
     finished: Mutex<Finished>,
     saturated: AtomicU64,
 }
@@ -157,11 +154,7 @@ impl Recorder {
     pub fn new() -> Self {
         let now = SystemTime::now();
         let finished = Finished { began: now, since: now, histograms: Histograms::new() };
-        Self {
-            shards: std::array::from_fn(|_| Mutex::default()),
-            finished: Mutex::new(finished),
-            saturated: AtomicU64::new(0),
-        }
+        Self { shards: Shards::new(), finished: Mutex::new(finished), saturated: AtomicU64::new(0) }
     }
 
     /// Records one latency. Longer than 60 s counts as 60 s and in [`Recorder::saturated`].
@@ -170,8 +163,7 @@ impl Recorder {
         if nanoseconds > HIGHEST_NS {
             self.saturated.fetch_add(1, Ordering::Relaxed);
         }
-        let mut shard = lock(&self.shards[shard()]);
-        shard.entry((arm, kind)).or_insert_with(histogram).saturating_record(nanoseconds.min(HIGHEST_NS));
+        self.shards.record([((arm, kind), nanoseconds)]);
     }
 
     /// Latencies above the highest that is told apart.
@@ -185,9 +177,7 @@ impl Recorder {
     pub fn rotate(&self) -> Interval {
         let mut finished = lock(&self.finished);
         let mut histograms = Histograms::new();
-        for shard in &self.shards {
-            add(&mut histograms, &std::mem::take(&mut *lock(shard)));
-        }
+        self.shards.move_to(&mut histograms);
         add(&mut finished.histograms, &histograms);
         let start = std::mem::replace(&mut finished.since, SystemTime::now());
         // The wall clock may have been set back.
@@ -206,7 +196,7 @@ impl Recorder {
     /// Forgets everything, e.g. what a restart ran again.
     pub fn clear(&self) {
         let mut finished = lock(&self.finished);
-        self.shards.iter().for_each(|shard| lock(shard).clear());
+        self.shards.clear();
         let now = SystemTime::now();
         *finished = Finished { began: now, since: now, histograms: Histograms::new() };
         self.saturated.store(0, Ordering::Relaxed);
@@ -215,25 +205,14 @@ impl Recorder {
     fn merged(&self) -> Histograms {
         let finished = lock(&self.finished);
         let mut histograms = finished.histograms.clone();
-        for shard in &self.shards {
-            add(&mut histograms, &lock(shard));
-        }
+        self.shards.add_to(&mut histograms);
         histograms
     }
 
     /// Everything recorded for one series, in nanoseconds; `None`: nothing.
     #[must_use]
     pub fn total(&self, arm: Arm, kind: &str) -> Option<Histogram<u64>> {
-        let finished = lock(&self.finished);
-        let mut total: Option<Histogram<u64>> = None;
-        let mut merge = |histograms: &Histograms| {
-            for (_, found) in histograms.iter().filter(|((a, k), _)| *a == arm && *k == kind) {
-                total.get_or_insert_with(histogram).add(found).expect("equal bounds");
-            }
-        };
-        merge(&finished.histograms);
-        self.shards.iter().for_each(|shard| merge(&lock(shard)));
-        total
+        self.merged().remove(&(arm, KINDS.into_iter().find(|known| *known == kind)?))
     }
 
     /// Both modes side by side, and both sides of shadow.
@@ -257,30 +236,4 @@ impl std::fmt::Debug for Recorder {
 
 pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(LOWEST_NS, HIGHEST_NS, DIGITS).expect("bounds and digits are in range")
-}
-
-fn add(to: &mut Histograms, from: &Histograms) {
-    for (&series, found) in from {
-        to.entry(series).or_insert_with(histogram).add(found).expect("equal bounds");
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A histogram is consistent whatever statement its holder stopped at.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// This thread's shard: its own while there are at most `SHARDS` threads.
-fn shard() -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static SHARD: Cell<Option<usize>> = const { Cell::new(None) };
-    }
-    SHARD.with(|mine| {
-        mine.get().unwrap_or_else(|| {
-            let shard = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
-            mine.set(Some(shard));
-            shard
-        })
-    })
 }

@@ -132,12 +132,15 @@ function offer(select, words) {
   if (words.includes(chosen)) select.value = chosen;
 }
 
+// What was measured of the chosen nodes.
+function scoped() {
+  const latencies = known.latencies;
+  return latencies.nodes.find((node) => node.node === element("scope").value) || latencies.merged;
+}
+
 // What was measured of the chosen nodes and kind: arm -> series or null.
 function chosen() {
-  const latencies = known.latencies;
-  const scope = element("scope").value;
-  const node = latencies.nodes.find((node) => node.node === scope);
-  const kinds = (node || latencies.merged).kinds;
+  const kinds = scoped().kinds;
   const names = Object.keys(kinds);
   names.sort((a, b) => (b === "update") - (a === "update") || a.localeCompare(b));
   offer(element("kind"), names);
@@ -171,6 +174,14 @@ function drawLatencies() {
       : "Since the start of this process, merged from histograms. Modes that ran at different times met different load: a difference is a hint, no verdict.";
   drawPercentiles(arms, measured);
   drawRatios(arms);
+  drawPhases();
+}
+
+function drawPhases() {
+  const rows = Object.entries(scoped().phases).flatMap(([start, phases]) =>
+    Object.entries(phases).map(([phase, series]) =>
+      row([phase, start, number(series && series.count), ...QUANTILES.map((q) => number(series && series[q], latency))])));
+  element("phases").tBodies[0].replaceChildren(...rows);
 }
 
 const percentText = (place) => `${Number((100 * (1 - 1 / place)).toPrecision(place > 50 ? 6 : 3))} %`;
