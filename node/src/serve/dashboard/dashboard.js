@@ -178,9 +178,11 @@ function drawLatencies() {
 }
 
 function drawPhases() {
-  const rows = Object.entries(scoped().phases).flatMap(([start, phases]) =>
-    Object.entries(phases).map(([phase, series]) =>
-      row([phase, start, number(series && series.count), ...QUANTILES.map((q) => number(series && series[q], latency))])));
+  const { phases } = scoped();
+  const rows = ["warm", "cold"].flatMap((start) => ["prepare", "worker", "pages"].map((phase) => {
+    const series = phases[start][phase];
+    return row([phase, start, number(series && series.count), ...QUANTILES.map((q) => number(series && series[q], latency))]);
+  }));
   element("phases").tBodies[0].replaceChildren(...rows);
 }
 
