@@ -135,6 +135,9 @@ Examples:
   bulkhead status --admin /var/lib/bulkhead/admin.sock --watch
   bulkhead status --admin /var/lib/bulkhead/admin.sock --json")]
     Status(serve::client::StatusArgs),
+    /// List the differences that shadow has found between the modes
+    #[command(subcommand)]
+    Divergences(DivergencesCommand),
     /// Judge a candidate's latencies, traps and divergences against limits
     #[command(after_help = "\
 Reads interval logs, puts their intervals into blocks of equal time, and judges each quantile that has
@@ -202,9 +205,31 @@ impl Command {
             // It runs none, and looks at workers with the rights that a node has.
             Self::Sandbox(_) => true,
             Self::Compare(_) | Self::Verdict { .. } => false,
-            Self::Config(_) | Self::Explain(_) | Self::Status(_) | Self::Version { .. } => false,
+            Self::Config(_) | Self::Explain(_) | Self::Status(_) | Self::Divergences(_) => false,
+            Self::Version { .. } => false,
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+enum DivergencesCommand {
+    /// List them, with what came of running both modes again
+    #[command(after_help = "\
+Where the two runs of a message differ, both are made again on the same state. confirmed: the sandboxed
+one differs again. flaky-candidate: it doesn't; that counts as confirmed. nondeterministic-control: the
+in-process one differs from itself. unconfirmed: one of them could not be made again.
+
+Example:
+  bulkhead divergences list --admin /var/lib/bulkhead/admin.sock")]
+    List(serve::client::DivergencesArgs),
+    /// Show one of them whole
+    #[command(after_help = "Example:\n  bulkhead divergences show 1 --admin /var/lib/bulkhead/admin.sock")]
+    Show {
+        /// Its number in the list
+        number: usize,
+        #[command(flatten)]
+        arguments: serve::client::DivergencesArgs,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -430,6 +455,10 @@ fn dispatch(command: Command) -> Result<(), CommandError> {
         Command::Config(ConfigCommand::Show { file, json }) => policy::show(&file, json),
         Command::Config(ConfigCommand::Schema) => policy::schema(),
         Command::Status(arguments) => serve::client::status(&arguments),
+        Command::Divergences(DivergencesCommand::List(arguments)) => serve::client::divergences(&arguments),
+        Command::Divergences(DivergencesCommand::Show { number, arguments }) => {
+            serve::client::divergence(&arguments, number)
+        }
         Command::Explain(arguments) => policy::explain(&arguments),
         Command::Sandbox(SandboxCommand::Report { json }) => confinement::report(json),
         Command::Version { json } => version::print(json),

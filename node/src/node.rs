@@ -16,8 +16,8 @@ use execution::{
 use in_process::compile::ModuleCompiler;
 use in_process::{Engine, InProcess};
 use rollout::{
-    Arm, Bounds, LiveOptions, LivePolicy, Mode, Observed, Observer, PhaseRecorder, Recorder, Sandbox,
-    Selector, ShadowCounts, ShadowOptions, Start,
+    Arm, Bounds, DivergenceRecord, LiveOptions, LivePolicy, Mode, Observed, Observer, PhaseRecorder,
+    Recorder, Sandbox, Selector, ShadowCounts, ShadowOptions, Start,
 };
 use rustix::process::{Pid, Signal};
 use sandbox_host::{
@@ -199,6 +199,12 @@ impl Instruments {
     #[must_use]
     pub fn shadow_counts(&self) -> ShadowCounts {
         self.selector.shadow_counts()
+    }
+
+    /// The differences that shadow has found, one record per canister, kind, method, field and class.
+    #[must_use]
+    pub fn divergences(&self) -> Vec<DivergenceRecord> {
+        self.selector.divergences()
     }
 
     /// The sandbox's workers, counts and layers; `None` without a sandbox.
@@ -570,7 +576,7 @@ impl Node {
 
     /// The differences that shadow found.
     #[must_use]
-    pub fn divergences(&self) -> Vec<rollout::DivergenceRecord> {
+    pub fn divergences(&self) -> Vec<DivergenceRecord> {
         self.selector.divergences()
     }
 

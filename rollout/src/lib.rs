@@ -39,8 +39,8 @@ pub use policy::{
     Policy, Reason, Resolution, Scope, Standing, json_schema, parse_time,
 };
 pub use selector::{
-    Comparison, Divergence, DivergenceRecord, Field, Sandbox, Selector, ShadowCounts, ShadowOptions, Switch,
-    compare, shown,
+    Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, Sandbox, Selector, ShadowCounts,
+    ShadowOptions, Switch, compare, shown,
 };
 pub use verdict_record::{
     Guard, Look, NAME_BYTES_MAX, RECORD_BYTES_MAX, RecordDifference, RecordError, Series, Source, Test,

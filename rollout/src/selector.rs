@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use execution::{Backend, BackendError, Batch, Execution, Invocation, Outcome, Principal, Snapshot};
 
-pub use compare::{Comparison, Divergence, DivergenceRecord, Field, compare, shown};
+pub use compare::{Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, compare, shown};
 use paused::{Pinned, PinnedBatch, Share};
 pub use shadow::{ShadowCounts, ShadowOptions};
 pub use switches::Switch;
@@ -123,7 +123,8 @@ impl Selector {
     ) -> Self {
         let sandbox = Arc::new(sandbox);
         let border = Arc::new(Border { recorder, observer, switches: switches::Switches::default() });
-        let shadow = shadow::Queue::new(options, Arc::clone(&sandbox), Arc::clone(&border));
+        let shadow =
+            shadow::Queue::new(options, Arc::clone(&in_process), Arc::clone(&sandbox), Arc::clone(&border));
         Self { live, in_process, sandbox, border, shadow }
     }
 

@@ -353,7 +353,7 @@ impl Play {
             node.shadow_counts().diverged > 0
         })?;
         let first = diverged.divergences().into_iter().next()?.first;
-        let rollout::Divergence { canister, invocation, kind, method, difference: found } = first;
+        let rollout::Divergence { canister, invocation, kind, method, difference: found, class } = first;
         let position = |(report, runs): (&RoundReport, u64)| {
             let at = report.executed.iter().position(|executed| executed.invocation == invocation)?;
             Some(runs + at as u64 + 1)
@@ -363,7 +363,7 @@ impl Play {
         let numbered = run.map(|run| format!("run {run}, ")).unwrap_or_default();
         Some(Verdict::Different(Box::new(Difference {
             run,
-            what: format!("{numbered}{kind}{named} of canister {canister}"),
+            what: format!("{numbered}{kind}{named} of canister {canister} ({class})"),
             canister: Some(canister),
             method,
             names: ["in-process", "sandboxed"].map(|mode| format!("{mode} in shadow")),

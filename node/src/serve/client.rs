@@ -1,4 +1,4 @@
-//! `bulkhead status` and `bulkhead config reload`: ask a running node over its admin socket.
+//! `bulkhead status`, `divergences` and `config reload`: ask a running node over its admin socket.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -95,6 +95,99 @@ pub fn reload(arguments: &AdminArgs) -> Result<(), CommandError> {
         }
     }
     io::stdout().write_all(text.as_bytes()).map_err(|error| CommandError::output(&error))
+}
+
+/// What `divergences` may be told.
+#[derive(Debug, Args)]
+pub struct DivergencesArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists what shadow has found on a running node.
+///
+/// # Errors
+/// There is none, or it doesn't answer.
+pub fn divergences(arguments: &DivergencesArgs) -> Result<(), CommandError> {
+    let found = ask(&arguments.admin.admin, &Method::GET, "/v1/divergences").map_err(CommandError::Failed)?;
+    let text = if arguments.json { format!("{found}\n") } else { listed(&found) };
+    io::stdout().write_all(text.as_bytes()).map_err(|error| CommandError::output(&error))
+}
+
+/// Shows the difference that `divergences` lists at `number`, from 1.
+///
+/// # Errors
+/// There is no node, it doesn't answer, or there is no such difference.
+pub fn divergence(arguments: &DivergencesArgs, number: usize) -> Result<(), CommandError> {
+    let found = ask(&arguments.admin.admin, &Method::GET, "/v1/divergences").map_err(CommandError::Failed)?;
+    let Some(one) = number.checked_sub(1).and_then(|index| list(&found["divergences"]).nth(index)) else {
+        let count = list(&found["divergences"]).count();
+        return Err(CommandError::Failed(format!("there is no difference {number}; {count} are listed")));
+    };
+    let text = if arguments.json { format!("{one}\n") } else { shown_difference(one) };
+    io::stdout().write_all(text.as_bytes()).map_err(|error| CommandError::output(&error))
+}
+
+fn listed(found: &Value) -> String {
+    let compared = number(&found["compared"]);
+    if list(&found["divergences"]).next().is_none() {
+        return match compared {
+            0 => "nothing was compared: no node has run a message in shadow since its start\n".to_owned(),
+            // None in n: the rule of three.
+            #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
+            _ => format!(
+                "no difference in {compared} comparisons: fewer than {:.1e} of messages differ, at 95 % confidence\n",
+                3.0 / compared as f64
+            ),
+        };
+    }
+    let mut text = format!(
+        "{:>3}  {:<24} {:<5} {:>7}  {:<27} {:<16} field\n",
+        "#", "class", "node", "count", "canister", "kind"
+    );
+    for (one, at) in list(&found["divergences"]).zip(1..) {
+        let _ = writeln!(
+            text,
+            "{at:>3}  {:<24} {:<5} {:>7}  {:<27} {:<16} {}",
+            word(&one["class"]),
+            word(&one["node"]),
+            number(&one["count"]),
+            word(&one["canister"]),
+            word(&one["kind"]),
+            word(&one["field"]),
+        );
+    }
+    let _ = writeln!(text, "{compared} comparisons; more of one: bulkhead divergences show N");
+    if number(&found["not_shown"]) > 0 {
+        let _ = writeln!(text, "{} more are not shown", number(&found["not_shown"]));
+    }
+    text
+}
+
+fn shown_difference(one: &Value) -> String {
+    let time = |seconds: &Value| {
+        let time = seconds.as_f64().and_then(|seconds| jiff::SignedDuration::try_from_secs_f64(seconds).ok());
+        let time = time.and_then(|since| jiff::Timestamp::from_duration(since).ok());
+        time.map_or_else(|| "-".to_owned(), |time| time.to_string())
+    };
+    let lines = [
+        ("class", word(&one["class"])),
+        ("node", word(&one["node"])),
+        ("canister", word(&one["canister"])),
+        ("message", format!("{} {}", word(&one["kind"]), word(&one["method"]))),
+        ("field", word(&one["field"])),
+        ("in-process", word(&one["control"])),
+        ("sandboxed", word(&one["candidate"])),
+        ("seen", format!("{} times", number(&one["count"]))),
+        ("first", format!("{}, invocation {}", time(&one["first_time"]), one["first_invocation"])),
+        ("last", format!("{}, invocation {}", time(&one["last_time"]), one["last_invocation"])),
+    ];
+    let mut text: String = lines.iter().map(|(name, said)| format!("{name:<11}{said}\n")).collect();
+    text += "again      bulkhead replay STATE/input.log --mode in-process --against sandboxed\n";
+    text
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {

@@ -113,6 +113,10 @@ fn routes() -> Router<Shared> {
             "/v1/latencies",
             get(|State(shared): State<Shared>| async move { Json(view::latencies(&shared.board)) }),
         )
+        .route(
+            "/v1/divergences",
+            get(|State(shared): State<Shared>| async move { Json(view::divergences(&shared.board)) }),
+        )
         .route("/v1/resolve", get(resolve))
         .route("/v1/hist", get(histogram))
         .route("/v1/events", get(events))

@@ -8,7 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use rollout::{SandboxPhase, ShadowCounts, Start};
+use rollout::{DivergenceClass, SandboxPhase, ShadowCounts, Start};
 
 use super::status::{Board, NodeView, Phase};
 
@@ -262,6 +262,11 @@ fn shadows(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Resu
     };
     let help = "Executions run in shadow, by what came of the comparison";
     family(encoder, ("shadow_comparisons", help), MetricType::Counter, counts.iter().flat_map(results))?;
-    let diverged = counts.iter().map(|(node, counts)| ([("node", (*node).clone())], counts.diverged));
-    family(encoder, ("divergences", "Executions whose results differed"), MetricType::Counter, diverged)
+    let classes = |(node, counts): &(&String, ShadowCounts)| {
+        let (node, counts) = ((*node).clone(), *counts);
+        DivergenceClass::ALL
+            .map(|class| ([("node", node.clone()), ("class", class.to_string())], counts.of(class)))
+    };
+    let help = "Executions whose results differed, by what both runs gave again";
+    family(encoder, ("divergences", help), MetricType::Counter, counts.iter().flat_map(classes))
 }

@@ -3,13 +3,19 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
-use rollout::{Arm, Interval, KINDS, PhaseTimes, SandboxPhase, Start};
+use rollout::{
+    Arm, DivergenceClass, DivergenceRecord, Interval, KINDS, PhaseTimes, SandboxPhase, ShadowCounts, Start,
+};
 use serde_json::{Map, Value, json};
 
 use super::status::{Board, Committed, NodeView, Phase};
 
 /// Steps of a percentile curve for each halving of the distance to 100 %.
 const TICKS_PER_HALF: u32 = 5;
+/// Most differences in one answer.
+const DIVERGENCES_MAX: usize = 1_000;
+/// Longest name of a method that is shown, in characters.
+const METHOD_CHARS_MAX: usize = 200;
 
 /// Everything but latencies.
 pub(super) fn status(board: &Board) -> Value {
@@ -69,8 +75,63 @@ fn node(node: &NodeView) -> Value {
         "sandbox": sandbox,
         "shadow": {
             "offered": shadow.offered, "equal": shadow.equal, "diverged": shadow.diverged,
-            "dropped": shadow.dropped, "failed": shadow.failed,
+            "dropped": shadow.dropped, "failed": shadow.failed, "classes": classes(&shadow),
         },
+    })
+}
+
+/// How many diverged in each way.
+fn classes(counts: &ShadowCounts) -> Map<String, Value> {
+    DivergenceClass::ALL
+        .into_iter()
+        .map(|class| (class.as_str().to_owned(), counts.of(class).into()))
+        .collect()
+}
+
+/// What shadow has found on all nodes, and how much it has compared: without that, no difference says nothing.
+pub(super) fn divergences(board: &Board) -> Value {
+    let counts = || board.nodes().iter().map(|node| node.instruments.shadow_counts());
+    let compared: u64 = counts().map(|counts| counts.equal + counts.diverged).sum();
+    let all: Map<String, Value> = DivergenceClass::ALL
+        .into_iter()
+        .map(|class| (class.as_str().to_owned(), counts().map(|counts| counts.of(class)).sum::<u64>().into()))
+        .collect();
+    let mut found: Vec<_> = board
+        .nodes()
+        .iter()
+        .flat_map(|node| {
+            node.instruments.divergences().into_iter().map(|record| (node.name.as_str(), record))
+        })
+        .collect();
+    found.sort_by_key(|(_, record)| (record.first.class, record.first_time));
+    let shown: Vec<_> =
+        found.iter().take(DIVERGENCES_MAX).map(|(node, record)| divergence(node, record)).collect();
+    json!({
+        "compared": compared,
+        "classes": all,
+        "not_shown": found.len() - shown.len(),
+        "divergences": shown,
+    })
+}
+
+fn divergence(node: &str, record: &DivergenceRecord) -> Value {
+    let DivergenceRecord { first, first_time, last_invocation, last_time, count } = record;
+    let method =
+        first.method.as_ref().map(|method| method.chars().take(METHOD_CHARS_MAX).collect::<String>());
+    json!({
+        "node": node,
+        "class": first.class.as_str(),
+        "canister": first.canister.to_text(),
+        "kind": first.kind,
+        "method": method,
+        "field": first.difference.field.as_str(),
+        "control": first.difference.control,
+        "candidate": first.difference.candidate,
+        "count": count,
+        "first_invocation": first.invocation,
+        "first_time": seconds(*first_time),
+        "last_invocation": last_invocation,
+        "last_time": seconds(*last_time),
     })
 }
 

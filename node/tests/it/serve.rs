@@ -456,8 +456,8 @@ fn metrics_are_openmetrics_with_help_and_type_and_no_open_set_of_labels() {
 
 /// Names and types of the families of a scrape; fails where a line isn't what the format asks for.
 fn openmetrics(text: &str) -> Vec<(String, String)> {
-    const LABELS: [&str; 9] =
-        ["node", "mode", "kind", "outcome", "reason", "result", "version", "start", "phase"];
+    const LABELS: [&str; 10] =
+        ["node", "mode", "kind", "outcome", "reason", "result", "version", "start", "phase", "class"];
     let mut families: Vec<(String, String)> = Vec::new();
     let body = text.strip_suffix("# EOF\n").expect("a scrape ends with EOF");
     let mut help = "";
@@ -493,6 +493,33 @@ fn openmetrics(text: &str) -> Vec<(String, String)> {
         }
     }
     families
+}
+
+#[test]
+fn no_difference_is_told_with_how_much_was_compared() {
+    let folder = folder("[default]\nmode = \"in-process\"\n");
+    let serving = Serving::start(folder.path(), &["--load", "steady"]);
+    serving.acknowledged(50);
+    let list = ["divergences", "list", "--admin", "state/admin.sock"];
+    let listed = run_in(folder.path(), &list);
+    assert_eq!(listed.code, Some(0), "{}", listed.stderr);
+    assert!(listed.stdout.starts_with("nothing was compared"), "{}", listed.stdout);
+
+    save(folder.path(), "[default]\nmode = \"shadow\"\n");
+    serving.until(|status| status["nodes"][0]["shadow"]["equal"].as_u64() >= Some(20));
+    let found = serving.json("/v1/divergences");
+    assert!(
+        found["compared"].as_u64() >= Some(20) && found["divergences"].as_array().unwrap().is_empty(),
+        "{found}"
+    );
+    assert!(["confirmed", "flaky-candidate"].iter().all(|class| found["classes"][class] == 0), "{found}");
+    let listed = run_in(folder.path(), &list);
+    assert!(listed.stdout.starts_with("no difference in "), "{}", listed.stdout);
+    assert!(listed.stdout.contains("at 95 % confidence"), "{}", listed.stdout);
+    let shown = run_in(folder.path(), &["divergences", "show", "1", "--admin", "state/admin.sock"]);
+    assert_eq!(shown.code, Some(1), "{}", shown.stdout);
+    assert!(shown.stderr.contains("there is no difference 1; 0 are listed"), "{}", shown.stderr);
+    serving.stopped();
 }
 
 #[test]

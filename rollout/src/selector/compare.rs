@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::SystemTime;
 
 use execution::memory::{Memory, PAGE_BYTES, PageVersion, WASM_PAGE_BYTES};
 use execution::{Ending, Invocation, Outcome, Principal, Snapshot};
@@ -83,6 +84,43 @@ pub struct Comparison {
     pub candidate: String,
 }
 
+/// What both runs, made again on the same snapshot, say of a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DivergenceClass {
+    /// The control gave the same again, and the candidate differed again.
+    Confirmed,
+    /// The control gave the same again, and so did the candidate this time. Counts as confirmed: a mode that is wrong
+    /// now and then is wrong.
+    FlakyCandidate,
+    /// The control differed from itself: the platform's fault, whatever the candidate did.
+    NondeterministicControl,
+    /// One of them could not be run again.
+    Unconfirmed,
+}
+
+impl DivergenceClass {
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::Confirmed, Self::FlakyCandidate, Self::NondeterministicControl, Self::Unconfirmed];
+
+    /// The word in reports and labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::FlakyCandidate => "flaky-candidate",
+            Self::NondeterministicControl => "nondeterministic-control",
+            Self::Unconfirmed => "unconfirmed",
+        }
+    }
+}
+
+impl fmt::Display for DivergenceClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// A difference between the two runs of one execution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergence {
@@ -96,16 +134,24 @@ pub struct Divergence {
     pub method: Option<String>,
     /// What differs.
     pub difference: Comparison,
+    /// What both runs say, made again.
+    pub class: DivergenceClass,
 }
 
 impl Divergence {
-    pub(super) fn new(snapshot: &Snapshot, invocation: &Invocation, difference: Comparison) -> Self {
+    pub(super) fn new(
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+        difference: Comparison,
+        class: DivergenceClass,
+    ) -> Self {
         Self {
             canister: snapshot.canister,
             invocation: invocation.id,
             kind: invocation.entry.kind(),
             method: invocation.entry.method().map(str::to_owned),
             difference,
+            class,
         }
     }
 }
@@ -117,7 +163,8 @@ impl fmt::Display for Divergence {
         if let Some(method) = &self.method {
             write!(f, " {method}")?;
         }
-        write!(f, "): {} differs: in-process {control}, sandboxed {candidate}", field.as_str())
+        let (field, class) = (field.as_str(), self.class);
+        write!(f, "): {field} differs: in-process {control}, sandboxed {candidate} ({class})")
     }
 }
 
@@ -126,8 +173,12 @@ impl fmt::Display for Divergence {
 pub struct DivergenceRecord {
     /// As first seen.
     pub first: Divergence,
+    /// When it was first seen.
+    pub first_time: SystemTime,
     /// `Invocation::id` of the last one.
     pub last_invocation: u64,
+    /// When it was last seen.
+    pub last_time: SystemTime,
     /// How often.
     pub count: u64,
 }

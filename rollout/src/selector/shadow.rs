@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use execution::{BackendError, Execution, Invocation, Outcome, Principal, Snapshot};
+use execution::{Backend, BackendError, Execution, Invocation, Outcome, Principal, Snapshot};
 
-use super::{Border, Divergence, DivergenceRecord, Field, Sandbox, compare, observed, span};
+use super::{Border, Divergence, DivergenceClass, DivergenceRecord, Field, Sandbox, compare, observed, span};
 use crate::{Arm, Mode};
 
 /// Bounds of shadow.
@@ -35,14 +35,46 @@ pub struct ShadowCounts {
     pub offered: u64,
     /// Candidates that gave the same outcome.
     pub equal: u64,
-    /// Candidates that gave another outcome.
+    /// Candidates that gave another outcome: the sum of `confirmed`, `flaky_candidate`, `nondeterministic_control` and
+    /// `unconfirmed`.
     pub diverged: u64,
+    /// [`DivergenceClass::Confirmed`]
+    pub confirmed: u64,
+    /// [`DivergenceClass::FlakyCandidate`]
+    pub flaky_candidate: u64,
+    /// [`DivergenceClass::NondeterministicControl`]
+    pub nondeterministic_control: u64,
+    /// [`DivergenceClass::Unconfirmed`]
+    pub unconfirmed: u64,
     /// Candidates not run because the queue was full.
     pub dropped: u64,
     /// Candidates without an outcome: something around the guest failed.
     pub failed: u64,
     /// Differences that found no room among the records.
     pub unrecorded: u64,
+}
+
+impl ShadowCounts {
+    /// How many diverged in this way.
+    #[must_use]
+    pub fn of(&self, class: DivergenceClass) -> u64 {
+        match class {
+            DivergenceClass::Confirmed => self.confirmed,
+            DivergenceClass::FlakyCandidate => self.flaky_candidate,
+            DivergenceClass::NondeterministicControl => self.nondeterministic_control,
+            DivergenceClass::Unconfirmed => self.unconfirmed,
+        }
+    }
+
+    fn diverged(&mut self, class: DivergenceClass) {
+        self.diverged += 1;
+        *match class {
+            DivergenceClass::Confirmed => &mut self.confirmed,
+            DivergenceClass::FlakyCandidate => &mut self.flaky_candidate,
+            DivergenceClass::NondeterministicControl => &mut self.nondeterministic_control,
+            DivergenceClass::Unconfirmed => &mut self.unconfirmed,
+        } += 1;
+    }
 }
 
 /// How the control was called.
@@ -69,6 +101,7 @@ struct Owner(Arc<Shared>);
 
 struct Shared {
     options: ShadowOptions,
+    in_process: Arc<dyn Backend>,
     sandbox: Arc<Sandbox>,
     border: Arc<Border>,
     state: Mutex<State>,
@@ -86,12 +119,17 @@ struct State {
 }
 
 /// What makes two differences the same one.
-type Signature = (Principal, &'static str, Option<String>, Field);
+type Signature = (Principal, &'static str, Option<String>, Field, DivergenceClass);
 
 impl Queue {
-    pub(super) fn new(options: ShadowOptions, sandbox: Arc<Sandbox>, border: Arc<Border>) -> Self {
+    pub(super) fn new(
+        options: ShadowOptions,
+        in_process: Arc<dyn Backend>,
+        sandbox: Arc<Sandbox>,
+        border: Arc<Border>,
+    ) -> Self {
         let state = Mutex::new(State::default());
-        let shared = Shared { options, sandbox, border, state, changed: Condvar::new() };
+        let shared = Shared { options, in_process, sandbox, border, state, changed: Condvar::new() };
         Self(Arc::new(Owner(Arc::new(shared))))
     }
 
@@ -195,7 +233,7 @@ impl Shared {
         let mut observed = observed(&job.snapshot, &job.invocation, Mode::Shadow, arm, job.generation);
         observed.queued = job.offered.elapsed();
         let started = Instant::now();
-        let candidate = match self.run(&job) {
+        let candidate = match self.candidate(&job) {
             Ok(candidate) => candidate,
             Err(error) => {
                 span.record("outcome", "failed");
@@ -207,15 +245,43 @@ impl Shared {
         observed.duration = started.elapsed();
         self.border.finished(&observed.with(&candidate), &span);
         let differences = compare(&job.snapshot, &job.control, &candidate);
+        if differences.is_empty() {
+            self.lock().counts.equal += 1;
+            return;
+        }
+        let class = self.classify(&job);
         let divergences: Vec<_> = differences
             .into_iter()
-            .map(|difference| Divergence::new(&job.snapshot, &job.invocation, difference))
+            .map(|difference| Divergence::new(&job.snapshot, &job.invocation, difference, class))
             .collect();
-        self.note(&divergences);
+        self.note(class, &divergences);
     }
 
-    fn run(&self, job: &Job) -> Result<Outcome, BackendError> {
-        let backend = self.sandbox.get()?;
+    /// Runs both again on the same snapshot.
+    fn classify(&self, job: &Job) -> DivergenceClass {
+        let again = |run: Result<Outcome, BackendError>| match run {
+            Ok(outcome) => Some(compare(&job.snapshot, &job.control, &outcome).is_empty()),
+            Err(error) => {
+                tracing::warn!("a difference could not be looked at again: {error}");
+                None
+            }
+        };
+        match again(Self::run(self.in_process.as_ref(), job)) {
+            Some(true) => match again(self.candidate(job)) {
+                Some(true) => DivergenceClass::FlakyCandidate,
+                Some(false) => DivergenceClass::Confirmed,
+                None => DivergenceClass::Unconfirmed,
+            },
+            Some(false) => DivergenceClass::NondeterministicControl,
+            None => DivergenceClass::Unconfirmed,
+        }
+    }
+
+    fn candidate(&self, job: &Job) -> Result<Outcome, BackendError> {
+        Self::run(self.sandbox.get()?.as_ref(), job)
+    }
+
+    fn run(backend: &dyn Backend, job: &Job) -> Result<Outcome, BackendError> {
         let mut execution = match &job.call {
             Call::Query { overlay } => {
                 return backend.query(&job.snapshot, &job.invocation, overlay.as_ref());
@@ -230,13 +296,9 @@ impl Shared {
         }
     }
 
-    fn note(&self, divergences: &[Divergence]) {
+    fn note(&self, class: DivergenceClass, divergences: &[Divergence]) {
         let mut state = self.lock();
-        if divergences.is_empty() {
-            state.counts.equal += 1;
-            return;
-        }
-        state.counts.diverged += 1;
+        state.counts.diverged(class);
         for divergence in divergences {
             state.record(divergence, self.options.records_max);
         }
@@ -269,17 +331,24 @@ impl Drop for Running<'_> {
 
 impl State {
     fn record(&mut self, divergence: &Divergence, records_max: usize) {
-        let Divergence { canister, kind, method, difference, invocation } = divergence;
+        let Divergence { canister, kind, method, difference, invocation, class } = divergence;
+        let now = SystemTime::now();
         let room = self.records.len() < records_max;
-        match self.records.entry((*canister, kind, method.clone(), difference.field)) {
+        match self.records.entry((*canister, kind, method.clone(), difference.field, *class)) {
             Entry::Occupied(mut record) => {
                 let record = record.get_mut();
                 record.count += 1;
-                record.last_invocation = *invocation;
+                (record.last_invocation, record.last_time) = (*invocation, now);
             }
             Entry::Vacant(vacant) if room => {
                 let first = divergence.clone();
-                vacant.insert(DivergenceRecord { first, last_invocation: *invocation, count: 1 });
+                vacant.insert(DivergenceRecord {
+                    first,
+                    first_time: now,
+                    last_invocation: *invocation,
+                    last_time: now,
+                    count: 1,
+                });
             }
             Entry::Vacant(_) => self.counts.unrecorded += 1,
         }

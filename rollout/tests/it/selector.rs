@@ -14,7 +14,8 @@ use execution::{
     Instructions, Invocation, Left, Limits, Module, Outcome, PausedRun, Principal, Snapshot, SystemView,
 };
 use rollout::{
-    Arm, Collector, Field, LivePolicy, Mode, OutcomeWord, Recorder, Sandbox, Selector, ShadowOptions, compare,
+    Arm, Collector, DivergenceClass, Field, LivePolicy, Mode, OutcomeWord, Recorder, Sandbox, Selector,
+    ShadowOptions, compare,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -321,7 +322,8 @@ fn shadow_commits_the_control_and_drops_the_pages_of_the_candidate() {
     assert!(selector.settle(PATIENCE));
     drop(committed);
     assert_eq!(snapshot.arena.bytes_used(), before);
-    assert_eq!((control.runs(), candidate.runs()), (2, 2));
+    // Each once more, to see whether it differs again.
+    assert_eq!((control.runs(), candidate.runs()), (4, 4));
     for arm in [Arm::ShadowControl, Arm::ShadowCandidate] {
         assert_eq!(selector.recorder().total(arm, "update").unwrap().len(), 2);
     }
@@ -333,12 +335,78 @@ fn shadow_commits_the_control_and_drops_the_pages_of_the_candidate() {
     assert_eq!(
         records[0].first.to_string(),
         format!(
-            "canister {}, message 1 (update add): instructions differs: in-process 10, sandboxed 11",
+            "canister {}, message 1 (update add): instructions differs: in-process 10, sandboxed 11 (confirmed)",
             snapshot.canister
         )
     );
     let counts = selector.shadow_counts();
     assert_eq!((counts.offered, counts.diverged, counts.equal, counts.dropped), (2, 2, 0, 0));
+    assert_eq!(counts.confirmed, 2);
+}
+
+/// The class of what one message shows, with what each backend makes of an outcome in its first, second, ... run.
+#[track_caller]
+fn class_of(control: [Option<u64>; 2], candidate: [Option<u64>; 2]) -> DivergenceClass {
+    let giving = |instructions: [Option<u64>; 2]| {
+        let runs = AtomicU64::new(0);
+        Fake::new(move |snapshot, _| {
+            let run = usize::try_from(runs.fetch_add(1, Ordering::Relaxed)).unwrap();
+            match instructions[run] {
+                Some(instructions) => Ok(Execution::Finished(Outcome { instructions, ..outcome(snapshot) })),
+                None => Err(BackendError::WorkerDied { how: "signal 9".into() }),
+            }
+        })
+    };
+    let (selector, _) =
+        selector(Mode::Shadow, &giving(control), &giving(candidate), ShadowOptions::default());
+    selector.execute(&snapshot(), &invocation(1)).unwrap();
+    assert!(selector.settle(PATIENCE));
+    let (counts, records) = (selector.shadow_counts(), selector.divergences());
+    assert_eq!((counts.offered, counts.diverged, records.len()), (1, 1, 1));
+    let class = records[0].first.class;
+    for other in DivergenceClass::ALL {
+        assert_eq!(counts.of(other), u64::from(other == class));
+    }
+    class
+}
+
+#[test]
+fn a_difference_is_told_by_what_both_give_again() {
+    use DivergenceClass::{Confirmed, FlakyCandidate, NondeterministicControl, Unconfirmed};
+    let (right, wrong) = (Some(10), Some(11));
+    assert_eq!(class_of([right, right], [wrong, wrong]), Confirmed);
+    assert_eq!(class_of([right, right], [wrong, Some(12)]), Confirmed);
+    assert_eq!(class_of([right, right], [wrong, right]), FlakyCandidate);
+    assert_eq!(class_of([right, wrong], [wrong, wrong]), NondeterministicControl);
+    assert_eq!(class_of([right, None], [wrong, wrong]), Unconfirmed);
+    assert_eq!(class_of([right, right], [wrong, None]), Unconfirmed);
+}
+
+#[test]
+fn what_hangs_when_a_difference_is_looked_at_again_delays_no_reply() {
+    let gate = Arc::new(Gate::default());
+    let door = Arc::clone(&gate);
+    let control = Fake::finishing(|_, _| {});
+    let runs = AtomicU64::new(0);
+    let candidate = Fake::new(move |snapshot, _| {
+        if runs.fetch_add(1, Ordering::Relaxed) == 1 {
+            door.pass();
+        }
+        Ok(Execution::Finished(Outcome { instructions: 11, ..outcome(snapshot) }))
+    });
+    let options = ShadowOptions { queue_max: 4, ..ShadowOptions::default() };
+    let (selector, _) = selector(Mode::Shadow, &control, &candidate, options);
+    let snapshot = snapshot();
+    selector.execute(&snapshot, &invocation(1)).unwrap();
+    gate.reached();
+    for id in 2..=20 {
+        selector.execute(&snapshot, &invocation(id)).unwrap();
+    }
+    assert_eq!(selector.shadow_counts().dropped, 15);
+    gate.open();
+    assert!(selector.settle(PATIENCE));
+    let counts = selector.shadow_counts();
+    assert_eq!((counts.offered, counts.confirmed, counts.dropped), (20, 5, 15));
 }
 
 #[test]

@@ -297,6 +297,32 @@ async function readLatencies() {
   if (known.latencies) drawLatencies();
 }
 
+async function readDivergences() {
+  try {
+    const response = await fetch("/v1/divergences", { signal: AbortSignal.timeout(5000) });
+    if (response.ok) drawDivergences(await response.json());
+  } catch {
+    // As above.
+  }
+  setTimeout(readDivergences, LATENCIES_EVERY_MS);
+}
+
+function drawDivergences(found) {
+  const { compared, divergences } = found;
+  element("divergences-note").textContent =
+    compared === 0
+      ? "Nothing was compared: no node has run a message in shadow since its start."
+      : divergences.length === 0
+        ? `No difference in ${whole(compared)} comparisons: fewer than ${(3 / compared).toExponential(1)} of messages differ, at 95 % confidence.`
+        : `In ${whole(compared)} comparisons, by what both gave when they were run again on the same state: ${Object.entries(found.classes).filter(([, count]) => count > 0).map(([name, count]) => `${name} ${whole(count)}`).join(", ")}.`;
+  element("divergences").hidden = divergences.length === 0;
+  element("divergences").tBodies[0].replaceChildren(...divergences.slice(0, 100).map((one) =>
+    row([
+      one.class, one.node, one.canister, one.method === null ? one.kind : `${one.kind} ${one.method}`, one.field, one.control, one.candidate,
+      number(one.count), new Date(one.last_time * 1000).toISOString(),
+    ])));
+}
+
 function saveCsv() {
   if (!known.latencies) return;
   const arms = chosen();
@@ -325,3 +351,4 @@ element("csv").addEventListener("click", saveCsv);
 addEventListener("resize", () => Object.keys(charts).forEach(fit));
 setInterval(drawAge, 1000);
 readLatencies();
+readDivergences();
