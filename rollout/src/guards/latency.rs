@@ -106,11 +106,19 @@ impl LatencyRatio {
         let (verdict, reason) = match blocks.design {
             Design::Percent => (Verdict::Inconclusive, VerdictReason::Confounded),
             Design::Aa => {
-                let either_way = bound(looks.alpha() / 2.0);
+                // One interval at each look, as wide as the confidence asks for and no wider: that equal arms look
+                // unequal now and then costs a person's look, and believing unequal ones costs every later verdict.
+                let either_way = bound((1.0 - CONFIDENCE) / 2.0);
+                let limit = self.limit.as_f64().ln();
                 if ratio.estimate.abs() > either_way {
                     (Verdict::Fail, VerdictReason::NotComparable)
-                } else {
+                } else if either_way < limit {
                     (Verdict::Pass, VerdictReason::Comparable { detectable: either_way.exp_m1() })
+                } else {
+                    // The half-width shrinks with the square root of the number of blocks.
+                    let more = (freedom + 1.0) * ((either_way / limit).powi(2) - 1.0);
+                    let eta = blocks_more(blocks.length, more);
+                    (Verdict::Inconclusive, VerdictReason::TooWide { detectable: either_way.exp_m1(), eta })
                 }
             }
             Design::NodeSplit | Design::Switchback => match decide(self.limit, Some(estimate)) {
@@ -150,14 +158,19 @@ impl LatencyRatio {
         let width = if excess > 0.0 { below } else { above };
         #[expect(clippy::cast_precision_loss, reason = "at most 1,440 blocks")]
         let more = blocks.pairs.len() as f64 * ((width / excess).powi(2) - 1.0);
-        // Beyond a hundred times the most blocks there can be it is no forecast.
-        if more.is_nan() || more > 144_000.0 {
-            return None;
-        }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 144,000")]
-        let more = more.ceil().max(1.0) as u64;
-        times(blocks.length, more)
+        blocks_more(blocks.length, more)
     }
+}
+
+/// How long so many more blocks take, one at least. Beyond a hundred times the most blocks there can be it is no
+/// forecast.
+fn blocks_more(length: Duration, more: f64) -> Option<Duration> {
+    if more.is_nan() || more > 144_000.0 {
+        return None;
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 144,000")]
+    let more = more.ceil().max(1.0) as u64;
+    times(length, more)
 }
 
 fn times(length: Duration, blocks: u64) -> Option<Duration> {

@@ -192,6 +192,13 @@ pub enum VerdictReason {
         /// Smallest excess that would be told from one.
         detectable: f64,
     },
+    /// Control against control: a ratio at the limit would not have been told from one.
+    TooWide {
+        /// Smallest excess that would be told from one.
+        detectable: f64,
+        /// How long it takes until the limit would be, if the arms stay as they are.
+        eta: Option<Duration>,
+    },
     /// Control against control: a ratio of one is not plausible.
     NotComparable,
     /// Events that may not be.
@@ -233,6 +240,12 @@ impl fmt::Display for VerdictReason {
             Self::Comparable { detectable } => {
                 write!(f, "no difference between equal arms; tells {:.1} % apart", detectable * 100.0)
             }
+            Self::TooWide { detectable, eta: more } => write!(
+                f,
+                "too much noise between equal arms: tells {:.1} % apart, which isn't within the limit{}",
+                detectable * 100.0,
+                eta(more)
+            ),
             Self::NotComparable => {
                 f.write_str("equal arms differ: nothing measured this way can be believed")
             }

@@ -32,8 +32,10 @@ impl Rollout {
             Event::Tick if self.is_overdue(now_ms) => self.roll_back(Rollback::Deadline, now_ms),
             Event::Tick if !self.frozen => self.tick(now_ms),
             Event::Exposed { ms } if !self.frozen => (self.exposed(ms, now_ms), Vec::new()),
-            Event::Judged { verdict, .. } if !self.frozen => self.judged(verdict, now_ms),
-            // Not asked by anybody: nothing to refuse.
+            Event::Judged { verdict, on_fail: OnFail::Rollback | OnFail::Pause } if !self.frozen => {
+                self.judged(verdict, now_ms)
+            }
+            // Not asked by anybody, or of guards that only observe: nothing to refuse.
             Event::Tick | Event::Exposed { .. } | Event::Judged { .. } => (self, Vec::new()),
             _ if self.frozen => self.refuse(Refusal::Frozen),
             Event::Validated => self.advance(Active::Draft, Active::Planned, now_ms),

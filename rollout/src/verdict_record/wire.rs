@@ -58,7 +58,7 @@ struct Method {
 impl Method {
     fn ours() -> Self {
         Self {
-            latency: "paired block bootstrap of the log quantile ratio, t bounds, Bonferroni; PCG32"
+            latency: "paired block bootstrap of the log quantile ratio, t bounds, Bonferroni, A/A at 95 % within the limit; PCG32"
                 .to_owned(),
             rate: "conditional exact binomial, Clopper-Pearson, Bonferroni".to_owned(),
             seed: "first 8 bytes of SHA-256 of run, step, look, guard, each behind its length".to_owned(),

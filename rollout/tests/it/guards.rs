@@ -216,6 +216,25 @@ fn equal_arms_are_comparable_and_a_difference_between_them_fails() {
     }
 }
 
+/// A hundred messages of so many milliseconds.
+fn of_milliseconds(milliseconds: u64) -> Histogram<u64> {
+    let mut all = histogram(&[]);
+    all.record_n(milliseconds * 1_000_000, 100).unwrap();
+    all
+}
+
+#[test]
+fn equal_arms_whose_noise_hides_the_limit_are_neither_comparable_nor_different() {
+    // Every other block is half as slow again, in one arm and then in the other.
+    let noisy: Vec<_> =
+        [[2, 3], [3, 2]].into_iter().cycle().take(12).map(|arms| arms.map(of_milliseconds)).collect();
+    let judge = |limit| guard("p50", limit).judge(&blocks(Design::Aa, &noisy), one_look(), 1);
+    let hidden = judge(1.02);
+    assert_eq!(hidden.verdict, Verdict::Inconclusive);
+    assert!(matches!(hidden.reason, VerdictReason::TooWide { eta: Some(_), .. }), "{}", hidden.reason);
+    assert_eq!(judge(3.0).verdict, Verdict::Pass);
+}
+
 #[test]
 fn every_part_of_a_seed_counts_and_where_one_ends() {
     let seeds = [

@@ -186,6 +186,18 @@ fn entered_ms(rollout: &Rollout) -> u64 {
     state["entered_ms"].as_u64().unwrap()
 }
 
+#[test]
+fn guards_that_only_observe_advance_nothing_and_pause_nothing() {
+    for (name, rollout) in in_every_phase(&mut 1) {
+        // Enough exposure for a step to pass or to be called open.
+        let long_baked = after(rollout, [Event::Exposed { ms: LONG_MS }], &mut (10 * LONG_MS));
+        for verdict in [Verdict::Pass, Verdict::Inconclusive, Verdict::Fail] {
+            let next = after(long_baked.clone(), [judged(verdict, OnFail::Observe)], &mut (20 * LONG_MS));
+            assert_eq!(next, long_baked, "{name}, {verdict}");
+        }
+    }
+}
+
 /// Reports that aren't named in a phase change nothing there, and commands are refused; `-`: nothing changes,
 /// and that is what was asked for.
 const EVERY_COMMAND: &str = "\
