@@ -81,8 +81,6 @@ pub(crate) struct Executors {
     queues: Arc<Queues>,
     /// Where each canister ran last, so that it runs there again.
     homes: BTreeMap<Principal, usize>,
-    /// How often another item has been put first.
-    turn: usize,
 }
 
 /// What waits for each thread, under one lock: whoever looks sees all jobs of a round or none.
@@ -165,7 +163,7 @@ impl Executors {
                     .expect("an executor thread can be started")
             })
             .collect();
-        Self { threads, queues, homes: BTreeMap::new(), turn: 0 }
+        Self { threads, queues, homes: BTreeMap::new() }
     }
 
     /// Runs `work` on every item, in parallel, and gives the results in the items' order.
@@ -193,11 +191,8 @@ impl Executors {
             })
         };
         let jobs = items.into_iter().enumerate().map(job);
-        let mut jobs: Vec<(usize, Job)> = places.iter().copied().zip(jobs).collect();
-        let first = self.turn % jobs.len().max(1);
-        jobs.rotate_left(first);
         let mut waiting = self.queues.lock();
-        for (place, job) in jobs {
+        for (place, job) in places.iter().copied().zip(jobs) {
             waiting.jobs[place].push_back(job);
         }
         // Where jobs wait behind others, those who have none are to look for some a little later.
@@ -217,12 +212,6 @@ impl Executors {
             self.homes.insert(ids[index], thread);
         }
         ordered.into_iter().map(|result| result.expect("every job sends its result")).collect()
-    }
-
-    /// Has another item begun first from now on. Where workers are short, whoever comes first gets one: that mustn't be
-    /// the same canister in every round.
-    pub(crate) fn begin_with_another(&mut self) {
-        self.turn = self.turn.wrapping_add(1);
     }
 
     /// A thread for each canister: where it ran last, unless that thread has its share already.
@@ -285,24 +274,6 @@ mod tests {
         for threads in [1, 2, 4] {
             let squares = executors(threads).map(items(0..50), |n| u32::from(n) * u32::from(n));
             assert_eq!(squares, (0..50).map(|n| n * n).collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
-    fn another_canister_comes_first_once_one_was_skipped() {
-        let mut executors = executors(1);
-        let order = |executors: &mut Executors| {
-            let begun = Arc::new(Mutex::new(Vec::new()));
-            let seen = Arc::clone(&begun);
-            executors.map(items(0..3), move |n| seen.lock().unwrap().push(n));
-            let begun = begun.lock().unwrap();
-            begun.clone()
-        };
-        assert_eq!(order(&mut executors), [0, 1, 2]);
-        assert_eq!(order(&mut executors), [0, 1, 2]);
-        for expected in [[1, 2, 0], [2, 0, 1], [0, 1, 2]] {
-            executors.begin_with_another();
-            assert_eq!(order(&mut executors), expected);
         }
     }
 

@@ -135,9 +135,17 @@ impl Subnet {
         }
         // By what the state says, not by who runs on this node.
         let env = Arc::new(self.env(self.schedule.active.len()));
-        let results = self.executors.map(jobs, move |job| run_inputs(&env, job));
+        let run = move |job| run_inputs(&env, job);
+        // Where workers are short, whoever comes first gets one. Whoever went without for the most rounds is run before
+        // the others, while none of them holds anything.
+        let lacking = |at: usize| self.failing.get(&jobs[at].0).map_or(0, |failing| failing.lacking);
+        let first = (0..jobs.len()).max_by_key(|&at| lacking(at)).filter(|&at| lacking(at) > 0);
+        let before = first.map(|at| self.executors.map(vec![jobs.remove(at)], run.clone()));
+        let mut results = self.executors.map(jobs, run);
+        if let Some((at, before)) = first.zip(before) {
+            results.splice(at..at, before);
+        }
         let mut outputs = Vec::new();
-        let mut none_failed = true;
         for mut done in results {
             let id = done.canister.id;
             work.budgets.insert(id, done.budget);
@@ -152,7 +160,6 @@ impl Subnet {
                     self.failing.remove(&id);
                 }
                 Some(error) => {
-                    none_failed = false;
                     work.skipped.insert(id);
                     let failure = self.note_failure(id, &error);
                     work.report.failures.push(failure);
@@ -161,9 +168,6 @@ impl Subnet {
                     }
                 }
             }
-        }
-        if !none_failed {
-            self.executors.begin_with_another();
         }
         self.route(outputs);
         true
