@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use execution::Principal;
 use jiff::Timestamp;
-use rollout::{Conditions, Diagnostic, LoadError, Notice, Policy, Scope};
+use rollout::{Conditions, Diagnostic, Exposures, LoadError, Notice, Policy, Scope};
 use serde_json::{Value, json};
 
 use crate::bounds;
@@ -97,7 +97,8 @@ pub fn explain(arguments: &ExplainArgs) -> Result<(), CommandError> {
     let killed = policy.kill_engaged().map_err(|error| {
         CommandError::Failed(format!("could not look for the kill switch's file: {error}"))
     })?;
-    let conditions = Conditions { at: at.unwrap_or_else(Timestamp::now), killed };
+    let conditions =
+        Conditions { at: at.unwrap_or_else(Timestamp::now), killed, exposures: Exposures::none() };
     let resolution = policy.resolve(&Scope { subnet, node, canister: *canister }, conditions);
     if *as_json { print(&resolution.to_json().to_string()) } else { print(&resolution.to_string()) }
 }

@@ -31,12 +31,13 @@ pub use measure::{
     Arm, Beside, Collector, HISTOGRAM_TEXT_BYTES_MAX, HistogramError, Hlog, HlogError, INTERVALS_MAX,
     Interval, KINDS, LOG_BYTES_MAX, Latencies, LogReadError, LoggedInterval, MEASUREMENTS_MAX, Observed,
     Observer, OutcomeWord, PhaseRecorder, PhaseTimes, Recorder, Row, SandboxPhase, Start, Summary, Table,
-    read_log, write_hgrm,
+    Trial, TrialInterval, read_log, write_hgrm,
 };
 pub use mode::{Floor, Mode};
 pub use policy::{
-    Bounds, Change, Conditions, Decision, ENTRIES_MAX, FILE_BYTES_MAX, Layer, LayerSaid, Location, Notice,
-    Policy, Reason, Resolution, Scope, Standing, json_schema, parse_time,
+    Bounds, COMPARISONS_MIN, Change, Conditions, Decision, ENTRIES_MAX, Exposure, Exposures, FILE_BYTES_MAX,
+    GuardRule, GuardTest, Layer, LayerSaid, Location, Measure, Notice, Policy, Reason, Resolution,
+    RolloutRule, Scope, Standing, StepRule, json_schema, parse_time,
 };
 pub use selector::{
     Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, Sandbox, Selector, ShadowCounts,

@@ -9,7 +9,7 @@ mod watch;
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
@@ -20,7 +20,7 @@ pub use generations::GENERATIONS_KEPT;
 pub use in_force::InForce;
 pub use load::{Checksum, LoadError};
 
-use crate::{Bounds, Change, Conditions, Mode, Policy, Resolution};
+use crate::{Bounds, Change, Exposure, Exposures, Mode, Policy, Resolution};
 use generations::Generations;
 use in_force::{Accepted, Place};
 use load::Loaded;
@@ -127,13 +127,28 @@ struct Shared {
 }
 
 /// What swaps, one at a time, know of earlier ones.
-#[derive(Default)]
 struct Loader {
     last_error: Option<LoadError>,
+    /// How far rollouts are exposed.
+    exposures: Arc<Exposures>,
+    /// What was in force, and is still held by what began under it.
+    retired: Vec<Weak<InForce>>,
     /// What the log has said of the policy in force.
     told: HashSet<String>,
     /// Why the kill switch's file could not be looked for, as the log has said.
     kill_error: Option<String>,
+}
+
+impl Default for Loader {
+    fn default() -> Self {
+        Self {
+            last_error: None,
+            exposures: Arc::new(Exposures::none().clone()),
+            retired: Vec::new(),
+            told: HashSet::new(),
+            kill_error: None,
+        }
+    }
 }
 
 impl LivePolicy {
@@ -199,10 +214,29 @@ impl LivePolicy {
     #[must_use]
     pub fn explain(&self, canister: Option<Principal>) -> Resolution {
         let in_force = self.in_force();
-        let conditions = Conditions { at: in_force.resolution.at_time, killed: in_force.killed };
+        let conditions = in_force.conditions(in_force.resolution.at_time);
         let mut resolution = in_force.policy.resolve(&self.shared.place.scope(canister), conditions);
         resolution.generation = in_force.generation;
         resolution
+    }
+
+    /// Exposes rollouts so far and no further, from now on. What is latched stays so whatever the file says: a policy
+    /// without a rollout whose rollback nobody has acknowledged is refused.
+    pub fn expose(&self, exposures: Exposures) -> Arc<InForce> {
+        let shared = &self.shared;
+        let mut loader = shared.lock();
+        loader.exposures = Arc::new(exposures);
+        let accepted = shared.in_force.load().accepted();
+        shared.swap(&mut loader, accepted)
+    }
+
+    /// Whether nothing is under way that began under an earlier policy or exposure than the one in force. A run that is
+    /// paused is under way.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let mut loader = self.shared.lock();
+        loader.retired.retain(|retired| retired.strong_count() > 0);
+        loader.retired.is_empty()
     }
 
     /// Why the file as it is now is not in force; `None`: it is.
@@ -297,8 +331,9 @@ impl Shared {
         let started = accepted.policy.bounds().clone();
         let mut loader = Loader::default();
         let conditions = loader.conditions(&accepted.policy, false);
-        let in_force = InForce::new(accepted, &place, conditions, &started, 1);
-        loader.tell(&in_force, conditions.at);
+        let exposures = Arc::clone(&loader.exposures);
+        let in_force = InForce::new(accepted, &place, conditions, exposures, &started, 1);
+        loader.tell(&in_force, conditions.0);
         Arc::new(Self {
             place,
             path,
@@ -368,6 +403,7 @@ impl Shared {
             return Ok(Receipt { trigger, generation, is_new: false, checksum, changes: Vec::new(), took });
         }
         let policy = Arc::new(load::parse(path, &bytes)?);
+        self.lock().allows(&policy)?;
         let generation = before.generation + 1;
         let changes = before.policy.changes(&policy);
         let in_force = {
@@ -393,21 +429,26 @@ impl Shared {
         let before = self.in_force.load_full();
         let killed_before = before.killed && before.policy.kill_file() == accepted.policy.kill_file();
         let conditions = loader.conditions(&accepted.policy, killed_before);
-        let mut next = InForce::new(accepted, &self.place, conditions, &self.started, before.swap + 1);
+        let exposures = Arc::clone(&loader.exposures);
+        let swap = before.swap + 1;
+        let mut next = InForce::new(accepted, &self.place, conditions, exposures, &self.started, swap);
         next.rolled_back = if before.leaves_sandbox(&next) { Some(next.since) } else { before.rolled_back };
-        let next = Arc::new(next);
+        let (next, was_killed) = (Arc::new(next), before.killed);
         // Before anything is logged: a log that nobody reads blocks, and a switch doesn't wait for it.
         self.in_force.store(Arc::clone(&next));
+        loader.retired.retain(|retired| retired.strong_count() > 0);
+        loader.retired.push(Arc::downgrade(&before));
+        drop(before);
         self.changed.notify_all();
         let (generation, mode) = (next.generation, next.mode());
-        match (before.killed, next.killed) {
+        match (was_killed, next.killed) {
             (false, true) => {
                 tracing::error!(generation, "the kill switch is engaged: everything runs {mode}")
             }
             (true, false) => tracing::warn!(generation, "the kill switch is released"),
             _ => {}
         }
-        loader.tell(&next, conditions.at);
+        loader.tell(&next, conditions.0);
         tracing::info!(generation, swap = next.swap, mode = mode.as_str(), "policy in force");
         next
     }
@@ -417,7 +458,8 @@ impl Shared {
         let mut loader = self.lock();
         let before = self.in_force.load_full();
         let conditions = loader.conditions(&before.policy, before.killed);
-        if conditions.killed != before.killed || !before.holds_at(conditions.at) {
+        let (at, killed) = conditions;
+        if killed != before.killed || !before.holds_at(at) {
             self.swap(&mut loader, before.accepted());
         }
     }
@@ -447,7 +489,7 @@ impl Shared {
 
 impl Loader {
     /// The time, and whether the kill switch is engaged; as `before` where that can't be seen.
-    fn conditions(&mut self, policy: &Policy, before: bool) -> Conditions {
+    fn conditions(&mut self, policy: &Policy, before: bool) -> (Timestamp, bool) {
         let seen = policy.kill_engaged();
         let error = seen.as_ref().err().map(ToString::to_string);
         if let Some(error) = error.as_ref().filter(|_| self.kill_error != error) {
@@ -457,7 +499,17 @@ impl Loader {
             );
         }
         self.kill_error = error;
-        Conditions { at: Timestamp::now(), killed: seen.unwrap_or(before) }
+        (Timestamp::now(), seen.unwrap_or(before))
+    }
+
+    /// Whether a latch that nobody has acknowledged survives `policy`.
+    fn allows(&self, policy: &Policy) -> Result<(), LoadError> {
+        let held = |(_, exposure): &(&String, &Exposure)| exposure.latched && !exposure.acknowledged;
+        let mut held = self.exposures.rollouts.iter().filter(held).map(|(id, _)| id);
+        match held.find(|id| policy.rollout(id).is_none()) {
+            Some(id) => Err(LoadError::Latched { rollout: id.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// Says what there is to know of a policy, once.

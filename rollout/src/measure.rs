@@ -8,6 +8,7 @@ mod phases;
 mod recorder;
 mod shards;
 mod table;
+mod trial;
 
 pub use hgrm::write_hgrm;
 pub use hlog::{Hlog, HlogError, INTERVALS_MAX, LOG_BYTES_MAX, LogReadError, LoggedInterval, read_log};
@@ -16,3 +17,4 @@ pub use observe::{Collector, Observed, Observer, OutcomeWord};
 pub use phases::{PhaseRecorder, PhaseTimes, SandboxPhase, Start};
 pub use recorder::{Arm, Interval, KINDS, Recorder};
 pub use table::{Beside, Row, Summary, Table};
+pub use trial::{Trial, TrialInterval};

@@ -1,14 +1,18 @@
 //! The policy: which mode applies where.
 
 mod bounds;
+mod bucket;
 mod contradictions;
 mod document;
 mod explanation;
+mod exposure;
+mod inline;
 mod json_schema;
 mod kind;
 mod notice;
 mod parse;
 mod resolution;
+mod rollouts;
 mod rule;
 mod schema;
 mod show;
@@ -27,21 +31,27 @@ use jiff::Timestamp;
 pub use bounds::Bounds;
 pub use document::Change;
 pub use explanation::{LayerSaid, Location, Resolution, Standing};
+pub use exposure::{Exposure, Exposures};
 pub use json_schema::json_schema;
 pub use notice::Notice;
 pub use resolution::{Conditions, Decision, Layer, Reason, Scope};
+pub use rollouts::{COMPARISONS_MIN, GuardRule, GuardTest, RolloutRule, StepRule};
+pub use rule::Measure;
 
 use crate::{Diagnostic, Mode, Position};
 use document::{Document, Entry};
 use kind::Value;
-use rule::{KillSwitch, Meta, Rule};
+use rule::{KillSwitch, Meta, Rule, Switching};
+
+pub(crate) use bucket::{Buckets, PPM};
 
 /// Largest policy file, bytes.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
-/// Most `[subnets.ID]`, `[nodes.ID]`, `[[canisters]]` and `[[exemptions]]` tables together.
+/// Most tables of those that may stand more than once, all kinds together.
 pub const ENTRIES_MAX: usize = 10_000;
 
-/// A valid policy. Immutable. Layers, weakest first: default, subnets, canisters, exemptions, nodes, kill switch.
+/// A valid policy. Immutable. Layers, weakest first: default, subnets, rollouts, canisters,
+/// exemptions, nodes, latches, kill switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     file: Arc<str>,
@@ -54,7 +64,10 @@ pub struct Policy {
     canisters: HashMap<Principal, Rule>,
     exemptions: HashMap<Principal, Rule>,
     bounds: Bounds,
-    rollback_deadline: Duration,
+    switching: Switching,
+    measure: Measure,
+    rollouts: Vec<RolloutRule>,
+    guards: Vec<GuardRule>,
 }
 
 /// A value and where it stands.
@@ -114,7 +127,10 @@ impl Policy {
             canisters: by_canister("canisters"),
             exemptions: by_canister("exemptions"),
             bounds: Bounds::read(&document),
-            rollback_deadline: rule::rollback_deadline(&document),
+            switching: Switching::read(&document),
+            measure: Measure::read(&document),
+            rollouts: rollouts::read(&document),
+            guards: rollouts::guards(&document),
             file,
             document: Document::default(),
         };
@@ -146,7 +162,44 @@ impl Policy {
     /// again in the mode in force. `[switch] rollback_deadline`, from 50 ms to a minute; 500 ms where the file is silent.
     #[must_use]
     pub fn rollback_deadline(&self) -> Duration {
-        self.rollback_deadline
+        self.switching.rollback_deadline
+    }
+
+    /// How long a step waits for executions that began before it. Then it is rolled back. `[switch] drain_timeout`, from a
+    /// second to an hour; 30 s where the file is silent.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.switching.drain_timeout
+    }
+
+    /// The rollouts, by id.
+    #[must_use]
+    pub fn rollouts(&self) -> &[RolloutRule] {
+        &self.rollouts
+    }
+
+    /// The rollout called `id`.
+    #[must_use]
+    pub fn rollout(&self, id: &str) -> Option<&RolloutRule> {
+        self.rollouts.iter().find(|rollout| rollout.id == id)
+    }
+
+    /// The guards, in the order of the file.
+    #[must_use]
+    pub fn guards(&self) -> &[GuardRule] {
+        &self.guards
+    }
+
+    /// What guards measure.
+    #[must_use]
+    pub fn measure(&self) -> Measure {
+        self.measure
+    }
+
+    /// Whether a command has to say why.
+    #[must_use]
+    pub fn reason_required(&self) -> bool {
+        self.meta.as_ref().is_some_and(|meta| meta.reason_required)
     }
 
     /// The file whose presence engages the kill switch.
@@ -172,14 +225,34 @@ impl Policy {
 
     /// What applies in `scope`, and why. Pure.
     #[must_use]
-    pub fn resolve(&self, scope: &Scope<'_>, conditions: Conditions) -> Resolution {
+    pub fn resolve(&self, scope: &Scope<'_>, conditions: Conditions<'_>) -> Resolution {
         explanation::explain(self, scope, conditions)
     }
 
     /// As [`Policy::resolve`], without the reasoning.
     #[must_use]
-    pub fn decide(&self, scope: &Scope<'_>, conditions: Conditions) -> Decision {
+    pub fn decide(&self, scope: &Scope<'_>, conditions: Conditions<'_>) -> Decision {
         resolution::decide(self, scope, conditions)
+    }
+
+    /// What it says on a node of canisters without rules of their own, where a step divides them: how they are put in
+    /// buckets, and up to which bucket which decision holds.
+    pub(crate) fn by_bucket(
+        &self,
+        scope: &Scope<'_>,
+        conditions: Conditions<'_>,
+    ) -> Option<(Buckets, [(u32, Decision); 3])> {
+        let scope = Scope { canister: None, ..*scope };
+        let mut rules = resolution::Rules::of(self, &scope, conditions.exposures);
+        let exposed = rules.rollout?;
+        let mut first = 0;
+        let ranges = exposed.split?.ends().map(|end| {
+            rules.bucket = Some(first);
+            // An empty range ends where it begins, and nothing is looked for in it.
+            first = end.min(PPM - 1);
+            (end, resolution::decide_by(self, &rules, conditions))
+        });
+        Some((exposed.rollout.buckets, ranges))
     }
 
     /// The canisters that may be run in another mode than the others of their subnet.

@@ -16,7 +16,7 @@ use paused::{Pinned, PinnedBatch, Share};
 pub use shadow::{ShadowCounts, ShadowOptions};
 pub use switches::Switch;
 
-use crate::{Arm, LivePolicy, Mode, Observed, Observer, OutcomeWord, Recorder};
+use crate::{Arm, InForce, LivePolicy, Mode, Observed, Observer, OutcomeWord, Recorder, Trial};
 
 /// Makes the sandboxed backend when it is first needed.
 type MakeSandbox = Box<dyn Fn() -> Result<Arc<dyn Backend>, BackendError> + Send + Sync>;
@@ -86,17 +86,32 @@ pub struct Selector {
 /// Where executions are measured and told of.
 struct Border {
     recorder: Arc<Recorder>,
+    trial: Arc<Trial>,
     observer: Option<Arc<dyn Observer>>,
     switches: switches::Switches,
 }
 
 /// What an execution is pinned to from its start to its end.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Pin {
     mode: Mode,
+    on_trial: bool,
+    /// Held for as long: [`LivePolicy::is_drained`] waits for it.
+    in_force: Arc<InForce>,
+}
+
+impl Pin {
+    fn stamp(&self) -> Stamp {
+        Stamp { generation: self.in_force.generation, on_trial: self.on_trial.then_some(self.in_force.swap) }
+    }
+}
+
+/// What an execution began under, for those who don't hold it.
+#[derive(Clone, Copy)]
+struct Stamp {
     generation: u64,
-    swap: u64,
-    since: Instant,
+    /// The swap of the policy, where guards look at it.
+    on_trial: Option<u64>,
 }
 
 impl Selector {
@@ -122,7 +137,8 @@ impl Selector {
         options: ShadowOptions,
     ) -> Self {
         let sandbox = Arc::new(sandbox);
-        let border = Arc::new(Border { recorder, observer, switches: switches::Switches::default() });
+        let (trial, switches) = (Arc::default(), switches::Switches::default());
+        let border = Arc::new(Border { recorder, trial, observer, switches });
         let shadow =
             shadow::Queue::new(options, Arc::clone(&in_process), Arc::clone(&sandbox), Arc::clone(&border));
         Self { live, in_process, sandbox, border, shadow }
@@ -138,6 +154,12 @@ impl Selector {
     #[must_use]
     pub fn recorder(&self) -> &Arc<Recorder> {
         &self.border.recorder
+    }
+
+    /// What the guards of rollouts look at.
+    #[must_use]
+    pub fn trial(&self) -> &Arc<Trial> {
+        &self.border.trial
     }
 
     /// For each swap after which something ran, its first finished execution; oldest first.
@@ -166,13 +188,9 @@ impl Selector {
 
     /// What is in force for `canister` now.
     fn pin(&self, canister: &Principal) -> Pin {
-        let in_force = self.live.load();
-        Pin {
-            mode: in_force.mode_of(canister),
-            generation: in_force.generation,
-            swap: in_force.swap,
-            since: in_force.since,
-        }
+        let in_force = self.live.in_force();
+        let placed = in_force.placed(canister);
+        Pin { mode: placed.mode, on_trial: placed.on_trial, in_force }
     }
 
     /// The backend whose outcome is committed.
@@ -222,9 +240,9 @@ impl Backend for Selector {
     ) -> Result<(Execution, Option<Box<dyn Batch>>), BackendError> {
         let pin = self.pin(&snapshot.canister);
         let backend = self.committed(pin.mode)?;
-        let pinned = self.pinned(pin, snapshot, invocation);
         // Shadow compares one by one.
         let expected = if pin.mode == Mode::Shadow { &[] } else { expected };
+        let pinned = self.pinned(pin.clone(), snapshot, invocation);
         let started = Instant::now();
         let result = pinned.span.in_scope(|| backend.execute_batch(snapshot, invocation, expected));
         let spent = started.elapsed();
@@ -274,11 +292,15 @@ impl fmt::Debug for Selector {
 }
 
 impl Border {
-    fn finished(&self, observed: &Observed, span: &tracing::Span) {
+    fn finished(&self, observed: &Observed, stamp: Stamp, span: &tracing::Span) {
         span.record("outcome", observed.outcome.as_str());
         span.record("queue_ns", nanoseconds(observed.queued));
         span.record("execute_ns", nanoseconds(observed.duration));
         self.recorder.record(observed.arm, observed.kind, observed.duration);
+        if let Some(swap) = stamp.on_trial {
+            let trapped = observed.outcome == OutcomeWord::Trap;
+            self.trial.record(swap, observed.arm, observed.kind, observed.duration, trapped);
+        }
         if let Some(observer) = &self.observer {
             observer.on_executed(observed);
         }

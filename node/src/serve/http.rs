@@ -16,7 +16,7 @@ use execution::Principal;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
-use rollout::{Arm, Conditions, Hlog, Trigger, write_hgrm};
+use rollout::{Arm, Hlog, Trigger, write_hgrm};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -219,7 +219,7 @@ async fn resolve(
         .map_err(|error| Problem::bad_request(format!("canister is no principal: {error}")))?;
     // All nodes follow one file.
     let in_force = shared.board.nodes()[0].instruments.live().in_force();
-    let conditions = Conditions { at: Timestamp::now(), killed: in_force.killed };
+    let conditions = in_force.conditions(Timestamp::now());
     let scope = rollout::Scope { subnet: &subnet, node: &node, canister };
     let mut resolution = in_force.policy.resolve(&scope, conditions);
     resolution.generation = in_force.generation;

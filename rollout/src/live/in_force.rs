@@ -8,7 +8,8 @@ use execution::Principal;
 use jiff::Timestamp;
 
 use super::Checksum;
-use crate::{Bounds, Conditions, Mode, Policy, Resolution, Scope};
+use crate::policy::{Buckets, PPM};
+use crate::{Bounds, Conditions, Decision, Exposures, Mode, Policy, Resolution, Scope};
 
 /// Where a node stands.
 #[derive(Clone, Debug)]
@@ -31,10 +32,12 @@ pub struct InForce {
     pub policy: Arc<Policy>,
     /// What it says for this node, canisters with rules of their own aside.
     pub resolution: Resolution,
-    /// Canisters that run in another mode than the node's.
-    canisters: HashMap<Principal, Mode>,
-    /// Whether one of them is sandboxed.
-    sandboxes_some: bool,
+    /// Canisters with rules of their own that are placed otherwise than those without.
+    canisters: HashMap<Principal, Placed>,
+    /// All others.
+    others: Others,
+    /// How far rollouts are exposed.
+    pub exposures: Arc<Exposures>,
     /// Whether the kill switch is engaged.
     pub killed: bool,
     /// Keys of [`Bounds`] that say something else than when the node started, `table.key` each. What they say now is in
@@ -57,6 +60,75 @@ pub struct InForce {
     holds: (Option<Timestamp>, Option<Timestamp>),
 }
 
+/// Where a canister runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) mode: Mode,
+    /// Whether guards look at it.
+    pub(crate) on_trial: bool,
+}
+
+impl From<Decision> for Placed {
+    fn from(decision: Decision) -> Self {
+        Self { mode: decision.mode, on_trial: decision.on_trial }
+    }
+}
+
+/// Canisters without rules of their own.
+#[derive(Debug)]
+enum Others {
+    /// All the same.
+    Alike(Placed),
+    /// By bucket: the bucket at which each range ends.
+    Divided(Buckets, [(u32, Placed); 3]),
+}
+
+impl Others {
+    fn placed(&self, canister: &Principal) -> Placed {
+        match self {
+            Self::Alike(placed) => *placed,
+            Self::Divided(buckets, _) => self.at(buckets.of(canister)),
+        }
+    }
+
+    fn at(&self, bucket: u32) -> Placed {
+        match self {
+            Self::Alike(placed) => *placed,
+            Self::Divided(_, ranges) => ranges.iter().find(|(end, _)| bucket < *end).unwrap_or(&ranges[2]).1,
+        }
+    }
+
+    fn ranges(&self) -> Vec<(u32, Placed)> {
+        match self {
+            Self::Alike(placed) => vec![(PPM, *placed)],
+            Self::Divided(_, ranges) => ranges.to_vec(),
+        }
+    }
+
+    fn sandboxes(&self, all: bool) -> bool {
+        let mut first = 0;
+        let ranges = self.ranges();
+        let mut sandboxed = ranges.iter().filter(|(end, _)| *end > std::mem::replace(&mut first, *end));
+        let is = |placed: &(u32, Placed)| placed.1.mode == Mode::Sandboxed;
+        if all { sandboxed.all(is) } else { sandboxed.any(is) }
+    }
+
+    /// Whether some canister that is sandboxed here isn't in `next`.
+    fn leave_sandbox(&self, next: &Self) -> bool {
+        if let (Self::Divided(ours, _), Self::Divided(theirs, _)) = (self, next)
+            && ours != theirs
+        {
+            // Other canisters in the same buckets.
+            return self.sandboxes(false) && !next.sandboxes(true);
+        }
+        let ends = self.ranges().into_iter().chain(next.ranges()).map(|(end, _)| end);
+        let starts = std::iter::once(0).chain(ends.filter(|end| *end < PPM));
+        starts
+            .into_iter()
+            .any(|bucket| self.at(bucket).mode == Mode::Sandboxed && next.at(bucket).mode != Mode::Sandboxed)
+    }
+}
+
 /// A policy as it was accepted.
 #[derive(Clone, Debug)]
 pub(super) struct Accepted {
@@ -70,20 +142,29 @@ impl InForce {
     pub(super) fn new(
         accepted: Accepted,
         place: &Place,
-        conditions: Conditions,
+        (at, killed): (Timestamp, bool),
+        exposures: Arc<Exposures>,
         started: &Bounds,
         swap: u64,
     ) -> Self {
         let Accepted { policy, generation, checksum } = accepted;
+        let conditions = Conditions { at, killed, exposures: &exposures };
         let mut resolution = policy.resolve(&place.scope(None), conditions);
         resolution.generation = generation;
-        let decided = |&id: &Principal| (id, policy.decide(&place.scope(Some(id)), conditions).mode);
-        let canisters: HashMap<_, _> =
-            policy.canisters().map(decided).filter(|(_, mode)| *mode != resolution.mode).collect();
+        let others = match policy.by_bucket(&place.scope(None), conditions) {
+            Some((buckets, ranges)) => {
+                Others::Divided(buckets, ranges.map(|(end, decision)| (end, decision.into())))
+            }
+            None => Others::Alike(Placed { mode: resolution.mode, on_trial: false }),
+        };
+        let decided = |&id: &Principal| (id, policy.decide(&place.scope(Some(id)), conditions).into());
+        let canisters: HashMap<_, Placed> =
+            policy.canisters().map(decided).filter(|(id, placed)| *placed != others.placed(id)).collect();
         Self {
-            sandboxes_some: canisters.values().any(|&mode| mode == Mode::Sandboxed),
             canisters,
-            killed: conditions.killed,
+            others,
+            exposures: Arc::clone(&exposures),
+            killed,
             restart_for: started.changed(policy.bounds()),
             generation,
             checksum,
@@ -92,8 +173,8 @@ impl InForce {
             since_time: SystemTime::now(),
             rolled_back: None,
             holds: (
-                policy.turns().filter(|&turn| turn <= conditions.at).max(),
-                policy.turns().filter(|&turn| turn > conditions.at).min(),
+                policy.turns().filter(|&turn| turn <= at).max(),
+                policy.turns().filter(|&turn| turn > at).min(),
             ),
             resolution,
             policy,
@@ -106,28 +187,37 @@ impl InForce {
         self.resolution.mode
     }
 
-    /// The mode of a canister. One look into a small map; allocates nothing.
+    /// The mode of a canister. A look into a small map, and a hash where a rollout divides canisters; allocates nothing.
     #[must_use]
     pub fn mode_of(&self, canister: &Principal) -> Mode {
+        self.placed(canister).mode
+    }
+
+    pub(crate) fn placed(&self, canister: &Principal) -> Placed {
         // Most policies have no such rule: then nothing is hashed.
         if self.canisters.is_empty() {
-            return self.resolution.mode;
+            return self.others.placed(canister);
         }
-        self.canisters.get(canister).copied().unwrap_or(self.resolution.mode)
+        self.canisters.get(canister).copied().unwrap_or_else(|| self.others.placed(canister))
     }
 
     /// Whether any canister runs sandboxed.
     #[must_use]
     pub fn may_sandbox(&self) -> bool {
-        self.resolution.mode == Mode::Sandboxed || self.sandboxes_some
+        self.others.sandboxes(false) || self.canisters.values().any(|placed| placed.mode == Mode::Sandboxed)
     }
 
     /// Whether some canister that runs sandboxed under this one doesn't under `next`.
     pub(super) fn leaves_sandbox(&self, next: &Self) -> bool {
-        let left = |before: Mode, after: Mode| before == Mode::Sandboxed && after != Mode::Sandboxed;
-        let of_their_own = self.canisters.keys().chain(next.canisters.keys());
-        left(self.mode(), next.mode())
-            || of_their_own.into_iter().any(|id| left(self.mode_of(id), next.mode_of(id)))
+        let left = |id| self.mode_of(id) == Mode::Sandboxed && next.mode_of(id) != Mode::Sandboxed;
+        self.others.leave_sandbox(&next.others)
+            || self.canisters.keys().chain(next.canisters.keys()).any(left)
+    }
+
+    /// What its decisions depend on, at another time.
+    #[must_use]
+    pub fn conditions(&self, at: Timestamp) -> Conditions<'_> {
+        Conditions { at, killed: self.killed, exposures: &self.exposures }
     }
 
     /// Whether a policy read at `now` would say the same. The clock may have gone either way.

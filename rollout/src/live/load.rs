@@ -39,6 +39,14 @@ pub enum LoadError {
         /// What the watcher said.
         detail: String,
     },
+    /// It lacks a rollout that was rolled back.
+    #[error(
+        "the policy file has no [rollouts.{rollout}], whose rollback nobody has acknowledged: `bulkhead ack {rollout}` first"
+    )]
+    Latched {
+        /// Its id.
+        rollout: String,
+    },
     /// The policy is fixed.
     #[error("there is no policy file to read again: the mode of this node is fixed")]
     Fixed,

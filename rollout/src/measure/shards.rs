@@ -30,6 +30,14 @@ impl<K: Copy + Ord> Shards<K> {
         }
     }
 
+    /// Records nanoseconds if they still count, which is asked while nobody can take what was recorded.
+    pub(super) fn record_if(&self, counts: impl FnOnce() -> bool, key: K, nanoseconds: u64) {
+        let mut shard = lock(&self.0[shard()]);
+        if counts() {
+            shard.entry(key).or_insert_with(histogram).saturating_record(nanoseconds.min(HIGHEST_NS));
+        }
+    }
+
     /// Adds everything to `to`.
     pub(super) fn add_to(&self, to: &mut ByKey<K>) {
         self.0.iter().for_each(|shard| add(to, &lock(shard)));

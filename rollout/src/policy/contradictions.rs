@@ -1,6 +1,8 @@
 //! What is right by itself and wrong beside the rest: no layer may weaken what a layer below it guarantees, and no
 //! table may say what can have no effect.
 
+mod rollouts;
+
 use std::collections::HashMap;
 
 use super::Said;
@@ -35,9 +37,12 @@ pub(super) fn check(document: &Document, source: &Source<'_>) -> Vec<Diagnostic>
     for entry in document.of("canisters") {
         errors.extend(inherited(source, &entry.header(), &Rule::read(entry), &default));
     }
-    for section in ["canisters", "exemptions"] {
-        errors.extend(twice(source, document, section));
+    for (section, key, what) in
+        [("canisters", "id", "canister"), ("exemptions", "id", "canister"), ("guards", "name", "guard")]
+    {
+        errors.extend(twice(source, document, (section, key), what));
     }
+    errors.extend(rollouts::check(document, source));
     errors
 }
 
@@ -81,7 +86,12 @@ fn expires_without_mode(source: &Source<'_>, entry: &Entry, rule: &Rule) -> Opti
 }
 
 /// Entries of a list whose id an earlier one has.
-fn twice(source: &Source<'_>, document: &Document, section: &str) -> Vec<Diagnostic> {
+fn twice(
+    source: &Source<'_>,
+    document: &Document,
+    (section, key): (&str, &str),
+    what: &str,
+) -> Vec<Diagnostic> {
     let mut first: HashMap<&str, &Entry> = HashMap::new();
     let mut entries: Vec<&Entry> = document.of(section).filter(|entry| !entry.id.is_empty()).collect();
     entries.sort_by_key(|entry| entry.bytes);
@@ -91,8 +101,8 @@ fn twice(source: &Source<'_>, document: &Document, section: &str) -> Vec<Diagnos
             first.insert(&entry.id, entry);
             continue;
         };
-        let span = entry.get("id").map_or(entry.span(), Said::span);
-        let message = format!("canister `{}` stands twice in {}", entry.id, entry.header());
+        let span = entry.get(key).map_or(entry.span(), Said::span);
+        let message = format!("{what} `{}` stands twice in {}", entry.id, entry.header());
         let mut error = source.diagnostic(span, message, "merge it into the first one");
         error.note = Some(format!("first defined at {}:{}", source.file, before.at));
         errors.push(error);

@@ -1,5 +1,7 @@
 //! What a policy file says, table by table, each value with its place.
 
+use std::time::Duration;
+
 use super::Said;
 use super::kind::Value;
 use super::parse::shown_id;
@@ -18,8 +20,10 @@ pub(super) struct Document {
 pub(super) struct Entry {
     /// The section's name.
     pub(super) section: &'static str,
-    /// `ID` of `[section.ID]`; the value of `id` in a `[[section]]`.
+    /// `ID` of `[section.ID]` and of what stands within it; the value of the key that a `[[section]]` is listed by.
     pub(super) id: String,
+    /// Which of the tables within another one it is, from 1; else 0.
+    pub(super) number: usize,
     /// Where the table begins.
     pub(super) at: Position,
     /// Byte offsets of its header: start, end.
@@ -50,13 +54,22 @@ impl Document {
     pub(super) fn sort(&mut self) {
         let rank = |name| SECTIONS.iter().position(|section| section.name == name);
         self.entries.sort_by(|one, other| {
-            rank(one.section).cmp(&rank(other.section)).then_with(|| one.id.cmp(&other.id))
+            let place = |entry: &Entry| (rank(entry.section), entry.number);
+            (place(one).0, &one.id, place(one).1).cmp(&(place(other).0, &other.id, place(other).1))
         });
     }
 
     /// The entries of one section.
     pub(super) fn of(&self, section: &str) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(move |entry| entry.section == section)
+    }
+
+    /// A duration of a section that stands at most once.
+    pub(super) fn duration(&self, section: &str, key: &str, silent: Duration) -> Duration {
+        match self.of(section).find_map(|entry| entry.get(key)).map(|said| &said.value) {
+            Some(Value::Number(milliseconds)) => Duration::from_millis(*milliseconds),
+            _ => silent,
+        }
     }
 
     /// Every key that differs in `next`, those of this document first.
@@ -102,11 +115,12 @@ impl Entry {
         self.schema().header(&shown_id(&self.id))
     }
 
-    /// `section.key`, or `section.ID.key`.
+    /// `section.key`, `section.ID.key` or `parent.ID.list[N].key`.
     fn path(&self, key: &str) -> String {
         match self.schema().form {
             Form::Once => format!("{}.{key}", self.section),
-            Form::ById | Form::List => format!("{}.{}.{key}", self.section, self.id),
+            Form::ById | Form::List(_) => format!("{}.{}.{key}", self.section, self.id),
+            Form::Within(parent, list) => format!("{parent}.{}.{list}[{}].{key}", self.id, self.number),
         }
     }
 

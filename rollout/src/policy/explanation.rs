@@ -7,7 +7,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::resolution::{BUILT_IN, Rules, decide};
+use super::exposure::Exposed;
+use super::resolution::{BUILT_IN, Rules, decide_by};
 use super::rule::Rule;
 use super::{Conditions, Layer, Policy, Reason, Said, Scope};
 use crate::{Floor, Mode, Position};
@@ -98,9 +99,9 @@ pub struct Resolution {
     pub generation: u64,
 }
 
-pub(super) fn explain(policy: &Policy, scope: &Scope<'_>, conditions: Conditions) -> Resolution {
-    let decision = decide(policy, scope, conditions);
-    let rules = Rules::of(policy, scope);
+pub(super) fn explain(policy: &Policy, scope: &Scope<'_>, conditions: Conditions<'_>) -> Resolution {
+    let rules = Rules::of(policy, scope, conditions.exposures);
+    let decision = decide_by(policy, &rules, conditions);
     let floor = rules.floor();
     let place = |at: Position| Location { file: Arc::clone(&policy.file), position: at };
     let told = Told { rules: &rules, decision: (decision.reason, decision.decided_by), at: conditions.at };
@@ -112,7 +113,13 @@ pub(super) fn explain(policy: &Policy, scope: &Scope<'_>, conditions: Conditions
         (Layer::Subnet, rules.subnet),
         (Layer::Default, Some(rules.default)),
     ];
+    if let Some(exposed) = &rules.rollout {
+        layers.push(told.latch(exposed, place));
+    }
     for &(layer, rule) in listed {
+        if let (Layer::Subnet, Some(exposed)) = (layer, &rules.rollout) {
+            layers.push(told.rollout(exposed, place));
+        }
         if scope.canister.is_some() || !matches!(layer, Layer::Canister | Layer::Exemption) {
             layers.push(told.layer(layer, rule, place));
         }
@@ -178,14 +185,60 @@ impl Told<'_> {
         }
     }
 
+    fn latch(&self, exposed: &Exposed<'_>, place: impl Fn(Position) -> Location) -> LayerSaid {
+        let Exposed { rollout, latched, .. } = exposed;
+        if !latched {
+            return LayerSaid::silent(Layer::Latch);
+        }
+        LayerSaid {
+            mode: Some(rollout.control),
+            mode_at: Some(place(rollout.at)),
+            standing: self.standing_of(Layer::Latch),
+            reason: Some(format!("{} was rolled back", rollout.id)),
+            ..LayerSaid::silent(Layer::Latch)
+        }
+    }
+
+    fn rollout(&self, exposed: &Exposed<'_>, place: impl Fn(Position) -> Location) -> LayerSaid {
+        let rollout = exposed.rollout;
+        let Some((split, (mode, ..))) = exposed.split.zip(self.rules.split()) else {
+            let reason = Some(format!("{} is not exposed here", rollout.id));
+            return LayerSaid { reason, ..LayerSaid::silent(Layer::Rollout) };
+        };
+        let (number, count) = (split.index + 1, rollout.steps.len());
+        let mut what = format!("{} step {number}/{count} {}", rollout.id, split.step.name);
+        if let Some(bucket) = self.rules.bucket {
+            let (sign, bound) = match bucket {
+                bucket if bucket >= split.holdout => (">=", split.holdout),
+                bucket if bucket >= split.threshold => (">=", split.threshold),
+                _ => ("<", split.threshold.min(split.holdout)),
+            };
+            what += &format!("   bucket {bucket:06} {sign} {bound} ppm");
+        }
+        LayerSaid {
+            mode: Some(mode),
+            mode_at: Some(place(split.step.at)),
+            standing: self.standing_of(Layer::Rollout),
+            reason: Some(what),
+            ..LayerSaid::silent(Layer::Rollout)
+        }
+    }
+
     fn standing(&self, layer: Layer, rule: &Rule) -> Standing {
-        let (reason, decided_by) = self.decision;
-        let (speaker, _) = self.rules.speaker(self.at);
         if rule.mode.is_none() && layer != Layer::Default {
             Standing::Silent
         } else if rule.is_expired(self.at) {
             Standing::Expired
-        } else if reason == Reason::Killed {
+        } else {
+            self.standing_of(layer)
+        }
+    }
+
+    /// Of a layer that says a mode.
+    fn standing_of(&self, layer: Layer) -> Standing {
+        let (reason, decided_by) = self.decision;
+        let (speaker, _) = self.rules.speaker(self.at);
+        if reason == Reason::Killed {
             Standing::OverriddenBy(Layer::KillSwitch)
         } else if layer == decided_by && reason != Reason::Floored {
             Standing::Won
@@ -276,7 +329,7 @@ impl LayerSaid {
         match self.layer {
             Layer::KillSwitch => "no kill switch",
             Layer::Node => "no pin",
-            Layer::Exemption => "none",
+            Layer::Exemption | Layer::Latch | Layer::Rollout => "none",
             Layer::Canister => "no rule",
             Layer::Subnet | Layer::Default => "says no mode",
         }

@@ -2,14 +2,16 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schema::{Form, Key, SECTIONS, Section, VERSION};
+use super::schema::{Form, Key, SECTIONS, Section, VERSION, within};
 
 /// JSON Schema (draft 2020-12) of policy files, where dates are strings. What it accepts may still be refused: it
 /// doesn't compare values with each other, nor quantities with their ranges.
 #[must_use]
 pub fn json_schema() -> Value {
     let version = json!({ "const": VERSION, "description": "the version of this schema" });
-    let sections = SECTIONS.iter().map(|section| (section.name.to_owned(), of_section(section)));
+    let of_the_file = |section: &&Section| !matches!(section.form, Form::Within(..));
+    let sections =
+        SECTIONS.iter().filter(of_the_file).map(|section| (section.name.to_owned(), of_section(section)));
     let properties: Map<String, Value> =
         std::iter::once(("schema".to_owned(), version)).chain(sections).collect();
     json!({
@@ -26,7 +28,7 @@ fn of_section(section: &Section) -> Value {
     let mut table = json!({
         "type": "object",
         "additionalProperties": false,
-        "properties": section.keys.iter().map(|key| (key.name.to_owned(), of_key(key))).collect::<Map<_, _>>(),
+        "properties": section.keys.iter().map(|key| (key.name.to_owned(), of_key(section, key))).collect::<Map<_, _>>(),
         "required": section.keys.iter().filter(|key| key.required).map(|key| key.name).collect::<Vec<_>>(),
     });
     match section.form {
@@ -40,12 +42,16 @@ fn of_section(section: &Section) -> Value {
             "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,63}$" },
             "additionalProperties": table,
         }),
-        Form::List => json!({ "type": "array", "description": section.about, "items": table }),
+        Form::List(_) => json!({ "type": "array", "description": section.about, "items": table }),
+        Form::Within(..) => json!({ "type": "array", "minItems": 1, "items": table }),
     }
 }
 
-fn of_key(key: &Key) -> Value {
-    let mut schema = key.kind.json_schema();
+fn of_key(section: &Section, key: &Key) -> Value {
+    let mut schema = match within(section.name, key.name) {
+        Some(inner) => of_section(inner),
+        None => key.kind.json_schema(),
+    };
     schema["description"] = format!("{} ({})", key.about, key.kind.described()).into();
     schema
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
+use super::inline;
 use super::units::Units;
 use crate::diagnostic::{nearest, quoted};
 use crate::{Floor, Mode};
@@ -56,6 +57,34 @@ pub(super) enum Kind {
     },
     /// Kept as 1 and 0.
     Flag,
+    /// One of a closed list.
+    Word(&'static [&'static str]),
+    /// Some of a closed list, one at least.
+    Words(&'static [&'static str]),
+    /// Of a step or a guard: part of file names and metrics.
+    Name,
+    /// A number with at most six decimals, kept in millionths.
+    Decimal {
+        least: u64,
+        most: u64,
+    },
+    /// Where a step applies.
+    Scope,
+    /// What a step needs besides its guards.
+    Require,
+    /// Tables of the section `rollouts.steps`, read apart.
+    Steps,
+}
+
+/// Where a step applies, as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ScopeSaid {
+    /// Ids of subnets.
+    pub(super) subnets: Vec<String>,
+    /// Or the subnets with this label.
+    pub(super) label: Option<(String, String)>,
+    /// On so many of each subnet's nodes.
+    pub(super) nodes_per_subnet: Option<u64>,
 }
 
 /// A value of some kind.
@@ -70,6 +99,8 @@ pub(super) enum Value {
     Path(PathBuf),
     Canister(Principal),
     Number(u64),
+    Word(&'static str),
+    Scope(ScopeSaid),
 }
 
 /// Why a value isn't of its kind.
@@ -120,12 +151,27 @@ impl Kind {
                     _ => (quoted(number.as_str()), None),
                 }
             }
+            (Self::Name, DeValue::String(text)) if is_name(text) => {
+                return Ok(Value::Text(text.clone().into_owned()));
+            }
+            (Self::Words(words), DeValue::Array(_)) => match some_of(words, value) {
+                Some(names) => return Ok(Value::Names(names)),
+                None => ("an array of something else".to_owned(), None),
+            },
+            (Self::Decimal { least, most }, DeValue::Integer(_) | DeValue::Float(_)) => {
+                match millionths(value) {
+                    Some(read) if (*least..=*most).contains(&read) => return Ok(Value::Number(read)),
+                    _ => (quoted(number_text(value)), None),
+                }
+            }
+            (Self::Scope, DeValue::Table(table)) => return inline::scope(key, table),
+            (Self::Require, DeValue::Table(table)) => return inline::require(key, table),
             (Self::Quantity { units, least, most }, DeValue::String(text)) => match units.read(text) {
                 Ok(read) if (*least..=*most).contains(&read) => return Ok(Value::Number(read)),
                 Ok(_) => (quoted(text), None),
                 Err(meant) => (quoted(text), meant),
             },
-            (Self::Text | Self::Path, DeValue::String(text)) => (quoted(text), None),
+            (Self::Text | Self::Path | Self::Name, DeValue::String(text)) => (quoted(text), None),
             (_, other) => (a_type(other).to_owned(), None),
         };
         let (message, expected) = (format!("`{key}` is {shown}"), format!("expected {}", self.described()));
@@ -137,6 +183,7 @@ impl Kind {
         match self {
             Self::Mode { allowed, .. } => allowed.iter().map(|mode| mode.as_str()).collect(),
             Self::Floor => Floor::ALL.map(Floor::as_str).to_vec(),
+            Self::Word(words) => words.to_vec(),
             _ => Vec::new(),
         }
     }
@@ -153,6 +200,7 @@ impl Kind {
         };
         let known = match self {
             Self::Floor => Floor::from_word(word).map(Value::Floor),
+            Self::Word(words) => words.iter().find(|known| **known == word).map(|known| Value::Word(known)),
             _ => Mode::from_word(word).map(Value::Mode),
         };
         match known {
@@ -171,7 +219,7 @@ impl Kind {
     /// What is right, for a message.
     pub(super) fn described(&self) -> String {
         match self {
-            Self::Mode { because: "", .. } | Self::Floor => listed(&self.words()),
+            Self::Mode { because: "", .. } | Self::Floor | Self::Word(_) => listed(&self.words()),
             Self::Mode { because, .. } => format!("{}: {because}", listed(&self.words())),
             Self::Time => {
                 "a date and time with its offset, such as 2027-03-01T12:00:00Z, or a date, which means its \
@@ -199,6 +247,16 @@ impl Kind {
                 listed(&units.names())
             ),
             Self::Flag => "true or false".into(),
+            Self::Words(words) => format!("an array of some of {}", listed(words)),
+            Self::Name => format!("1 to {NAME_CHARS_MAX} letters, digits, `-`, `_` or `.`, not at the start"),
+            Self::Decimal { least, most } => {
+                format!("a number from {} to {}, with at most six decimals", decimal(*least), decimal(*most))
+            }
+            Self::Scope => "a table such as { subnets = [\"io67a\"] } or { label = \"tier=app\" }, with or \
+                            without nodes_per_subnet"
+                .into(),
+            Self::Require => "a table such as { min_comparisons = 300_000 }".into(),
+            Self::Steps => "tables [[rollouts.ID.steps]], one at least".into(),
         }
     }
 
@@ -224,8 +282,12 @@ impl Kind {
             Value::Number(number) => match self {
                 Self::Quantity { units, .. } => string(&units.write(*number)),
                 Self::Flag => (*number != 0).to_string(),
+                Self::Decimal { .. } => decimal(*number),
+                Self::Require => format!("{{ min_comparisons = {number} }}"),
                 _ => number.to_string(),
             },
+            Value::Word(word) => string(word),
+            Value::Scope(scope) => inline::write_scope(scope),
         }
     }
 
@@ -259,6 +321,22 @@ impl Kind {
                 json!({ "type": "string", "pattern": format!("^\\d+({})$", units.names().join("|")) })
             }
             Self::Flag => json!({ "type": "boolean" }),
+            Self::Word(words) => json!({ "enum": words }),
+            Self::Words(words) => json!({
+                "type": "array", "minItems": 1, "uniqueItems": true, "items": { "enum": words },
+            }),
+            Self::Name => json!({
+                "type": "string", "pattern": format!("^[A-Za-z0-9_-][A-Za-z0-9_.-]{{0,{}}}$", NAME_CHARS_MAX - 1),
+            }),
+            Self::Decimal { least, most } => {
+                #[expect(clippy::cast_precision_loss, reason = "at most 10^9 millionths")]
+                let number = |millionths: u64| millionths as f64 / MILLION as f64;
+                json!({ "type": "number", "minimum": number(*least), "maximum": number(*most) })
+            }
+            Self::Scope => inline::scope_schema(),
+            Self::Require => inline::require_schema(),
+            // Said by the section that its tables are of.
+            Self::Steps => json!({}),
         }
     }
 }
@@ -274,6 +352,44 @@ pub(super) fn time(text: &str) -> Option<Timestamp> {
 
 fn is_text(text: &str, chars_max: usize) -> bool {
     !text.is_empty() && text.chars().count() <= chars_max && !text.contains(char::is_control)
+}
+
+/// Harmless as a part of a file's name.
+fn is_name(text: &str) -> bool {
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=NAME_CHARS_MAX).contains(&text.len()) && text.bytes().all(harmless) && !text.starts_with('.')
+}
+
+fn some_of(words: &[&'static str], value: &DeValue<'_>) -> Option<Vec<String>> {
+    let names = names(value)?;
+    names.iter().all(|name| words.contains(&name.as_str())).then_some(names)
+}
+
+const MILLION: u64 = 1_000_000;
+
+fn number_text<'a>(value: &'a DeValue<'_>) -> &'a str {
+    match value {
+        DeValue::Integer(number) => number.as_str(),
+        DeValue::Float(number) => number.as_str(),
+        _ => "",
+    }
+}
+
+/// A decimal number in millionths, if that is exact.
+fn millionths(value: &DeValue<'_>) -> Option<u64> {
+    let scaled = number_text(value).parse::<f64>().ok()? * MILLION as f64;
+    // Up to here a double's own error stays below a thousandth of a millionth.
+    if !(0.0..=1e12).contains(&scaled) || (scaled - scaled.round()).abs() > 1e-3 {
+        return None;
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 10^12")]
+    Some(scaled.round() as u64)
+}
+
+/// Millionths as a decimal number.
+pub(super) fn decimal(millionths: u64) -> String {
+    let text = format!("{}.{:06}", millionths / MILLION, millionths % MILLION);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn is_path(text: &str) -> bool {
@@ -307,7 +423,7 @@ fn labels(value: &DeValue<'_>) -> Option<BTreeMap<String, String>> {
 }
 
 /// A basic string of TOML. No value holds a control character.
-fn string(text: &str) -> String {
+pub(super) fn string(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 

@@ -7,8 +7,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::document::{Document, Entry};
-use super::kind::{Value, a_type, listed};
-use super::schema::{Form, LATER, SECTIONS, Section, VERSION, section};
+use super::kind::{Kind, Value, a_type, listed};
+use super::schema::{Form, LATER, SECTIONS, Section, VERSION, section, within};
 use super::{ENTRIES_MAX, FILE_BYTES_MAX, Policy, Said, contradictions, syntax};
 use crate::Diagnostic;
 use crate::diagnostic::{Source, nearest, quoted};
@@ -76,12 +76,12 @@ impl Reader<'_> {
         self.version(root);
         for (key, value) in root {
             let name: &str = key.get_ref();
-            match section(name) {
+            match section(name).filter(|section| !matches!(section.form, Form::Within(..))) {
                 Some(section) => self.section(section, value, &mut document),
                 None if name == "schema" => {}
                 None => {
                     let known: Vec<_> = std::iter::once("schema")
-                        .chain(SECTIONS.iter().map(|section| section.name))
+                        .chain(SECTIONS.iter().map(|section| section.name).filter(|name| !name.contains('.')))
                         .collect();
                     self.stray_key(key, "", &known, &LATER);
                 }
@@ -91,7 +91,7 @@ impl Reader<'_> {
         let entries = document.entries.iter().filter(by_id).count();
         if entries > ENTRIES_MAX {
             let message = format!(
-                "{entries} subnets, nodes, canisters and exemptions, at most {ENTRIES_MAX} are allowed"
+                "{entries} subnets, nodes, canisters, exemptions, rollouts, steps and guards, at most {ENTRIES_MAX} are allowed"
             );
             self.error(0..0, message, "");
         }
@@ -121,22 +121,49 @@ impl Reader<'_> {
     fn section(&mut self, section: &'static Section, value: &Spanned<DeValue<'_>>, document: &mut Document) {
         let name = section.name;
         match (section.form, value.get_ref()) {
-            (Form::Once, _) => document.entries.extend(self.entry(section, String::new(), value)),
+            (Form::Once, _) => document.entries.extend(self.entry(section, (String::new(), 0), value)),
             (Form::ById, DeValue::Table(tables)) => {
                 for (id, value) in tables {
                     self.id(id, name);
-                    let entry = self.entry(section, id.get_ref().clone().into_owned(), value);
-                    document.entries.extend(entry);
+                    let id: String = id.get_ref().clone().into_owned();
+                    document.entries.extend(self.entry(section, (id.clone(), 0), value));
+                    for (key, value) in value.get_ref().as_table().into_iter().flatten() {
+                        if let Some(inner) = within(section.name, key.get_ref()) {
+                            self.inner(inner, &id, value, document);
+                        }
+                    }
                 }
             }
-            (Form::List, DeValue::Array(tables)) => {
+            (Form::List(_), DeValue::Array(tables)) => {
                 for value in tables.iter() {
-                    document.entries.extend(self.entry(section, String::new(), value));
+                    document.entries.extend(self.entry(section, (String::new(), 0), value));
                 }
             }
-            (Form::ById | Form::List, other) => {
+            (Form::ById | Form::List(_) | Form::Within(..), other) => {
                 let message = format!("`{name}` is {}", a_type(other));
                 self.error(value.span(), message, &format!("expected tables: {}", section.header("ID")));
+            }
+        }
+    }
+
+    /// The tables within the one called `id` of another section.
+    fn inner(
+        &mut self,
+        section: &'static Section,
+        id: &str,
+        value: &Spanned<DeValue<'_>>,
+        document: &mut Document,
+    ) {
+        match value.get_ref() {
+            DeValue::Array(tables) if !tables.is_empty() => {
+                for (value, number) in tables.iter().zip(1..) {
+                    document.entries.extend(self.entry(section, (id.to_owned(), number), value));
+                }
+            }
+            other => {
+                let header = section.header(&shown_id(id));
+                let found = if other.is_array() { "an empty array" } else { a_type(other) };
+                self.error(value.span(), format!("expected tables {header}, found {found}"), "one at least");
             }
         }
     }
@@ -155,7 +182,7 @@ impl Reader<'_> {
     fn entry(
         &mut self,
         section: &'static Section,
-        id: String,
+        (id, number): (String, usize),
         value: &Spanned<DeValue<'_>>,
     ) -> Option<Entry> {
         let header = section.header(&shown_id(&id));
@@ -165,8 +192,14 @@ impl Reader<'_> {
         };
         let span = value.span();
         let at = self.source.position(span.start);
-        let mut entry =
-            Entry { section: section.name, id, at, bytes: (span.start, span.end), values: Vec::new() };
+        let mut entry = Entry {
+            section: section.name,
+            id,
+            number,
+            at,
+            bytes: (span.start, span.end),
+            values: Vec::new(),
+        };
         for (key, value) in pairs {
             self.pair(section, &header, key, value, &mut entry);
         }
@@ -198,10 +231,15 @@ impl Reader<'_> {
             self.stray_key(key, header, &names, section.later);
             return;
         };
+        if matches!(known.kind, Kind::Steps) {
+            return;
+        }
         match known.kind.read(known.name, value.get_ref()) {
             Ok(read) => {
-                if let (Form::List, Value::Canister(id)) = (section.form, &read) {
-                    entry.id = id.to_text();
+                match (section.form, &read) {
+                    (Form::List(by), Value::Canister(id)) if by == name => entry.id = id.to_text(),
+                    (Form::List(by), Value::Text(id)) if by == name => entry.id.clone_from(id),
+                    _ => {}
                 }
                 let (start, end) = (value.span().start, value.span().end);
                 let said = Said { value: read, at: self.source.position(start), bytes: (start, end) };

@@ -36,7 +36,8 @@ impl Rule {
                 Value::Labels(labels) => rule.labels.clone_from(labels),
                 Value::Names(names) => rule.approved_by.clone_from(names),
                 // The id that it is found by.
-                Value::Canister(_) | Value::Path(_) | Value::Number(_) => {}
+                Value::Canister(_) | Value::Path(_) | Value::Number(_) | Value::Word(_) | Value::Scope(_) => {
+                }
             }
         }
         rule
@@ -71,12 +72,44 @@ impl KillSwitch {
     }
 }
 
-/// `[switch] rollback_deadline`, half a second where it isn't said: under a second with all that comes after it.
-pub(super) fn rollback_deadline(document: &Document) -> Duration {
-    let said = document.of("switch").find_map(|entry| entry.get("rollback_deadline"));
-    match said.map(|said| &said.value) {
-        Some(Value::Number(milliseconds)) => Duration::from_millis(*milliseconds),
-        _ => Duration::from_millis(500),
+/// `[switch]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Switching {
+    pub(super) rollback_deadline: Duration,
+    pub(super) drain_timeout: Duration,
+}
+
+impl Switching {
+    /// Half a second for a rollback where it isn't said: under a second with all that comes after it.
+    pub(super) fn read(document: &Document) -> Self {
+        Self {
+            rollback_deadline: document.duration("switch", "rollback_deadline", Duration::from_millis(500)),
+            drain_timeout: document.duration("switch", "drain_timeout", Duration::from_secs(30)),
+        }
+    }
+}
+
+/// What guards measure: `[measure]`, and `looks` of `[guard_defaults]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measure {
+    /// How often histograms are taken, 1 s to a minute.
+    pub interval: Duration,
+    /// The unit of comparison, a multiple of `interval` up to 24 h.
+    pub block: Duration,
+    /// What doesn't count after a switch, up to 24 h.
+    pub warmup_discard: Duration,
+    /// From one look of the guards to the next, 1 s to 24 h.
+    pub looks: Duration,
+}
+
+impl Measure {
+    pub(super) fn read(document: &Document) -> Self {
+        Self {
+            interval: document.duration("measure", "interval", Duration::from_secs(10)),
+            block: document.duration("measure", "block", Duration::from_secs(60)),
+            warmup_discard: document.duration("measure", "warmup_discard", Duration::from_secs(120)),
+            looks: document.duration("guard_defaults", "looks", Duration::from_secs(300)),
+        }
     }
 }
 
@@ -85,6 +118,7 @@ pub(super) fn rollback_deadline(document: &Document) -> Duration {
 pub(super) struct Meta {
     pub(super) owner: Option<String>,
     pub(super) review_by: Said<Timestamp>,
+    pub(super) reason_required: bool,
 }
 
 impl Meta {
@@ -93,8 +127,11 @@ impl Meta {
             Value::Text(owner) => Some(owner.clone()),
             _ => None,
         });
+        let reason_required = entry.get("reason_required").is_some_and(|said| said.value == Value::Number(1));
         match entry.get("review_by")? {
-            said @ Said { value: Value::Time(time), .. } => Some(Self { owner, review_by: said.of(*time) }),
+            said @ Said { value: Value::Time(time), .. } => {
+                Some(Self { owner, review_by: said.of(*time), reason_required })
+            }
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::kind::Kind;
 use super::units::{DURATION, SIZE};
-use crate::Mode;
+use crate::{KINDS, Mode};
 
 /// The version of the schema.
 pub(super) const VERSION: i64 = 1;
@@ -26,8 +26,10 @@ pub(super) enum Form {
     Once,
     /// `[name.ID]`
     ById,
-    /// `[[name]]`, each with another `id`
-    List,
+    /// `[[name]]`, each with another value of this key
+    List(&'static str),
+    /// `[[PARENT.ID.KEY]]`, in their order: the tables of this key in those of another section
+    Within(&'static str, &'static str),
 }
 
 /// A key of a section, and what may stand there.
@@ -68,6 +70,17 @@ const STRONGER: Kind = Kind::Mode {
 const WEAKER: Kind =
     Kind::Mode { allowed: &[Mode::InProcess, Mode::Shadow], because: "an exemption only weakens" };
 
+const STEADY: Kind = Kind::Mode {
+    allowed: &[Mode::InProcess, Mode::Sandboxed],
+    because: "a rollout ends in one mode or the other",
+};
+const STEP_MODE: Kind = Kind::Mode { allowed: &Mode::ALL, because: "" };
+/// As [`crate::Design`] has them.
+const DESIGNS: [&str; 4] = ["aa", "node-split", "switchback", "percent"];
+const GUARD_TYPES: [&str; 3] = ["latency-ratio", "rate-ratio", "fuse"];
+const EVENTS: [&str; 3] = ["trap", "sandbox-crash", "confirmed-divergence"];
+const ON_FAIL: [&str; 3] = ["rollback", "pause", "observe"];
+
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
@@ -78,20 +91,21 @@ const EXPIRES: &str = "from this time on the mode falls through to the next laye
 const REASON: &str = "why; shown by explain and in logs";
 
 /// All of them, in the order of messages. An upper bound of a number is there to find slips, not to be reached.
-pub(super) const SECTIONS: [Section; 12] = [
+pub(super) const SECTIONS: [Section; 17] = [
     Section {
         name: "meta",
         form: Form::Once,
         about: "who looks after this file",
         keys: &[
             key("owner", Kind::Text, "named where the file is said to be stale"),
+            key("reason_required", Kind::Flag, "whether a command has to say why"),
             required(
                 "review_by",
                 Kind::Time,
                 "from this time on, the node and config check say that it is stale",
             ),
         ],
-        later: &["reason_required"],
+        later: &[],
     },
     Section {
         name: "kill_switch",
@@ -107,12 +121,19 @@ pub(super) const SECTIONS: [Section; 12] = [
         name: "switch",
         form: Form::Once,
         about: "what becomes of executions under way when the mode changes",
-        keys: &[duration(
-            "rollback_deadline",
-            (50, MINUTE),
-            "a rollback waits so long for what runs sandboxed, then ends its worker",
-        )],
-        later: &["pin", "drain_timeout", "on_drain_timeout", "prewarm", "keep_old_warm"],
+        keys: &[
+            duration(
+                "rollback_deadline",
+                (50, MINUTE),
+                "a rollback waits so long for what runs sandboxed, then ends its worker",
+            ),
+            duration(
+                "drain_timeout",
+                (SECOND, HOUR),
+                "a step waits so long for executions that began before it, then it is rolled back",
+            ),
+        ],
+        later: &["pin", "on_drain_timeout", "prewarm", "keep_old_warm"],
     },
     Section {
         name: "default",
@@ -150,7 +171,7 @@ pub(super) const SECTIONS: [Section; 12] = [
     },
     Section {
         name: "canisters",
-        form: Form::List,
+        form: Form::List("id"),
         about: "a canister that runs in a stronger mode than its subnet's",
         keys: &[
             required("id", Kind::Canister, "which canister"),
@@ -162,7 +183,7 @@ pub(super) const SECTIONS: [Section; 12] = [
     },
     Section {
         name: "exemptions",
-        form: Form::List,
+        form: Form::List("id"),
         about: "a canister that may run below the floor until a given time",
         keys: &[
             required("id", Kind::Canister, "which canister"),
@@ -172,6 +193,91 @@ pub(super) const SECTIONS: [Section; 12] = [
             required("approved_by", Kind::Names, "who agreed"),
         ],
         later: &[],
+    },
+    Section {
+        name: "rollouts",
+        form: Form::ById,
+        about: "a change from one mode to another, step by step; between subnets and canisters in strength",
+        keys: &[
+            required("candidate", STEADY, "the mode to be put in force"),
+            required("control", STEADY, "the mode it is compared with and goes back to"),
+            key("salt", Kind::Text, "decides which canisters come first; silent: the rollout's id"),
+            key("hash", Kind::Word(&["sip13-ppm-v1"]), "how canisters are put in buckets"),
+            number(
+                "holdout_ppm",
+                (0, 999_999),
+                "canisters per million that stay with the control to the end",
+            ),
+            key("on_failure", Kind::Word(&["rollback-all"]), "what a guard's failure goes back to"),
+            duration(
+                "retry_cooldown",
+                (0, 720 * HOUR),
+                "after a rollback no other attempt begins for so long",
+            ),
+            number("hold_at_step", (1, 100), "no step after this one begins"),
+            required("steps", Kind::Steps, "how far, for how long"),
+        ],
+        later: &["windows", "freeze"],
+    },
+    Section {
+        name: "rollouts.steps",
+        form: Form::Within("rollouts", "steps"),
+        about: "a step of a rollout",
+        keys: &[
+            required("name", Kind::Name, "for people"),
+            required("scope", Kind::Scope, "where it applies"),
+            key("design", Kind::Word(&DESIGNS), "how candidate and control share the traffic"),
+            key("mode", STEP_MODE, "shadow, or the candidate"),
+            key("percent", Kind::Decimal { least: 0, most: 100_000_000 }, "of the canisters; silent: all"),
+            required(
+                "bake",
+                Kind::Quantity { units: &DURATION, least: SECOND, most: 720 * HOUR },
+                "with traffic for so long before the next step",
+            ),
+            duration("max_bake", (SECOND, 720 * HOUR), "then an open guard pauses; silent: three times bake"),
+            key("require", Kind::Require, "beside its guards"),
+        ],
+        later: &["gates", "batch", "tolerance"],
+    },
+    Section {
+        name: "guards",
+        form: Form::List("name"),
+        about: "what ends or holds a rollout",
+        keys: &[
+            required("name", Kind::Name, "for people and metrics"),
+            required("type", Kind::Word(&GUARD_TYPES), "how it is judged"),
+            key("quantile", Kind::Decimal { least: 1, most: 999_999 }, "of latency-ratio: 0.99 is p99"),
+            key(
+                "limit",
+                Kind::Decimal { least: 1_000_000, most: 1_000_000_000 },
+                "largest ratio to the control",
+            ),
+            key("kinds", Kind::Words(&KINDS), "of messages; silent: update and query"),
+            key("event", Kind::Word(&EVENTS), "what is counted"),
+            number("allowance", (0, 5_000), "of rate-ratio: so many events are always accepted"),
+            number("max", (0, 100_000), "of fuse: so many are accepted"),
+            duration("window", (SECOND, 720 * HOUR), "of fuse: within so long"),
+            key("on_fail", Kind::Word(&ON_FAIL), "what its failure does; silent: rollback"),
+        ],
+        later: &[],
+    },
+    Section {
+        name: "guard_defaults",
+        form: Form::Once,
+        about: "what holds for all guards",
+        keys: &[duration("looks", (SECOND, 24 * HOUR), "from one look to the next")],
+        later: &["alpha", "confidence", "min_blocks", "tail_events", "bootstrap", "on_inconclusive"],
+    },
+    Section {
+        name: "measure",
+        form: Form::Once,
+        about: "what guards measure",
+        keys: &[
+            duration("interval", (SECOND, MINUTE), "histograms are taken so often"),
+            duration("block", (SECOND, 24 * HOUR), "the unit of comparison"),
+            duration("warmup_discard", (0, 24 * HOUR), "doesn't count after a switch"),
+        ],
+        later: &["lowest", "highest", "significant_digits", "kinds", "hlog_dir", "hlog_keep"],
     },
     Section {
         name: "memory",
@@ -235,8 +341,14 @@ pub(super) const SECTIONS: [Section; 12] = [
 ];
 
 /// Sections that the full schema has and this version does not.
-pub(super) const LATER: [&str; 9] =
-    ["capacity", "measure", "shadow", "rollouts", "guards", "guard_defaults", "store", "admin", "notify"];
+pub(super) const LATER: [&str; 5] = ["capacity", "shadow", "store", "admin", "notify"];
+
+/// The section whose tables stand under `key` in those of `parent`.
+pub(super) fn within(parent: &str, key: &str) -> Option<&'static Section> {
+    SECTIONS
+        .iter()
+        .find(|section| matches!(section.form, Form::Within(of, list) if (of, list) == (parent, key)))
+}
 
 /// The section called `name`.
 pub(super) fn section(name: &str) -> Option<&'static Section> {
@@ -253,7 +365,8 @@ impl Section {
         match self.form {
             Form::Once => format!("[{}]", self.name),
             Form::ById => format!("[{}.{id}]", self.name),
-            Form::List => format!("[[{}]]", self.name),
+            Form::List(_) => format!("[[{}]]", self.name),
+            Form::Within(parent, key) => format!("[[{parent}.{id}.{key}]]"),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A policy with what holds where its file is silent.
 
+use std::time::Duration;
+
 use serde_json::{Value as Json, json};
 
 use super::document::Entry;
@@ -94,6 +96,16 @@ fn holds(policy: &Policy, section: &str, key: &str, built_in: &Bounds) -> Option
             Some(Value::Mode(BUILT_IN.max(floor.weakest_mode())))
         }
         ("default", "floor") => Some(Value::Floor(Floor::None)),
+        ("switch", "rollback_deadline") => milliseconds(policy.rollback_deadline()),
+        ("switch", "drain_timeout") => milliseconds(policy.drain_timeout()),
+        ("guard_defaults", "looks") => milliseconds(policy.measure.looks),
+        ("measure", "interval") => milliseconds(policy.measure.interval),
+        ("measure", "block") => milliseconds(policy.measure.block),
+        ("measure", "warmup_discard") => milliseconds(policy.measure.warmup_discard),
         _ => built_in.value(section, key),
     }
+}
+
+fn milliseconds(duration: Duration) -> Option<Value> {
+    u64::try_from(duration.as_millis()).ok().map(Value::Number)
 }

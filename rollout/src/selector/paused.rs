@@ -26,13 +26,13 @@ pub(super) struct Pinned {
 impl Pinned {
     /// An execution that begins, without a candidate.
     pub(super) fn new(pin: Pin, border: &Arc<Border>, snapshot: &Snapshot, invocation: &Invocation) -> Self {
-        let arm = Arm::committed(pin.mode);
+        let (arm, generation) = (Arm::committed(pin.mode), pin.in_force.generation);
         Self {
-            pin,
-            observed: observed(snapshot, invocation, pin.mode, arm, pin.generation),
+            observed: observed(snapshot, invocation, pin.mode, arm, generation),
             border: Arc::clone(border),
             shadow: None,
-            span: span(snapshot, invocation, pin.mode, arm, pin.generation),
+            span: span(snapshot, invocation, pin.mode, arm, generation),
+            pin,
             spent: Duration::ZERO,
         }
     }
@@ -60,17 +60,18 @@ impl Pinned {
     pub(super) fn finished(mut self, step: Duration, outcome: &Outcome, query: Option<Option<&Snapshot>>) {
         self.observed.duration = self.spent + step;
         let observed = self.observed.with(outcome);
-        self.border.switches.note(self.pin, &observed);
+        self.border.switches.note(&self.pin, &observed);
         if let Some(observer) = &self.border.observer {
             observer.on_outcome(observed.invocation, outcome);
         }
-        self.border.finished(&observed, &self.span);
+        let stamp = self.pin.stamp();
+        self.border.finished(&observed, stamp, &self.span);
         if let Some((queue, snapshot, invocation)) = self.shadow {
             let call = match query {
                 Some(overlay) => Call::Query { overlay: overlay.cloned() },
                 None => Call::Execute,
             };
-            queue.offer(call, snapshot, invocation, outcome, self.pin.generation);
+            queue.offer(call, snapshot, invocation, outcome, stamp);
         }
     }
 
@@ -155,7 +156,7 @@ impl Batch for PinnedBatch {
         }
         let started = Instant::now();
         let result = self.batch.next(snapshot, invocation)?;
-        let pinned = Pinned::new(self.pin, &self.border, snapshot, invocation);
+        let pinned = Pinned::new(self.pin.clone(), &self.border, snapshot, invocation);
         Some(pinned.after(self.share.of(&result) + started.elapsed(), result))
     }
 

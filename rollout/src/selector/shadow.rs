@@ -7,7 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use execution::{Backend, BackendError, Execution, Invocation, Outcome, Principal, Snapshot};
 
-use super::{Border, Divergence, DivergenceClass, DivergenceRecord, Field, Sandbox, compare, observed, span};
+use super::{
+    Border, Divergence, DivergenceClass, DivergenceRecord, Field, Sandbox, Stamp, compare, observed, span,
+};
 use crate::{Arm, Mode};
 
 /// Bounds of shadow.
@@ -88,7 +90,7 @@ struct Job {
     snapshot: Snapshot,
     invocation: Invocation,
     control: Outcome,
-    generation: u64,
+    stamp: Stamp,
     offered: Instant,
 }
 
@@ -140,7 +142,7 @@ impl Queue {
         snapshot: Snapshot,
         invocation: Invocation,
         control: &Outcome,
-        generation: u64,
+        stamp: Stamp,
     ) {
         let shared = &self.0.0;
         let mut state = shared.lock();
@@ -150,14 +152,7 @@ impl Queue {
             return;
         }
         let offered = Instant::now();
-        state.waiting.push_back(Job {
-            call,
-            snapshot,
-            invocation,
-            control: control.clone(),
-            generation,
-            offered,
-        });
+        state.waiting.push_back(Job { call, snapshot, invocation, control: control.clone(), stamp, offered });
         drop(state);
         shared.changed.notify_all();
     }
@@ -228,9 +223,9 @@ impl Shared {
     /// Runs the candidate and compares. Its pages go back to the arena when `job` is dropped.
     fn compare(&self, job: Job) {
         let arm = Arm::ShadowCandidate;
-        let span = span(&job.snapshot, &job.invocation, Mode::Shadow, arm, job.generation);
+        let span = span(&job.snapshot, &job.invocation, Mode::Shadow, arm, job.stamp.generation);
         let _entered = span.enter();
-        let mut observed = observed(&job.snapshot, &job.invocation, Mode::Shadow, arm, job.generation);
+        let mut observed = observed(&job.snapshot, &job.invocation, Mode::Shadow, arm, job.stamp.generation);
         observed.queued = job.offered.elapsed();
         let started = Instant::now();
         let candidate = match self.candidate(&job) {
@@ -243,7 +238,7 @@ impl Shared {
             }
         };
         observed.duration = started.elapsed();
-        self.border.finished(&observed.with(&candidate), &span);
+        self.border.finished(&observed.with(&candidate), job.stamp, &span);
         let differences = compare(&job.snapshot, &job.control, &candidate);
         if differences.is_empty() {
             self.lock().counts.equal += 1;

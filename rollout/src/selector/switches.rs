@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::Pin;
-use crate::{Mode, Observed};
+use crate::{InForce, Mode, Observed};
 
 /// Switches remembered; the oldest are forgotten first.
 const SWITCHES_MAX: usize = 10_000;
@@ -33,23 +33,24 @@ pub(super) struct Switches {
 }
 
 impl Switches {
-    pub(super) fn note(&self, pin: Pin, observed: &Observed) {
-        if pin.swap <= self.newest.load(Ordering::Relaxed) {
+    pub(super) fn note(&self, pin: &Pin, observed: &Observed) {
+        let InForce { generation, swap, since, .. } = *pin.in_force;
+        if swap <= self.newest.load(Ordering::Relaxed) {
             return;
         }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have been first.
-        if pin.swap <= self.newest.load(Ordering::Relaxed) {
+        if swap <= self.newest.load(Ordering::Relaxed) {
             return;
         }
-        self.newest.store(pin.swap, Ordering::Relaxed);
+        self.newest.store(swap, Ordering::Relaxed);
         if seen.len() == SWITCHES_MAX {
             seen.pop_front();
         }
         seen.push_back(Switch {
-            generation: pin.generation,
+            generation,
             mode: pin.mode,
-            swapped: pin.since,
+            swapped: since,
             first_finished: observed.finished,
             first_invocation: observed.invocation,
         });

@@ -7,6 +7,7 @@ mod machine;
 mod policy_errors;
 mod reload;
 mod resolution;
+mod rollouts;
 mod schema;
 mod selector;
 mod simulation;

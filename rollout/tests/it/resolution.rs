@@ -3,7 +3,9 @@
 use execution::Principal;
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
-use rollout::{Conditions, Decision, Floor, Layer, Mode, Policy, Reason, Resolution, Scope, Standing};
+use rollout::{
+    Conditions, Decision, Exposures, Floor, Layer, Mode, Policy, Reason, Resolution, Scope, Standing,
+};
 
 const POLICY: &str = "schema = 1
 [default]
@@ -23,8 +25,8 @@ fn time(text: &str) -> Timestamp {
     rollout::parse_time(text).unwrap()
 }
 
-fn conditions(at: &str) -> Conditions {
-    Conditions { at: time(at), killed: false }
+fn conditions(at: &str) -> Conditions<'static> {
+    Conditions { at: time(at), killed: false, exposures: Exposures::none() }
 }
 
 /// On a node, for canisters without a rule.
@@ -117,7 +119,7 @@ decided by exemption at p.toml:16:8
   default   sandboxed    p.toml:6:8   (overridden by exemption)
   floor     sandboxed    p.toml:7:9   (broken by exemption)"
     );
-    let killed = Conditions { at: time("2026-11-27"), killed: true };
+    let killed = Conditions { at: time("2026-11-27"), killed: true, exposures: Exposures::none() };
     let killed = policy.resolve(&Scope { subnet: "s", node: "n", canister: None }, killed);
     assert_eq!(
         killed.to_string(),
@@ -339,10 +341,11 @@ proptest! {
         if let Ok(policy) = Policy::parse("p", &text(&layers)) {
             let canister = Some(Principal::from_text(LEDGER).unwrap());
             let scope = Scope { subnet: "s", node: "n", canister };
-            let conditions = Conditions { at, killed };
+            let conditions = Conditions { at, killed, exposures: Exposures::none() };
             let resolution = policy.resolve(&scope, conditions);
             prop_assert_eq!(resolution.mode, reference(&layers, seconds >= 0, killed), "{}", resolution);
-            let Decision { mode, reason, decided_by } = policy.decide(&scope, conditions);
+            let Decision { mode, reason, decided_by, on_trial } = policy.decide(&scope, conditions);
+            prop_assert!(!on_trial, "without a rollout");
             prop_assert_eq!((mode, reason, decided_by), (resolution.mode, resolution.reason, resolution.decided_by));
             let won = resolution.layers.iter().filter(|said| said.standing == Standing::Won).count();
             prop_assert_eq!(won, usize::from(resolution.reason != Reason::Floored), "{}", resolution);
@@ -355,7 +358,7 @@ proptest! {
             let at = time(if late { "2026-12-02" } else { "2026-11-27" });
             for canister in [None, Some(Principal::from_text(LEDGER).unwrap()), Some(Principal::from_slice(&[1]))] {
                 let scope = Scope { subnet: "s", node: "n", canister };
-                let resolution = policy.resolve(&scope, Conditions { at, killed });
+                let resolution = policy.resolve(&scope, Conditions { at, killed, exposures: Exposures::none() });
                 let exempt = !late && layers.exemption.is_some() && canister == Principal::from_text(LEDGER).ok();
                 prop_assert!(resolution.floor.allows(resolution.mode) || killed || exempt, "{}", resolution);
             }

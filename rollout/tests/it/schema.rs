@@ -1,6 +1,6 @@
 //! The schema for editors, and a policy as it is shown.
 
-use rollout::{Bounds, Conditions, Policy, Scope, json_schema};
+use rollout::{Bounds, Conditions, Exposures, Policy, Scope, json_schema};
 use serde_json::{Value, json};
 
 /// Every key of the schema, with the header of a table that it stands in.
@@ -14,8 +14,15 @@ pub(crate) fn keys() -> Vec<(String, String)> {
                 _ if section["properties"].is_object() => (format!("[{name}]"), section),
                 _ => (format!("[{name}.a]"), &section["additionalProperties"]),
             };
-            let keys: Vec<_> = table["properties"].as_object().unwrap().keys().cloned().collect();
-            keys.into_iter().map(move |key| (header.clone(), key))
+            let properties = table["properties"].as_object().unwrap();
+            let own = properties.keys().map(|key| (header.clone(), key.clone()));
+            let within = properties.iter().flat_map(|(key, inner)| {
+                let keys =
+                    inner["items"]["properties"].as_object().into_iter().flat_map(|inner| inner.keys());
+                let header = format!("[[{}.{key}]]", header.trim_matches(['[', ']']));
+                keys.map(move |key| (header.clone(), key.clone()))
+            });
+            own.chain(within).collect::<Vec<_>>()
         })
         .collect()
 }
@@ -43,11 +50,13 @@ const FULL: &str = "schema = 1
 [meta]
 owner = \"team-execution@example.org\"
 review_by = 2027-03-01
+reason_required = true
 [kill_switch]
 file = \"/etc/bulkhead/KILL\"
 mode = \"in-process\"
 [switch]
 rollback_deadline = \"500ms\"
+drain_timeout = \"30s\"
 [default]
 mode = \"sandboxed\"
 floor = \"none\"
@@ -72,6 +81,57 @@ mode = \"in-process\"
 expires = 2026-12-01T00:00:00Z
 reason = \"INC-482\"
 approved_by = [\"alice\", \"bob\"]
+[rollouts.q4]
+candidate = \"sandboxed\"
+control = \"in-process\"
+salt = \"sandbox-2026q4\"
+hash = \"sip13-ppm-v1\"
+holdout_ppm = 10000
+on_failure = \"rollback-all\"
+retry_cooldown = \"1h\"
+hold_at_step = 1
+[[rollouts.q4.steps]]
+name = \"shadow\"
+scope = { subnets = [\"io67a\"] }
+mode = \"shadow\"
+bake = \"1h\"
+require = { min_comparisons = 1000 }
+[[rollouts.q4.steps]]
+name = \"one-node\"
+scope = { label = \"tier=canary\", nodes_per_subnet = 1 }
+bake = \"1h\"
+max_bake = \"2h\"
+[[rollouts.q4.steps]]
+name = \"half\"
+scope = { subnets = [\"io67a\"] }
+percent = 50.25
+design = \"switchback\"
+bake = \"1h\"
+[[guards]]
+name = \"p99\"
+type = \"latency-ratio\"
+quantile = 0.99
+limit = 1.5
+kinds = [\"update\"]
+on_fail = \"observe\"
+[[guards]]
+name = \"traps\"
+type = \"rate-ratio\"
+event = \"trap\"
+limit = 2
+allowance = 3
+[[guards]]
+name = \"crash\"
+type = \"fuse\"
+event = \"sandbox-crash\"
+max = 3
+window = \"10m\"
+[guard_defaults]
+looks = \"5m\"
+[measure]
+interval = \"10s\"
+block = \"60s\"
+warmup_discard = \"120s\"
 [memory]
 total = \"64GiB\"
 canister = \"16GiB\"
@@ -98,12 +158,15 @@ fn the_schema_has_no_key_that_the_reader_refuses() {
     Policy::parse("p.toml", FULL).unwrap();
     let json = as_json(FULL);
     for (header, key) in keys() {
-        let name = header.trim_matches(['[', ']']).split('.').next().unwrap().to_owned();
-        let section = &json[name.as_str()];
-        let table = section.as_array().map_or(section, |list| &list[0]);
-        let table =
-            if header.contains('.') { table.as_object().unwrap().values().next().unwrap() } else { table };
-        assert!(!table[key.as_str()].is_null(), "{header} {key} is missing in FULL");
+        let mut path = header.trim_matches(['[', ']']).split('.');
+        let section = &json[path.next().unwrap()];
+        // Of an id, the first one; of an array, any.
+        let table = path.next().map_or(section, |_| section.as_object().unwrap().values().next().unwrap());
+        let table = path.next().map_or(table, |list| &table[list]);
+        let one = [table.clone()];
+        let tables = table.as_array().map_or(&one[..], Vec::as_slice);
+        let has = tables.iter().any(|table| !table[key.as_str()].is_null());
+        assert!(has, "{header} {key} is missing in FULL");
     }
 }
 
@@ -170,12 +233,24 @@ fn a_policy_is_shown_with_what_holds_and_where_it_came_from() {
         Policy::parse("p.toml", text).unwrap().show(&built_in),
         "schema = 1
 
+[switch]
+rollback_deadline = \"500ms\"              # built in
+drain_timeout = \"30s\"                    # built in
+
 [default]
 mode = \"sandboxed\"                       # built in
 floor = \"sandboxed\"                      # p.toml:3:9
 
 [subnets.a]
 labels = {}                              # p.toml:5:10
+
+[guard_defaults]
+looks = \"5m\"                             # built in
+
+[measure]
+interval = \"10s\"                         # built in
+block = \"1m\"                             # built in
+warmup_discard = \"2m\"                    # built in
 
 [memory]
 total = \"1GiB\"                           # built in
@@ -186,9 +261,9 @@ idle = \"5m\"                              # p.toml:7:8
 "
     );
     let json = Policy::parse("p.toml", text).unwrap().show_json(&built_in);
-    assert_eq!(json["values"][1]["value"], "\"sandboxed\"");
-    assert_eq!(json["values"][1]["at"]["line"], 3);
-    assert!(json["values"][0]["at"].is_null());
+    assert_eq!(json["values"][3]["value"], "\"sandboxed\"");
+    assert_eq!(json["values"][3]["at"]["line"], 3);
+    assert!(json["values"][2]["at"].is_null());
 }
 
 #[test]
@@ -203,7 +278,7 @@ fn what_is_shown_is_a_policy_that_says_the_same() {
         for (subnet, node) in [("io67a", "n"), ("s", "q3w37"), ("s", "n")] {
             for canister in policy.canisters().copied().map(Some).chain([None]) {
                 let scope = Scope { subnet, node, canister };
-                let conditions = Conditions { at, killed: false };
+                let conditions = Conditions { at, killed: false, exposures: Exposures::none() };
                 assert_eq!(shown.decide(&scope, conditions).mode, policy.decide(&scope, conditions).mode);
             }
         }

@@ -14,8 +14,8 @@ use execution::{
     Instructions, Invocation, Left, Limits, Module, Outcome, PausedRun, Principal, Snapshot, SystemView,
 };
 use rollout::{
-    Arm, Collector, DivergenceClass, Field, LivePolicy, Mode, OutcomeWord, Recorder, Sandbox, Selector,
-    ShadowOptions, compare,
+    Arm, Collector, DivergenceClass, Exposure, Exposures, Field, LivePolicy, Mode, OutcomeWord, Recorder,
+    Sandbox, Selector, ShadowOptions, compare,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -728,4 +728,57 @@ fn a_node_that_sandboxes_one_canister_looks_ahead_and_the_others_run_one_by_one(
     assert_eq!((control.runs(), selector.shadow_counts().offered), (1, 1), "what is compared is run alone");
     let (_, batch) = selector.execute_batch(&snapshot(), &invocation(3), &[invocation(4)]).unwrap();
     assert_eq!(batch.unwrap().left().executions, 1);
+}
+
+/// A policy whose step exposes this node's canisters, followed by a selector.
+fn on_trial(control: &Arc<Fake>, candidate: &Arc<Fake>) -> (tempfile::TempDir, Selector) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("policy.toml");
+    std::fs::write(&path, crate::rollouts::FULL).unwrap();
+    let live = LivePolicy::watch(&path, "one", "n1").unwrap();
+    let sandbox = Sandbox::Ready(Arc::clone(candidate) as _);
+    let recorder = Arc::new(Recorder::new());
+    (directory, Selector::new(live, Arc::clone(control) as _, sandbox, recorder))
+}
+
+fn exposed(step: Option<usize>) -> Exposures {
+    let exposure = Exposure { step, ..Exposure::default() };
+    Exposures { rollouts: [("q4".to_owned(), exposure)].into(), nodes: vec!["n1".to_owned()] }
+}
+
+#[test]
+fn a_switch_is_drained_when_the_last_run_that_began_before_it_has_ended() {
+    let paused = Fake::new(|snapshot, _| Ok(Execution::Paused(Box::new(Once(outcome(snapshot))))));
+    let (_directory, selector) = on_trial(&paused, &Fake::finishing(|_, _| {}));
+    let snapshot = snapshot();
+    let Execution::Paused(run) = selector.execute(&snapshot, &invocation(1)).unwrap() else {
+        panic!("it pauses")
+    };
+    assert!(selector.live().is_drained(), "nothing was switched yet");
+    selector.live().expose(exposed(Some(4)));
+    assert!(!selector.live().is_drained(), "a paused run is under way");
+    run.resume(1_000).unwrap();
+    assert!(selector.live().is_drained());
+}
+
+#[test]
+fn guards_see_what_is_on_trial_and_began_after_the_last_rotation() {
+    let (control, candidate) = (Fake::finishing(|_, _| {}), Fake::finishing(|_, _| {}));
+    let (_directory, selector) = on_trial(&control, &candidate);
+    let snapshot = snapshot();
+    let seen = |swap| {
+        let taken = selector.trial().rotate(swap);
+        taken.interval.series().map(|(arm, kind, found)| (arm, kind, found.len())).collect::<Vec<_>>()
+    };
+    selector.execute(&snapshot, &invocation(1)).unwrap();
+    assert_eq!(seen(0), [], "nothing is exposed");
+    let aa = selector.live().expose(exposed(Some(0))).swap;
+    selector.execute(&snapshot, &invocation(2)).unwrap();
+    selector.execute(&snapshot, &invocation(3)).unwrap();
+    assert_eq!(seen(aa), [(Arm::InProcess, "update", 2)]);
+    let all = selector.live().expose(exposed(Some(4))).swap;
+    selector.execute(&snapshot, &invocation(4)).unwrap();
+    assert_eq!(seen(all + 1), [(Arm::Sandboxed, "update", 1)]);
+    selector.execute(&snapshot, &invocation(5)).unwrap();
+    assert_eq!(seen(all + 1), [], "it began under an earlier swap than the interval is of");
 }
