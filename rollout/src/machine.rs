@@ -19,7 +19,7 @@ mod transition;
 mod wire;
 
 pub use event::{Effect, Event, OnFail, Promotion, Refusal, Status};
-pub use plan::{EXPOSURE_PPM_MAX, Plan, PlanError, STEPS_MAX, Step};
+pub use plan::{Plan, PlanError, STEPS_MAX, Step};
 pub use wire::{STATE_BYTES_MAX, StateError};
 
 /// Where a rollout is, with its plan. Moments are milliseconds since 1970.
@@ -33,8 +33,8 @@ pub struct Rollout {
     step: usize,
     /// Counts attempts: part of every verdict's seed.
     run: u32,
-    /// Share of the step's scope that the candidate has now, parts per million.
-    exposure_ppm: u32,
+    /// The step that was cut over to last, whatever comes next; `None`: the candidate is nowhere in force.
+    exposed_step: Option<usize>,
     /// Exposure that this step has gathered.
     baked_ms: u64,
     /// Exposure before this moment is counted, or doesn't count.
@@ -125,7 +125,7 @@ impl Rollout {
             entered_ms: now_ms,
             step: 0,
             run: 1,
-            exposure_ppm: 0,
+            exposed_step: None,
             baked_ms: 0,
             counted_until_ms: 0,
             fast: false,
@@ -157,10 +157,16 @@ impl Rollout {
         self.run
     }
 
-    /// Share of the step's scope that the candidate has now, parts per million.
+    /// The step that was cut over to last, from zero; `None`: the candidate is nowhere in force.
     #[must_use]
-    pub fn exposure_ppm(&self) -> u32 {
-        self.exposure_ppm
+    pub fn exposed_step(&self) -> Option<usize> {
+        self.exposed_step
+    }
+
+    /// Since when it is in this phase, milliseconds since 1970.
+    #[must_use]
+    pub fn entered_ms(&self) -> u64 {
+        self.entered_ms
     }
 
     /// Exposure that this step has gathered, milliseconds.

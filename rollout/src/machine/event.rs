@@ -78,7 +78,8 @@ pub enum Event {
     StoreFound,
 }
 
-/// What is to be done, in this order, after the state is in the store.
+/// What is to be done, in this order, after the state is in the store. Those of a rollback are done even if it can't be
+/// stored: then the rollout is frozen, and stored with its latch as soon as that can be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Make ready what the step's mode needs.
@@ -86,10 +87,10 @@ pub enum Effect {
         /// From zero.
         step: usize,
     },
-    /// Put this share of the step's scope in the candidate's mode; zero: none of any step's.
+    /// Put in force what this step and those before it say; `None`: the candidate nowhere.
     CutOver {
-        /// Parts per million.
-        exposure_ppm: u32,
+        /// From zero.
+        step: Option<usize>,
     },
     /// Let what runs in the other mode end, then say so ([`Event::Converged`], [`Event::Drained`]).
     Drain,

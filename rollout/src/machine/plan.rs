@@ -1,7 +1,5 @@
 //! What a rollout is to do.
 
-/// All of a scope.
-pub const EXPOSURE_PPM_MAX: u32 = 1_000_000;
 /// Most steps of a plan.
 pub const STEPS_MAX: usize = 100;
 /// Longest name of a step, bytes.
@@ -9,15 +7,13 @@ const NAME_BYTES_MAX: usize = 128;
 /// Longest time that a plan asks for, milliseconds: 400 days. Sums with it stay far from overflow.
 const TIME_MS_MAX: u64 = 400 * 86_400_000;
 
-/// A step: how far the candidate is exposed, and for how long before the next one.
+/// A step: for how long the candidate is exposed before the next one. How far, the policy says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// As in the policy file.
     pub name: String,
     /// SHA-256 of its text there: what was passed stays passed while this is the same.
     pub digest: [u8; 32],
-    /// Share of its scope, parts per million.
-    pub exposure_ppm: u32,
     /// Shortest exposure before it passes, milliseconds.
     pub bake_ms: u64,
     /// Exposure after which an open guard pauses, milliseconds.
@@ -42,12 +38,6 @@ pub enum PlanError {
     /// A name that can't be shown.
     #[error("step {0}: a name has 1 to {NAME_BYTES_MAX} bytes and no control characters")]
     Name(usize),
-    /// More than all.
-    #[error("step {0}: an exposure above {EXPOSURE_PPM_MAX} parts per million")]
-    Exposure(usize),
-    /// The candidate would lose ground by going on.
-    #[error("step {0}: less exposure than the step before; steps only add")]
-    Shrinks(usize),
     /// A bake that can't end.
     #[error("step {0}: bake is longer than max_bake")]
     Bake(usize),
@@ -61,7 +51,7 @@ impl Plan {
     /// `switch_deadline_ms` is rolled back; after a rollback nothing is tried for `retry_cooldown_ms`.
     ///
     /// # Errors
-    /// A step or a time is out of bounds, or a step has less exposure than the one before.
+    /// A step or a time is out of bounds.
     pub fn new(
         steps: Vec<Step>,
         warmup_ms: u64,
@@ -71,22 +61,14 @@ impl Plan {
         if steps.is_empty() || steps.len() > STEPS_MAX {
             return Err(PlanError::Steps(steps.len()));
         }
-        let mut exposed = 0;
         for (at, step) in steps.iter().enumerate() {
             let name = &step.name;
             if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
                 return Err(PlanError::Name(at));
             }
-            if step.exposure_ppm > EXPOSURE_PPM_MAX {
-                return Err(PlanError::Exposure(at));
-            }
-            if step.exposure_ppm < exposed {
-                return Err(PlanError::Shrinks(at));
-            }
             if step.bake_ms > step.max_bake_ms {
                 return Err(PlanError::Bake(at));
             }
-            exposed = step.exposure_ppm;
         }
         let times = steps.iter().map(|step| step.max_bake_ms);
         if times.chain([warmup_ms, switch_deadline_ms, retry_cooldown_ms]).any(|time| time > TIME_MS_MAX) {

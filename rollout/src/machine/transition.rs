@@ -9,12 +9,22 @@ type Transition = (Rollout, Vec<Effect>);
 
 impl Rollout {
     /// What `event` at `now_ms` makes of this state. The clock may stand still or go back: times then count
-    /// as zero.
+    /// as zero, from its new moment on.
     ///
     /// The new state is to be stored before the first effect is done; after a crash, [`Event::Restarted`]
     /// gives the effects again.
     #[must_use]
     pub fn step(self, event: Event, now_ms: u64) -> (Self, Vec<Effect>) {
+        self.not_ahead_of(now_ms).take(event, now_ms)
+    }
+
+    /// No moment of it lies in the future, where a clock that was ahead would leave it waiting.
+    fn not_ahead_of(self, now_ms: u64) -> Self {
+        let counted_until_ms = self.counted_until_ms.min(now_ms.saturating_add(self.plan.warmup_ms()));
+        Self { entered_ms: self.entered_ms.min(now_ms), counted_until_ms, ..self }
+    }
+
+    fn take(self, event: Event, now_ms: u64) -> Transition {
         match event {
             Event::Abort => self.roll_back(Rollback::Aborted, now_ms),
             Event::Kill => self.roll_back(Rollback::Killed, now_ms),
@@ -91,16 +101,16 @@ impl Rollout {
         if self.phase != Phase::Active(Active::Waiting) {
             return self.refuse_here();
         }
-        let exposure_ppm = self.plan.steps()[self.step].exposure_ppm;
+        let exposed_step = Some(self.step);
         let (switching, mut effects) =
-            Self { exposure_ppm, baked_ms: 0, ..self }.enter(Phase::Active(Active::Switching), now_ms);
+            Self { exposed_step, baked_ms: 0, ..self }.enter(Phase::Active(Active::Switching), now_ms);
         effects.extend(switching.effects_again());
         (switching, effects)
     }
 
     /// What the driver has to do, or to do again, in this phase.
     fn effects_again(&self) -> Vec<Effect> {
-        let cut_over = Effect::CutOver { exposure_ppm: self.exposure_ppm };
+        let cut_over = Effect::CutOver { step: self.exposed_step };
         match self.phase {
             Phase::Active(Active::Switching) => {
                 vec![Effect::Prewarm { step: self.step }, cut_over, Effect::Drain]
@@ -210,7 +220,7 @@ impl Rollout {
     fn roll_back(self, why: Rollback, now_ms: u64) -> Transition {
         match self.phase {
             Phase::Active(_) | Phase::Paused { .. } => {
-                let back = Self { exposure_ppm: 0, ..self };
+                let back = Self { exposed_step: None, ..self };
                 let (back, mut effects) = back.enter(Phase::RollingBack(why), now_ms);
                 effects.extend(back.effects_again());
                 (back, effects)
@@ -265,8 +275,9 @@ impl Rollout {
         (finished, effects)
     }
 
-    /// Steps that were passed stay passed while their text is the same; else it is a new run from the first
-    /// step on.
+    /// Steps that were passed stay passed while their text is the same, and what they exposed stays in force; else it is
+    /// a new run from the first step on, with nothing exposed. The step under way is to be started again, and what
+    /// another text of it says isn't in force before.
     fn edited(self, plan: Plan, now_ms: u64) -> Transition {
         match self.phase {
             Phase::Finished => self.refuse(Refusal::Finished),
@@ -284,14 +295,22 @@ impl Rollout {
                 );
                 let passed = self.step + usize::from(done);
                 let edited = if self.plan.steps_kept(&plan, passed) == passed {
+                    let exposed = self.exposed_step.map_or(0, |step| self.plan.steps_kept(&plan, step + 1));
                     // Where no step is new, the last one bakes again.
-                    Self { step: passed.min(plan.steps().len() - 1), ..self }
+                    Self {
+                        step: passed.min(plan.steps().len() - 1),
+                        exposed_step: exposed.checked_sub(1),
+                        ..self
+                    }
                 } else {
-                    Self { run: self.run.saturating_add(1), step: 0, fast: false, ..self }
+                    Self { run: self.run.saturating_add(1), step: 0, exposed_step: None, fast: false, ..self }
                 };
                 let edited = Self { plan, baked_ms: 0, ..edited };
                 let (edited, mut effects) = edited.enter(Phase::Active(Active::Superseded), now_ms);
-                effects.push(Effect::Ended(Status::Superseded));
+                effects.extend([
+                    Effect::CutOver { step: edited.exposed_step },
+                    Effect::Ended(Status::Superseded),
+                ]);
                 (edited, effects)
             }
         }

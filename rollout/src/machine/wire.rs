@@ -1,4 +1,4 @@
-//! The stored form of a rollout's state: JSON, version 1.
+//! The stored form of a rollout's state: JSON, version 2.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use super::{Active, Pause, Phase, Plan, PlanError, Rollback, Rollout, Step};
 pub const STATE_BYTES_MAX: usize = 1 << 20;
 
 const FORMAT: &str = "bulkhead-rollout";
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Why a stored state can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,15 +43,15 @@ struct Head {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StateV1 {
+struct StateV2 {
     format: String,
     version: u64,
-    plan: PlanV1,
-    phase: PhaseV1,
+    plan: PlanV2,
+    phase: PhaseV2,
     entered_ms: u64,
     step: usize,
     run: u32,
-    exposure_ppm: u32,
+    exposed_step: Option<usize>,
     baked_ms: u64,
     counted_until_ms: u64,
     fast: bool,
@@ -60,8 +60,8 @@ struct StateV1 {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PlanV1 {
-    steps: Vec<StepV1>,
+struct PlanV2 {
+    steps: Vec<StepV2>,
     warmup_ms: u64,
     switch_deadline_ms: u64,
     retry_cooldown_ms: u64,
@@ -69,21 +69,20 @@ struct PlanV1 {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StepV1 {
+struct StepV2 {
     name: String,
     digest: String,
-    exposure_ppm: u32,
     bake_ms: u64,
     max_bake_ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-enum PhaseV1 {
-    Active(ActiveV1),
-    Paused { from: ActiveV1, why: PauseV1 },
-    RollingBack(RollbackV1),
-    RolledBack { why: RollbackV1, acknowledged: bool },
+enum PhaseV2 {
+    Active(ActiveV2),
+    Paused { from: ActiveV2, why: PauseV2 },
+    RollingBack(RollbackV2),
+    RolledBack { why: RollbackV2, acknowledged: bool },
     Finished,
 }
 
@@ -108,38 +107,37 @@ macro_rules! words {
     };
 }
 
-words!(ActiveV1 for Active: Draft Planned Waiting Switching Warmup Baking Completed Superseded);
-words!(PauseV1 for Pause: User Guard Inconclusive);
-words!(RollbackV1 for Rollback: Aborted Killed Guard Deadline);
+words!(ActiveV2 for Active: Draft Planned Waiting Switching Warmup Baking Completed Superseded);
+words!(PauseV2 for Pause: User Guard Inconclusive);
+words!(RollbackV2 for Rollback: Aborted Killed Guard Deadline);
 
 pub(super) fn write(rollout: &Rollout) -> String {
-    let steps = rollout.plan.steps().iter().map(|step| StepV1 {
+    let steps = rollout.plan.steps().iter().map(|step| StepV2 {
         name: step.name.clone(),
         digest: hex::encode(step.digest),
-        exposure_ppm: step.exposure_ppm,
         bake_ms: step.bake_ms,
         max_bake_ms: step.max_bake_ms,
     });
-    let state = StateV1 {
+    let state = StateV2 {
         format: FORMAT.to_owned(),
         version: VERSION,
-        plan: PlanV1 {
+        plan: PlanV2 {
             steps: steps.collect(),
             warmup_ms: rollout.plan.warmup_ms(),
             switch_deadline_ms: rollout.plan.switch_deadline_ms(),
             retry_cooldown_ms: rollout.plan.retry_cooldown_ms(),
         },
         phase: match rollout.phase {
-            Phase::Active(active) => PhaseV1::Active(active.into()),
-            Phase::Paused { from, why } => PhaseV1::Paused { from: from.into(), why: why.into() },
-            Phase::RollingBack(why) => PhaseV1::RollingBack(why.into()),
-            Phase::RolledBack { why, acknowledged } => PhaseV1::RolledBack { why: why.into(), acknowledged },
-            Phase::Finished => PhaseV1::Finished,
+            Phase::Active(active) => PhaseV2::Active(active.into()),
+            Phase::Paused { from, why } => PhaseV2::Paused { from: from.into(), why: why.into() },
+            Phase::RollingBack(why) => PhaseV2::RollingBack(why.into()),
+            Phase::RolledBack { why, acknowledged } => PhaseV2::RolledBack { why: why.into(), acknowledged },
+            Phase::Finished => PhaseV2::Finished,
         },
         entered_ms: rollout.entered_ms,
         step: rollout.step,
         run: rollout.run,
-        exposure_ppm: rollout.exposure_ppm,
+        exposed_step: rollout.exposed_step,
         baked_ms: rollout.baked_ms,
         counted_until_ms: rollout.counted_until_ms,
         fast: rollout.fast,
@@ -160,20 +158,20 @@ pub(super) fn read(bytes: &[u8]) -> Result<Rollout, StateError> {
     if head.version != VERSION {
         return Err(StateError::Version { found: head.version, expected: VERSION });
     }
-    let state: StateV1 = serde_json::from_slice(bytes).map_err(foreign)?;
+    let state: StateV2 = serde_json::from_slice(bytes).map_err(foreign)?;
     let rollout = Rollout {
         plan: state.plan.check()?,
         phase: match state.phase {
-            PhaseV1::Active(active) => Phase::Active(active.into()),
-            PhaseV1::Paused { from, why } => Phase::Paused { from: from.into(), why: why.into() },
-            PhaseV1::RollingBack(why) => Phase::RollingBack(why.into()),
-            PhaseV1::RolledBack { why, acknowledged } => Phase::RolledBack { why: why.into(), acknowledged },
-            PhaseV1::Finished => Phase::Finished,
+            PhaseV2::Active(active) => Phase::Active(active.into()),
+            PhaseV2::Paused { from, why } => Phase::Paused { from: from.into(), why: why.into() },
+            PhaseV2::RollingBack(why) => Phase::RollingBack(why.into()),
+            PhaseV2::RolledBack { why, acknowledged } => Phase::RolledBack { why: why.into(), acknowledged },
+            PhaseV2::Finished => Phase::Finished,
         },
         entered_ms: state.entered_ms,
         step: state.step,
         run: state.run,
-        exposure_ppm: state.exposure_ppm,
+        exposed_step: state.exposed_step,
         baked_ms: state.baked_ms,
         counted_until_ms: state.counted_until_ms,
         fast: state.fast,
@@ -183,7 +181,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Rollout, StateError> {
     Ok(rollout)
 }
 
-impl PlanV1 {
+impl PlanV2 {
     fn check(self) -> Result<Plan, StateError> {
         let steps: Result<Vec<Step>, StateError> = self
             .steps
@@ -193,13 +191,7 @@ impl PlanV1 {
                 hex::decode_to_slice(&step.digest, &mut digest).map_err(|_| {
                     StateError::Foreign("a digest that isn't 64 hexadecimal digits".to_owned())
                 })?;
-                Ok(Step {
-                    name: step.name,
-                    digest,
-                    exposure_ppm: step.exposure_ppm,
-                    bake_ms: step.bake_ms,
-                    max_bake_ms: step.max_bake_ms,
-                })
+                Ok(Step { name: step.name, digest, bake_ms: step.bake_ms, max_bake_ms: step.max_bake_ms })
             })
             .collect();
         Ok(Plan::new(steps?, self.warmup_ms, self.switch_deadline_ms, self.retry_cooldown_ms)?)
@@ -208,24 +200,24 @@ impl PlanV1 {
 
 /// What holds in every state that a rollout comes to.
 fn check(rollout: &Rollout) -> Result<(), StateError> {
-    let Some(step) = rollout.plan.steps().get(rollout.step) else {
+    if rollout.step >= rollout.plan.steps().len() {
         return Err(StateError::Contradiction("a step that its plan doesn't have"));
-    };
+    }
     if rollout.run == 0 {
         return Err(StateError::Contradiction("a run before the first"));
     }
-    let exposure_ppm = rollout.exposure_ppm;
+    let exposed = rollout.exposed_step;
     let holds = match rollout.phase {
         Phase::Active(active) | Phase::Paused { from: active, .. } => match active {
-            Active::Draft | Active::Planned => exposure_ppm == 0,
+            Active::Draft | Active::Planned => exposed.is_none(),
             Active::Switching | Active::Warmup | Active::Baking | Active::Completed => {
-                exposure_ppm == step.exposure_ppm
+                exposed == Some(rollout.step)
             }
-            // What is in force is that of an earlier step or of an earlier plan.
-            Active::Waiting | Active::Superseded => exposure_ppm <= super::EXPOSURE_PPM_MAX,
+            // What is in force is that of an earlier step.
+            Active::Waiting | Active::Superseded => exposed.is_none_or(|step| step <= rollout.step),
         },
-        Phase::RollingBack(_) | Phase::RolledBack { .. } => exposure_ppm == 0,
-        Phase::Finished => exposure_ppm == step.exposure_ppm,
+        Phase::RollingBack(_) | Phase::RolledBack { .. } => exposed.is_none(),
+        Phase::Finished => exposed == Some(rollout.step),
     };
     if holds { Ok(()) } else { Err(StateError::Contradiction("an exposure that its phase doesn't have")) }
 }

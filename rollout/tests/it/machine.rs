@@ -16,14 +16,13 @@ const MAX_BAKE_MS: u64 = 3_000_000;
 /// More than any of them.
 const LONG_MS: u64 = 10_000_000;
 
-/// Steps with these texts and exposures.
-fn plan(steps: &[(u8, u32)]) -> Plan {
+/// Steps with these texts.
+fn plan(steps: &[u8]) -> Plan {
     let steps = steps
         .iter()
-        .map(|&(text, exposure_ppm)| Step {
+        .map(|&text| Step {
             name: format!("step-{text}"),
             digest: [text; 32],
-            exposure_ppm,
             bake_ms: BAKE_MS,
             max_bake_ms: MAX_BAKE_MS,
         })
@@ -32,7 +31,7 @@ fn plan(steps: &[(u8, u32)]) -> Plan {
 }
 
 fn three_steps() -> Plan {
-    plan(&[(1, 10_000), (2, 100_000), (3, 1_000_000)])
+    plan(&[1, 2, 3])
 }
 
 fn judged(verdict: Verdict, on_fail: OnFail) -> Event {
@@ -94,7 +93,7 @@ fn in_every_phase(now_ms: &mut u64) -> Vec<(&'static str, Rollout)> {
     }
     let baking =
         reached.iter().find(|(name, _)| *name == "baking").map(|(_, rollout)| rollout.clone()).unwrap();
-    let edited = Event::Edited(plan(&[(1, 10_000), (9, 500_000)]));
+    let edited = Event::Edited(plan(&[1, 9]));
     reached.push(("superseded", after(baking.clone(), [edited], now_ms)));
     reached.push(("paused", after(baking.clone(), [Event::Pause], now_ms)));
     reached.push(("rolling back", after(baking.clone(), [Event::Abort], now_ms)));
@@ -151,15 +150,16 @@ fn every_command_in_every_phase_leads_somewhere_or_is_refused() {
         ("acknowledge", Event::Acknowledge),
         ("retry", Event::Retry),
         ("finish", Event::Finish),
-        ("edited", Event::Edited(plan(&[(7, 5)]))),
+        ("edited", Event::Edited(plan(&[7]))),
     ];
     let mut now_ms = 1;
     let mut table = String::new();
     for (name, rollout) in in_every_phase(&mut now_ms) {
         assert_eq!(word(&rollout), name);
-        // No time has passed since the phase was entered, so that nothing is overdue.
+        // No time has passed since the phase was entered, or was last counted, so that nothing is overdue.
         let outcome = |event: &Event| {
-            let (next, effects) = rollout.clone().step(event.clone(), entered_ms(&rollout));
+            let now_ms = moment(&rollout, "counted_until_ms").max(rollout.entered_ms());
+            let (next, effects) = rollout.clone().step(event.clone(), now_ms);
             let refused = effects.iter().any(|effect| matches!(effect, Effect::Refused(_)));
             assert!(!refused || next == rollout, "{name}, {event:?}");
             (refused, word(&next))
@@ -181,9 +181,9 @@ fn every_command_in_every_phase_leads_somewhere_or_is_refused() {
     assert_eq!(table, EVERY_COMMAND, "\n{table}");
 }
 
-fn entered_ms(rollout: &Rollout) -> u64 {
+fn moment(rollout: &Rollout, name: &str) -> u64 {
     let state: Value = serde_json::from_str(&rollout.to_json()).unwrap();
-    state["entered_ms"].as_u64().unwrap()
+    state[name].as_u64().unwrap()
 }
 
 #[test]
@@ -243,10 +243,7 @@ finished
 ";
 
 fn any_plan() -> impl Strategy<Value = Plan> {
-    prop::collection::vec((0_u8..3, 0_u32..4), 1..4).prop_map(|mut steps| {
-        steps.sort_by_key(|step| step.1);
-        plan(&steps.iter().map(|&(text, tenths)| (text, tenths * 100_000)).collect::<Vec<_>>())
-    })
+    prop::collection::vec(0_u8..3, 1..4).prop_map(|steps| plan(&steps))
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -334,10 +331,10 @@ proptest! {
                 continue;
             }
             prop_assert!(back.is_latched());
-            prop_assert_eq!(back.exposure_ppm(), 0);
+            prop_assert_eq!(back.exposed_step(), None);
             if !latched_before {
                 prop_assert_eq!(back.phase(), Phase::RollingBack(why));
-                let cut_over = Effect::CutOver { exposure_ppm: 0 };
+                let cut_over = Effect::CutOver { step: None };
                 prop_assert!(effects.contains(&cut_over));
             }
             // Again: nothing.
@@ -357,8 +354,8 @@ proptest! {
             now_ms = now_ms.saturating_add_signed(ms);
             let acknowledges = event == Event::Acknowledge;
             let (next, effects) = latched.step(event, now_ms);
-            let exposes = effects.iter().any(|effect| matches!(effect, Effect::CutOver { exposure_ppm: 1.. }));
-            prop_assert!(!exposes && next.exposure_ppm() == 0, "{:?} {:?}", next, effects);
+            let exposes = effects.iter().any(|effect| matches!(effect, Effect::CutOver { step: Some(_) }));
+            prop_assert!(!exposes && next.exposed_step().is_none(), "{:?} {:?}", next, effects);
             prop_assert!(next.is_latched());
             if acknowledges && matches!(next.phase(), Phase::RolledBack { acknowledged: true, .. }) {
                 // From here on a retry may lift it: seen elsewhere.
@@ -370,25 +367,25 @@ proptest! {
     }
 
     #[test]
-    fn exposure_is_nothing_while_latched_grows_within_a_run_and_changes_only_with_a_switch(
+    fn nothing_is_exposed_while_latched_and_only_a_switch_exposes_more(
         plan in any_plan(), events in any_events(40),
     ) {
         walk(plan, events, |before, event, _, next, effects| {
             if next.is_latched() {
-                assert_eq!(next.exposure_ppm(), 0, "{next:?}");
+                assert_eq!(next.exposed_step(), None, "{next:?}");
             }
             let switches = next.phase() == Phase::Active(Active::Switching) && *event == Event::Ready;
-            if before.exposure_ppm() != next.exposure_ppm() && !next.is_latched() {
-                assert!(switches, "{event:?}: {before:?} to {next:?}");
-            }
-            if switches && before.run() == next.run() && next.step_index() > 0 {
-                let earlier = &next.plan().steps()[next.step_index() - 1];
-                assert!(next.exposure_ppm() >= earlier.exposure_ppm);
+            if switches {
+                assert_eq!(next.exposed_step(), Some(next.step_index()));
+            } else if before.exposed_step() != next.exposed_step() {
+                // A rollback, or an edit of what is exposed.
+                assert!(next.exposed_step() < before.exposed_step(), "{event:?}: {before:?} to {next:?}");
+                assert!(effects.contains(&Effect::CutOver { step: next.exposed_step() }), "{effects:?}");
             }
             // What is told to be put in force is what the state says.
             for effect in effects {
-                if let Effect::CutOver { exposure_ppm } = effect {
-                    assert_eq!(*exposure_ppm, next.exposure_ppm());
+                if let Effect::CutOver { step } = effect {
+                    assert_eq!(*step, next.exposed_step());
                 }
             }
         });
@@ -401,10 +398,10 @@ proptest! {
         });
         let (restarted, effects) = rollout.clone().step(Event::Restarted, now_ms);
         let kept = |rollout: &Rollout| {
-            (rollout.phase(), rollout.step_index(), rollout.run(), rollout.exposure_ppm(), rollout.baked_ms())
+            (rollout.phase(), rollout.step_index(), rollout.run(), rollout.exposed_step(), rollout.baked_ms())
         };
         prop_assert_eq!(kept(&restarted), kept(&rollout));
-        let in_force = effects.contains(&Effect::CutOver { exposure_ppm: rollout.exposure_ppm() });
+        let in_force = effects.contains(&Effect::CutOver { step: rollout.exposed_step() });
         prop_assert_eq!(in_force, rollout.phase() != Phase::Finished);
     }
 
@@ -436,7 +433,7 @@ proptest! {
             }
             now_ms = now_ms.saturating_add_signed(ms);
             let next = frozen.clone().step(event, now_ms).0;
-            let same = next.phase() == frozen.phase() && next.exposure_ppm() == frozen.exposure_ppm();
+            let same = next.phase() == frozen.phase() && next.exposed_step() == frozen.exposed_step();
             prop_assert!(same || next.is_latched(), "{:?} to {:?}", frozen, next);
             prop_assert_eq!(next.baked_ms(), frozen.baked_ms());
             frozen = next;
@@ -463,11 +460,11 @@ fn a_rollout_goes_step_by_step_to_the_policy_file() {
         let event = onwards(&rollout);
         (rollout, last) = rollout.step(event, now_ms);
         exposures.extend(last.iter().filter_map(|effect| match effect {
-            Effect::CutOver { exposure_ppm } => Some(*exposure_ppm),
+            Effect::CutOver { step } => Some(*step),
             _ => None,
         }));
     }
-    assert_eq!(exposures, [10_000, 100_000, 1_000_000]);
+    assert_eq!(exposures, [Some(0), Some(1), Some(2)]);
     assert_eq!(
         last,
         [Effect::Entered(Phase::Finished), Effect::RewritePolicy, Effect::Ended(Status::Promoted)]
@@ -484,7 +481,7 @@ fn a_switch_prepares_then_cuts_over_then_drains_and_is_rolled_back_when_it_takes
         [
             Effect::Entered(Phase::Active(Active::Switching)),
             Effect::Prewarm { step: 0 },
-            Effect::CutOver { exposure_ppm: 10_000 },
+            Effect::CutOver { step: Some(0) },
             Effect::Drain,
         ]
     );
@@ -492,7 +489,7 @@ fn a_switch_prepares_then_cuts_over_then_drains_and_is_rolled_back_when_it_takes
     assert_eq!((&in_time, effects), (&switching, vec![]));
     let (late, effects) = switching.step(Event::Tick, now_ms + DEADLINE_MS + 1);
     assert_eq!(late.phase(), Phase::RollingBack(Rollback::Deadline));
-    assert_eq!(effects[1..], [Effect::CutOver { exposure_ppm: 0 }, Effect::Drain]);
+    assert_eq!(effects[1..], [Effect::CutOver { step: None }, Effect::Drain]);
 }
 
 /// At the second step's start of bake.
@@ -500,7 +497,7 @@ fn baking(now_ms: &mut u64) -> Rollout {
     let phases = in_every_phase(now_ms);
     let mut rollout =
         phases.into_iter().find(|(name, _)| *name == "warmup").map(|(_, rollout)| rollout).unwrap();
-    *now_ms = entered_ms(&rollout) + WARMUP_MS;
+    *now_ms = rollout.entered_ms() + WARMUP_MS;
     rollout = rollout.step(Event::Tick, *now_ms).0;
     assert_eq!((rollout.phase(), rollout.baked_ms()), (Phase::Active(Active::Baking), 0));
     rollout
@@ -539,11 +536,11 @@ fn a_step_passes_by_verdict_and_bake_together() {
     assert_eq!(baked.clone().step(open(), now_ms + BAKE_MS).0, baked, "baked, and open");
     let passed = baked.clone().step(pass(), now_ms + BAKE_MS).0;
     assert_eq!((passed.phase(), passed.step_index()), (Phase::Active(Active::Waiting), 2));
-    assert_eq!(passed.exposure_ppm(), 100_000, "until the next switch");
+    assert_eq!(passed.exposed_step(), Some(1), "until the next switch");
     let long = baked.step(Event::Exposed { ms: MAX_BAKE_MS }, now_ms + MAX_BAKE_MS).0;
     let paused = long.step(open(), now_ms + MAX_BAKE_MS).0;
     assert_eq!(paused.phase(), Phase::Paused { from: Active::Baking, why: Pause::Inconclusive });
-    assert_eq!(paused.exposure_ppm(), 100_000);
+    assert_eq!(paused.exposed_step(), Some(1));
 }
 
 #[test]
@@ -573,6 +570,40 @@ fn promotion_asks_for_bake_unless_told_otherwise_and_is_remembered() {
 }
 
 #[test]
+fn a_switch_that_lost_its_store_goes_on_when_that_is_back_or_rolls_back_at_its_deadline() {
+    let mut now_ms = 0;
+    let phases = [Event::Validated, Event::Start, Event::Ready, Event::StoreLost];
+    let lost = after(Rollout::new(three_steps(), 0), phases, &mut now_ms);
+    let (same, effects) = lost.clone().step(Event::Converged, now_ms);
+    assert_eq!((&same, effects), (&lost, vec![Effect::Refused(Refusal::Frozen)]));
+    let back = after(lost.clone(), [Event::StoreFound, Event::Converged], &mut now_ms);
+    assert_eq!(back.phase(), Phase::Active(Active::Warmup));
+    let late = lost.step(Event::Tick, now_ms + DEADLINE_MS).0;
+    assert_eq!(late.phase(), Phase::RollingBack(Rollback::Deadline));
+    let stored = after(late, [Event::StoreFound], &mut now_ms).to_json();
+    assert!(
+        Rollout::from_json(stored.as_bytes()).unwrap().is_latched(),
+        "stored as soon as that can be done"
+    );
+}
+
+#[test]
+fn a_clock_that_was_ahead_leaves_nothing_waiting_for_it() {
+    const AHEAD_MS: u64 = 1_000_000_000_000;
+    let mut now_ms = AHEAD_MS;
+    for (name, rollout) in in_every_phase(&mut now_ms) {
+        let mut rollout = rollout.step(Event::Restarted, now_ms).0;
+        let (mut back_ms, end_ms) = (1_000, 1_000 + 20 * LONG_MS);
+        while !matches!(rollout.phase(), Phase::Finished | Phase::Active(Active::Planned)) && back_ms < end_ms
+        {
+            back_ms += LONG_MS / 2;
+            rollout = rollout.clone().step(onwards(&rollout), back_ms).0;
+        }
+        assert!(back_ms < end_ms, "{name}: {rollout:?}");
+    }
+}
+
+#[test]
 fn a_retry_takes_acknowledgement_and_the_cooldown_and_is_a_new_run() {
     let mut now_ms = 1;
     let rollout = baking(&mut now_ms);
@@ -586,23 +617,27 @@ fn a_retry_takes_acknowledgement_and_the_cooldown_and_is_a_new_run() {
     let again = retry(&seen, now_ms + COOLDOWN_MS).0;
     assert_eq!((again.phase(), again.run(), again.step_index()), (Phase::Active(Active::Planned), 2, 0));
     assert!(!again.is_latched());
-    assert_eq!(again.exposure_ppm(), 0);
+    assert_eq!(again.exposed_step(), None);
 }
 
 #[test]
-fn an_edit_keeps_passed_steps_of_the_same_text_and_holds_what_is_in_force() {
+fn an_edit_keeps_passed_steps_of_the_same_text_and_what_they_exposed() {
     let mut now_ms = 1;
     let rollout = baking(&mut now_ms);
-    let edited = |steps: &[(u8, u32)]| {
+    let edited = |steps: &[u8]| {
         let (edited, effects) = rollout.clone().step(Event::Edited(plan(steps)), now_ms);
         assert_eq!(effects.last(), Some(&Effect::Ended(Status::Superseded)));
         assert_eq!(edited.phase(), Phase::Active(Active::Superseded));
-        assert_eq!(edited.exposure_ppm(), 100_000);
-        (edited.step_index(), edited.run())
+        (edited.step_index(), edited.run(), edited.exposed_step())
     };
-    assert_eq!(edited(&[(1, 10_000), (8, 200_000)]), (1, 1), "the first step is the same");
-    assert_eq!(edited(&[(8, 10_000), (2, 100_000)]), (0, 2), "the first step is another");
-    assert_eq!(edited(&[(1, 10_000)]), (0, 1), "there is no second step: the first bakes again");
+    assert_eq!(edited(&[1, 2, 9]), (1, 1, Some(1)), "a later step is another");
+    assert_eq!(
+        edited(&[1, 8]),
+        (1, 1, Some(0)),
+        "the step under way is another: not in force before its start"
+    );
+    assert_eq!(edited(&[8, 2]), (0, 2, None), "the first step is another");
+    assert_eq!(edited(&[1]), (0, 1, Some(0)), "there is no second step: the first bakes again");
     let (same, effects) = rollout.clone().step(Event::Edited(three_steps()), now_ms);
     assert_eq!((same, effects), (rollout.clone(), vec![]), "no edit at all");
 }
@@ -610,16 +645,13 @@ fn an_edit_keeps_passed_steps_of_the_same_text_and_holds_what_is_in_force() {
 #[test]
 fn plans_that_can_not_work_are_refused() {
     let with = |step: Step| Plan::new(vec![step], 0, 0, 0).unwrap_err();
-    let step = || Step { name: "a".to_owned(), digest: [0; 32], exposure_ppm: 5, bake_ms: 1, max_bake_ms: 2 };
+    let step = || Step { name: "a".to_owned(), digest: [0; 32], bake_ms: 1, max_bake_ms: 2 };
     assert_eq!(Plan::new(vec![], 0, 0, 0).unwrap_err(), PlanError::Steps(0));
     assert_eq!(Plan::new(vec![step(); 101], 0, 0, 0).unwrap_err(), PlanError::Steps(101));
     assert_eq!(with(Step { name: String::new(), ..step() }), PlanError::Name(0));
     assert_eq!(with(Step { name: "a\nb".to_owned(), ..step() }), PlanError::Name(0));
-    assert_eq!(with(Step { exposure_ppm: 1_000_001, ..step() }), PlanError::Exposure(0));
     assert_eq!(with(Step { bake_ms: 3, ..step() }), PlanError::Bake(0));
     assert_eq!(with(Step { max_bake_ms: u64::MAX, ..step() }), PlanError::Time);
-    let shrinks = vec![step(), Step { exposure_ppm: 4, ..step() }];
-    assert_eq!(Plan::new(shrinks, 0, 0, 0).unwrap_err(), PlanError::Shrinks(1));
     assert_eq!(Plan::new(vec![step()], u64::MAX, 0, 0).unwrap_err(), PlanError::Time);
 }
 
@@ -632,11 +664,12 @@ fn a_damaged_or_foreign_state_is_refused_with_the_reason() {
         *state.pointer_mut(place).unwrap() = value;
         Rollout::from_json(state.to_string().as_bytes()).unwrap_err()
     };
-    assert_eq!(refused("/version", json!(2)), StateError::Version { found: 2, expected: 1 });
+    assert_eq!(refused("/version", json!(1)), StateError::Version { found: 1, expected: 2 });
     assert_eq!(refused("/plan/steps", json!([])), StateError::Plan(PlanError::Steps(0)));
     let exposure = StateError::Contradiction("an exposure that its phase doesn't have");
     for (place, value) in [
-        ("/exposure_ppm", json!(1_000_000)),
+        ("/exposed_step", json!(2)),
+        ("/exposed_step", json!(null)),
         ("/phase", json!({ "rolling-back": "aborted" })),
         ("/phase", json!({ "rolled-back": { "why": "guard", "acknowledged": true } })),
         ("/phase", json!({ "active": "planned" })),
