@@ -8,6 +8,7 @@
 
 mod diagnostic;
 mod experiment;
+mod files;
 mod guards;
 mod live;
 pub mod machine;
@@ -15,6 +16,7 @@ mod measure;
 mod mode;
 mod policy;
 mod selector;
+mod store;
 mod verdict_record;
 
 pub use diagnostic::{Diagnostic, Position};
@@ -43,6 +45,7 @@ pub use selector::{
     Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, Sandbox, Selector, ShadowCounts,
     ShadowOptions, Switch, compare, shown,
 };
+pub use store::{FileStore, Line, StateStore, StoreError, Stored, TrialCounts, VERDICTS_KEPT};
 pub use verdict_record::{
     Guard, Look, NAME_BYTES_MAX, RECORD_BYTES_MAX, RecordDifference, RecordError, Series, Source, Test,
     VerdictRecord,

@@ -1,12 +1,12 @@
 //! Accepted policies on disk: a start with a bad file goes on with the last good one, and numbers never go back.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Checksum;
 use super::load::{Loaded, load};
+use crate::files;
 
 /// Generations kept, the newest.
 pub const GENERATIONS_KEPT: usize = 16;
@@ -50,14 +50,7 @@ impl Generations {
     /// Writes a generation, so that it is there whole or not at all after a crash, and forgets the oldest beyond
     /// [`GENERATIONS_KEPT`].
     pub(super) fn keep(&self, number: u64, checksum: Checksum, bytes: &[u8]) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        let temporary = self.directory.join("new.tmp");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, self.directory.join(format!("{number:010}-{checksum}.toml")))?;
-        File::open(&self.directory)?.sync_all()?;
+        files::replace(&self.directory, &format!("{number:010}-{checksum}.toml"), bytes)?;
         // The newest is the one in force, so it stays.
         for old in self.list()?.into_iter().skip(GENERATIONS_KEPT) {
             fs::remove_file(&old.path)?;

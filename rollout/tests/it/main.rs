@@ -11,4 +11,5 @@ mod rollouts;
 mod schema;
 mod selector;
 mod simulation;
+mod store;
 mod verdict_record;
