@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::{compare, confinement, demo, drun, policy, record, replay, serve, verdict, version};
+use crate::{audit, compare, confinement, demo, drun, plan, policy, record, replay, serve, verdict, version};
 
 /// Runs Internet Computer canisters in the node's process or in a sandbox process each, with equal results.
 #[derive(Debug, Parser)]
@@ -34,12 +34,14 @@ Examples:
   bulkhead replay traffic.log --mode in-process --against sandboxed
   bulkhead serve --config prod.toml --state /var/lib/bulkhead --load steady
   bulkhead compare latencies.hlog --limit p99=1.50
+  bulkhead audit verify --state /var/lib/bulkhead
   bulkhead config check prod.toml
   bulkhead explain --config prod.toml --subnet io67a --node cp7d4
   bulkhead sandbox report
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 undecided (replay: the log or the node can't say) or
-reduced (sandbox report), 5 inconclusive (compare: not enough is known for a verdict).";
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 undecided (replay: the log or the node can't say; status
+--wait: not there in time) or reduced (sandbox report), 4 rolled back, 5 inconclusive (not enough is
+known for a verdict), 6 denied.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -128,9 +130,13 @@ Examples:
     Serve(serve::ServeArgs),
     /// Show what a running node does
     #[command(after_help = "\
-Exit codes: 0 shown; 1 no node answers on the socket.
+With ID, shows that rollout. --wait ends when it is completed, rolled back or held.
+
+Exit codes: 0 shown (--wait: completed or finished); 1 no node answers on the socket, or there is no
+such rollout; --wait: 3 not there within --timeout, 4 rolled back, 5 paused.
 
 Examples:
+  bulkhead status sandbox-2026q4 --admin /var/lib/bulkhead/admin.sock --wait --timeout 30m
   bulkhead status --admin /var/lib/bulkhead/admin.sock
   bulkhead status --admin /var/lib/bulkhead/admin.sock --watch
   bulkhead status --admin /var/lib/bulkhead/admin.sock --json")]
@@ -138,6 +144,8 @@ Examples:
     /// List the differences that shadow has found between the modes
     #[command(subcommand)]
     Divergences(DivergencesCommand),
+    #[command(flatten)]
+    Rollout(RolloutCommand),
     /// Judge a candidate's latencies, traps and divergences against limits
     #[command(after_help = "\
 Reads interval logs, puts their intervals into blocks of equal time, and judges each quantile that has
@@ -176,6 +184,9 @@ Examples:
         #[arg(long)]
         json: bool,
     },
+    /// Read the log of what was done to the rollout, and check that nobody changed it
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Work with policy files
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -204,12 +215,75 @@ impl Command {
             Self::Demo(_) | Self::Drun(_) | Self::Record(_) | Self::Replay(_) | Self::Serve(_) => true,
             // It runs none, and looks at workers with the rights that a node has.
             Self::Sandbox(_) => true,
-            Self::Compare(_) | Self::Verdict { .. } => false,
+            Self::Compare(_) | Self::Verdict { .. } | Self::Audit(_) => false,
             Self::Config(_) | Self::Explain(_) | Self::Status(_) | Self::Divergences(_) => false,
+            Self::Rollout(_) => false,
             Self::Version { .. } => false,
         }
     }
 }
+
+/// What may be asked of a rollout on a running node.
+#[derive(Debug, Subcommand)]
+enum RolloutCommand {
+    /// Say what a rollout of a policy file would do on a subnet, step by step
+    #[command(after_help = "\
+Needs no node. Says for each step which nodes or how many canisters it concerns, how candidate and
+control are compared, how often, by which guards, and what the step's chance of a false rollback is.
+
+Examples:
+  bulkhead plan --config prod.toml --subnet io67a --nodes 13
+  bulkhead plan --config prod.toml --subnet io67a --canister rrkah-fqaaa-aaaaa-aaaaq-cai")]
+    Plan(plan::PlanArgs),
+    /// Start a rollout: its first step is put in force
+    #[command(after_help = VERB_HELP)]
+    Start(serve::client::VerbArgs),
+    /// Hold a rollout where it is; its guards go on
+    #[command(after_help = VERB_HELP)]
+    Pause(serve::client::VerbArgs),
+    /// Let a paused rollout go on
+    #[command(after_help = VERB_HELP)]
+    Resume(serve::client::VerbArgs),
+    /// Have a rollout go on to its next step
+    #[command(after_help = VERB_HELP)]
+    Promote(serve::client::PromoteArgs),
+    /// Roll back now: the control everywhere, until somebody acknowledges it and tries again
+    #[command(after_help = VERB_HELP)]
+    Abort(serve::client::VerbArgs),
+    /// Acknowledge a rollback
+    #[command(after_help = VERB_HELP)]
+    Ack(serve::client::VerbArgs),
+    /// Prepare another attempt after a rollback that was acknowledged
+    #[command(after_help = VERB_HELP)]
+    Retry(serve::client::VerbArgs),
+    /// Write what a completed rollout came to into the policy file, and end it
+    #[command(after_help = VERB_HELP)]
+    Finish(serve::client::VerbArgs),
+    /// Engage the kill switch of a node, or release it
+    #[command(after_help = "\
+The switch is the file that [kill_switch] names: without a node, make that file, or remove it.
+
+Examples:
+  bulkhead kill on --admin /var/lib/bulkhead/admin.sock --reason INC-490
+  bulkhead kill off --admin /var/lib/bulkhead/admin.sock --reason \"INC-490 is over\"")]
+    Kill(serve::client::KillArgs),
+    /// Stop the line: no rollout goes on to a next step; or let it go on
+    #[command(after_help = "\
+Examples:
+  bulkhead line stop --admin /var/lib/bulkhead/admin.sock --reason \"year end\"
+  bulkhead line go --admin /var/lib/bulkhead/admin.sock --reason \"year end is over\"")]
+    Line(serve::client::LineArgs),
+}
+
+const VERB_HELP: &str = "\
+Exit codes: 0 done; 1 it refuses, or no node answers; 2 wrong usage; 6 denied: the policy asks for a
+--reason, or the socket is another user's.
+
+Examples:
+  bulkhead start sandbox-2026q4 --admin /var/lib/bulkhead/admin.sock --reason \"first attempt\"
+  bulkhead promote sandbox-2026q4 --skip-bake --admin /var/lib/bulkhead/admin.sock
+  bulkhead abort sandbox-2026q4 --admin /var/lib/bulkhead/admin.sock --reason INC-490
+  bulkhead pause sandbox-2026q4 --dry-run --json --admin /var/lib/bulkhead/admin.sock";
 
 #[derive(Debug, Subcommand)]
 enum DivergencesCommand {
@@ -365,6 +439,12 @@ pub enum CommandError {
     /// Already said on standard output: not enough is known for a verdict.
     #[error("inconclusive")]
     Inconclusive,
+    /// Already said on standard output: the rollout was rolled back.
+    #[error("rolled back")]
+    RolledBack,
+    /// This user may not, or has to say why. The text is for standard error.
+    #[error("{0}")]
+    Denied(String),
     /// Neither ok nor failed can be said. The text says why, on standard error.
     #[error("{0}")]
     Undecided(String),
@@ -416,7 +496,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let _ = writeln!(io::stderr(), "error: {what}");
             ExitCode::from(2)
         }
+        Err(CommandError::RolledBack) => ExitCode::from(4),
         Err(CommandError::Inconclusive) => ExitCode::from(5),
+        Err(CommandError::Denied(why)) => {
+            let _ = writeln!(io::stderr(), "denied: {why}");
+            ExitCode::from(6)
+        }
         Err(CommandError::Undecided(why)) => {
             let _ = writeln!(io::stderr(), "undecided: {why}");
             ExitCode::from(3)
@@ -450,6 +535,7 @@ fn dispatch(command: Command) -> Result<(), CommandError> {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Verdict { recompute, json } => verdict::recompute(&recompute, json),
+        Command::Audit(command) => audit::run(&command),
         Command::Config(ConfigCommand::Check { file, json }) => policy::check(&file, json),
         Command::Config(ConfigCommand::Reload(arguments)) => serve::client::reload(&arguments),
         Command::Config(ConfigCommand::Show { file, json }) => policy::show(&file, json),
@@ -459,9 +545,27 @@ fn dispatch(command: Command) -> Result<(), CommandError> {
         Command::Divergences(DivergencesCommand::Show { number, arguments }) => {
             serve::client::divergence(&arguments, number)
         }
+        Command::Rollout(command) => of_rollout(&command),
         Command::Explain(arguments) => policy::explain(&arguments),
         Command::Sandbox(SandboxCommand::Report { json }) => confinement::report(json),
         Command::Version { json } => version::print(json),
+    }
+}
+
+fn of_rollout(command: &RolloutCommand) -> Result<(), CommandError> {
+    use serve::client::{kill, line, promote, verb};
+    match command {
+        RolloutCommand::Plan(arguments) => plan::run(arguments),
+        RolloutCommand::Start(arguments) => verb(arguments, "start"),
+        RolloutCommand::Pause(arguments) => verb(arguments, "pause"),
+        RolloutCommand::Resume(arguments) => verb(arguments, "resume"),
+        RolloutCommand::Promote(arguments) => promote(arguments),
+        RolloutCommand::Abort(arguments) => verb(arguments, "abort"),
+        RolloutCommand::Ack(arguments) => verb(arguments, "ack"),
+        RolloutCommand::Retry(arguments) => verb(arguments, "retry"),
+        RolloutCommand::Finish(arguments) => verb(arguments, "finish"),
+        RolloutCommand::Kill(arguments) => kill(arguments),
+        RolloutCommand::Line(arguments) => line(arguments),
     }
 }
 

@@ -131,7 +131,8 @@ fn ratio(text: &str) -> Result<Limit, String> {
         .ok_or_else(|| "a limit is a ratio from 1 to 1000, e.g. 1.50".to_owned())
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A whole number of seconds, minutes or hours.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let seconds = match unit {
         "s" => 1,
@@ -178,11 +179,10 @@ fn divergences(text: &str) -> Result<(u64, u64), String> {
 /// A log can't be read or used, the record can't be written, a guard fails, or one is inconclusive.
 pub fn run(arguments: &CompareArgs) -> Result<(), CommandError> {
     let look = look_at(arguments)?;
-    let record = VerdictRecord::of(look);
+    let (record, judgements) = VerdictRecord::judged(look);
     if let Some(path) = &arguments.record {
         write(path, &record.to_json())?;
     }
-    let judgements = record.recompute().0;
     verdict::print(record.look(), &judgements, arguments.json)?;
     verdict::ending(&judgements)
 }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod bounds;
 pub mod cli;
 pub mod code_cache;
@@ -18,6 +19,7 @@ pub mod management;
 pub mod node;
 pub mod observation;
 pub mod outcomes;
+pub mod plan;
 pub mod policy;
 pub mod record;
 mod recording;

@@ -1,12 +1,12 @@
 //! The composition root: engine, sandbox, policy, selector and rounds, put together from options.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use execution::{
     Backend, BackendError, Compiler, Cycles, Ingress, IngressStatus, InvalidModule, MessageId, Module,
@@ -17,7 +17,7 @@ use in_process::compile::ModuleCompiler;
 use in_process::{Engine, InProcess};
 use rollout::{
     Arm, Bounds, DivergenceRecord, LiveOptions, LivePolicy, Mode, Observed, Observer, PhaseRecorder,
-    Recorder, Sandbox, Selector, ShadowCounts, ShadowOptions, Start,
+    Recorder, Sandbox, Selector, ShadowCounts, ShadowOptions, Start, Trial,
 };
 use rustix::process::{Pid, Signal};
 use sandbox_host::{
@@ -211,6 +211,29 @@ impl Instruments {
     #[must_use]
     pub fn sandbox(&self) -> Option<SandboxStatus> {
         self.sandbox.as_ref().map(|sandbox| sandbox.status())
+    }
+
+    /// What the guards of rollouts look at.
+    #[must_use]
+    pub fn trial(&self) -> &Trial {
+        self.selector.trial()
+    }
+
+    /// When a worker of each canister was last found dead.
+    #[must_use]
+    pub fn crashes(&self) -> BTreeMap<Principal, Instant> {
+        self.sandbox.as_ref().map(|sandbox| sandbox.crashes()).unwrap_or_default()
+    }
+
+    /// Whether a worker can be launched here now: tries it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn probe_sandbox(&self) -> Result<(), BackendError> {
+        match &self.sandbox {
+            Some(sandbox) => sandbox.probe(),
+            None => Err(BackendError::Spawn("this node has no sandbox".into())),
+        }
     }
 
     /// Where the time of sandboxed executions went, those of shadow too.

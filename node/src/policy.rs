@@ -103,7 +103,8 @@ pub fn explain(arguments: &ExplainArgs) -> Result<(), CommandError> {
     if *as_json { print(&resolution.to_json().to_string()) } else { print(&resolution.to_string()) }
 }
 
-fn refused(error: LoadError) -> CommandError {
+/// Says what is wrong with a policy file.
+pub(crate) fn refused(error: LoadError) -> CommandError {
     match error {
         LoadError::Invalid(_) => {
             // There is nobody to tell when standard error is closed.

@@ -126,7 +126,8 @@ fn limit(test: &Test) -> Option<f64> {
     }
 }
 
-fn shown_json(look: &Look, judgements: &[Judgement]) -> Value {
+/// What each guard says, with its numbers.
+pub(crate) fn shown_json(look: &Look, judgements: &[Judgement]) -> Value {
     let guards = look.guards.iter().zip(judgements).map(|(guard, judgement)| {
         let number = |of: fn(&Estimate) -> f64| judgement.estimate.as_ref().map(of).filter(|n| n.is_finite());
         json!({

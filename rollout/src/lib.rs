@@ -6,9 +6,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 mod diagnostic;
+mod directory;
 mod experiment;
-mod files;
 mod guards;
 mod live;
 pub mod machine;
@@ -16,7 +17,7 @@ mod measure;
 mod mode;
 mod policy;
 mod selector;
-mod store;
+pub mod store;
 mod verdict_record;
 
 pub use diagnostic::{Diagnostic, Position};
@@ -37,15 +38,14 @@ pub use measure::{
 };
 pub use mode::{Floor, Mode};
 pub use policy::{
-    Bounds, COMPARISONS_MIN, Change, Conditions, Decision, ENTRIES_MAX, Exposure, Exposures, FILE_BYTES_MAX,
-    GuardRule, GuardTest, Layer, LayerSaid, Location, Measure, Notice, Policy, Reason, Resolution,
-    RolloutRule, Scope, Standing, StepRule, json_schema, parse_time,
+    Bounds, COMPARISONS_MIN, Change, Conditions, Decision, ENTRIES_MAX, ExposedStep, Exposure, Exposures,
+    FILE_BYTES_MAX, GuardRule, GuardTest, Layer, LayerSaid, Location, Measure, Notice, Policy, Reason,
+    Resolution, RolloutRule, Schedule, Scope, Standing, StepRule, finished, json_schema, parse_time,
 };
 pub use selector::{
     Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, Sandbox, Selector, ShadowCounts,
     ShadowOptions, Switch, compare, shown,
 };
-pub use store::{FileStore, Line, StateStore, StoreError, Stored, TrialCounts, VERDICTS_KEPT};
 pub use verdict_record::{
     Guard, Look, NAME_BYTES_MAX, RECORD_BYTES_MAX, RecordDifference, RecordError, Series, Source, Test,
     VerdictRecord,

@@ -20,7 +20,7 @@ pub use generations::GENERATIONS_KEPT;
 pub use in_force::InForce;
 pub use load::{Checksum, LoadError};
 
-use crate::{Bounds, Change, Exposure, Exposures, Mode, Policy, Resolution};
+use crate::{Bounds, Change, Exposure, Exposures, Mode, Policy, Resolution, RolloutRule};
 use generations::Generations;
 use in_force::{Accepted, Place};
 use load::Loaded;
@@ -220,14 +220,16 @@ impl LivePolicy {
         resolution
     }
 
-    /// Exposes rollouts so far and no further, from now on. What is latched stays so whatever the file says: a policy
-    /// without a rollout whose rollback nobody has acknowledged is refused.
+    /// Exposes rollouts so far and no further, from now on. A policy that lacks one that isn't [released](Exposure) is
+    /// refused from then on, and so is one that has other modes for it.
     pub fn expose(&self, exposures: Exposures) -> Arc<InForce> {
         let shared = &self.shared;
         let mut loader = shared.lock();
+        let was_latched = |id: &str| loader.exposures.rollouts.get(id).is_some_and(|before| before.latched);
+        let is_rollback = exposures.rollouts.iter().any(|(id, next)| next.latched && !was_latched(id));
         loader.exposures = Arc::new(exposures);
         let accepted = shared.in_force.load().accepted();
-        shared.swap(&mut loader, accepted)
+        shared.swap(&mut loader, accepted, is_rollback)
     }
 
     /// Whether nothing is under way that began under an earlier policy or exposure than the one in force. A run that is
@@ -403,13 +405,13 @@ impl Shared {
             return Ok(Receipt { trigger, generation, is_new: false, checksum, changes: Vec::new(), took });
         }
         let policy = Arc::new(load::parse(path, &bytes)?);
-        self.lock().allows(&policy)?;
         let generation = before.generation + 1;
         let changes = before.policy.changes(&policy);
         let in_force = {
             let mut loader = self.lock();
+            loader.allows(&before.policy, &policy, &self.place.subnet)?;
             loader.last_error = None;
-            self.swap(&mut loader, Accepted { policy, generation, checksum })
+            self.swap(&mut loader, Accepted { policy, generation, checksum }, true)
         };
         let took = asked.elapsed();
         if !in_force.restart_for.is_empty() {
@@ -424,15 +426,17 @@ impl Shared {
         Ok(Receipt { trigger, generation, is_new: true, checksum, changes, took })
     }
 
-    /// Puts `accepted` in force, under the conditions of now.
-    fn swap(&self, loader: &mut Loader, accepted: Accepted) -> Arc<InForce> {
+    /// Puts `accepted` in force, under the conditions of now. Where that takes something out of the sandbox, what runs
+    /// there is ended by its deadline only if it `is_rollback`: the turns of a switchback wait for it to end.
+    fn swap(&self, loader: &mut Loader, accepted: Accepted, is_rollback: bool) -> Arc<InForce> {
         let before = self.in_force.load_full();
         let killed_before = before.killed && before.policy.kill_file() == accepted.policy.kill_file();
         let conditions = loader.conditions(&accepted.policy, killed_before);
         let exposures = Arc::clone(&loader.exposures);
         let swap = before.swap + 1;
         let mut next = InForce::new(accepted, &self.place, conditions, exposures, &self.started, swap);
-        next.rolled_back = if before.leaves_sandbox(&next) { Some(next.since) } else { before.rolled_back };
+        let leaves = is_rollback && before.leaves_sandbox(&next);
+        next.rolled_back = if leaves { Some(next.since) } else { before.rolled_back };
         let (next, was_killed) = (Arc::new(next), before.killed);
         // Before anything is logged: a log that nobody reads blocks, and a switch doesn't wait for it.
         self.in_force.store(Arc::clone(&next));
@@ -460,7 +464,7 @@ impl Shared {
         let conditions = loader.conditions(&before.policy, before.killed);
         let (at, killed) = conditions;
         if killed != before.killed || !before.holds_at(at) {
-            self.swap(&mut loader, before.accepted());
+            self.swap(&mut loader, before.accepted(), true);
         }
     }
 
@@ -502,12 +506,20 @@ impl Loader {
         (Timestamp::now(), seen.unwrap_or(before))
     }
 
-    /// Whether a latch that nobody has acknowledged survives `policy`.
-    fn allows(&self, policy: &Policy) -> Result<(), LoadError> {
-        let held = |(_, exposure): &(&String, &Exposure)| exposure.latched && !exposure.acknowledged;
-        let mut held = self.exposures.rollouts.iter().filter(held).map(|(id, _)| id);
-        match held.find(|id| policy.rollout(id).is_none()) {
-            Some(id) => Err(LoadError::Latched { rollout: id.clone() }),
+    /// Whether every rollout that holds something here is in `next` as it was: with its modes, and for this subnet.
+    fn allows(&self, before: &Policy, next: &Policy, subnet: &str) -> Result<(), LoadError> {
+        let same = |id: &str| {
+            let next = next.rollout(id).filter(|rollout| rollout.covers(subnet));
+            let modes = |rollout: &RolloutRule| (rollout.candidate, rollout.control);
+            // One that no policy had is not this one's to keep.
+            before.rollout(id).is_none_or(|before| next.is_some_and(|next| modes(next) == modes(before)))
+        };
+        let holds = |(_, exposure): &(&String, &Exposure)| {
+            !exposure.released && (exposure.latched || exposure.step.is_some())
+        };
+        let mut held = self.exposures.rollouts.iter().filter(holds).map(|(id, _)| id);
+        match held.find(|id| !same(id)) {
+            Some(id) => Err(LoadError::Held { rollout: id.clone() }),
             None => Ok(()),
         }
     }

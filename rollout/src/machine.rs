@@ -1,9 +1,9 @@
 //! A rollout as a state machine: phases, and what each event makes of each of them.
 //!
 //! One pure function, [`Rollout::step`]. Whoever drives it hands in what happened and the time, writes the
-//! state to its store, and then does what the effects say, in their order. Phases and rules are those of a
-//! rollout that may be aborted from anywhere, whose rollback stays until a person acknowledges it, and whose
-//! bake is time in which the candidate had traffic.
+//! state to its store after every event, and then does what the effects say, in their order. Phases and rules
+//! are those of a rollout that may be aborted from anywhere, whose rollback stays until a person acknowledges
+//! it, and whose bake is time in which the candidate had traffic.
 //!
 //! ```text
 //!  Draft ─ validated → Planned ─ start → Waiting ─ ready → Switching ─ converged → Warmup → Baking
@@ -13,6 +13,7 @@
 //!  all of the upper rows ─ pause → Paused ─ resume → where it was;  ─ edited → Superseded ─ start → Waiting
 //! ```
 
+mod edit;
 mod event;
 mod plan;
 mod transition;
@@ -33,7 +34,8 @@ pub struct Rollout {
     step: usize,
     /// Counts attempts: part of every verdict's seed.
     run: u32,
-    /// The step that was cut over to last, whatever comes next; `None`: the candidate is nowhere in force.
+    /// The step that is cut over to now, never one beyond `step`. How far it exposes the candidate, and where, is the
+    /// policy's to say.
     exposed_step: Option<usize>,
     /// Exposure that this step has gathered.
     baked_ms: u64,
@@ -157,7 +159,8 @@ impl Rollout {
         self.run
     }
 
-    /// The step that was cut over to last, from zero; `None`: the candidate is nowhere in force.
+    /// The step that is cut over to now, from zero: while it waits for the next one still the one before. `None`: the
+    /// candidate is in force nowhere.
     #[must_use]
     pub fn exposed_step(&self) -> Option<usize> {
         self.exposed_step
@@ -167,6 +170,12 @@ impl Rollout {
     #[must_use]
     pub fn entered_ms(&self) -> u64 {
         self.entered_ms
+    }
+
+    /// What was exposed before this moment is counted, or doesn't count; milliseconds since 1970.
+    #[must_use]
+    pub fn counted_until_ms(&self) -> u64 {
+        self.counted_until_ms
     }
 
     /// Exposure that this step has gathered, milliseconds.

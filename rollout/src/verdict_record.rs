@@ -224,14 +224,27 @@ impl VerdictRecord {
     /// Judges a look and keeps what was said.
     #[must_use]
     pub fn of(look: Look) -> Self {
-        let said = look.judge().iter().map(Said::of).collect();
-        Self { look, said }
+        Self::judged(look).0
+    }
+
+    /// As [`VerdictRecord::of`], with the judgements themselves.
+    #[must_use]
+    pub fn judged(look: Look) -> (Self, Vec<Judgement>) {
+        let judgements = look.judge();
+        let said = judgements.iter().map(Said::of).collect();
+        (Self { look, said }, judgements)
     }
 
     /// What was looked at.
     #[must_use]
     pub fn look(&self) -> &Look {
         &self.look
+    }
+
+    /// Whether a guard said FAIL.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.said.iter().any(|said| said.verdict == Verdict::Fail)
     }
 
     /// The record as JSON, a line for each guard's and block's part, with a line feed at the end.

@@ -13,6 +13,12 @@ use super::http;
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
 
+/// Who asks, as the kernel says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    pub(super) uid: u32,
+}
+
 /// Binds the socket, for this user alone. One that an earlier process left is replaced.
 pub(super) fn bind(path: &Path) -> Result<UnixListener, String> {
     let cannot = |what: &str, error: std::io::Error| format!("{}: could not {what}: {error}", path.display());
@@ -57,7 +63,7 @@ pub(super) async fn serve(listener: UnixListener, router: Router) {
         };
         match stream.peer_cred().map(|peer| peer.uid()) {
             Ok(uid) if uid == us || uid == 0 => {
-                let router = router.clone();
+                let router = router.clone().layer(axum::Extension(Peer { uid }));
                 tokio::spawn(async move {
                     http::connection(stream, router).await;
                     drop(permit);

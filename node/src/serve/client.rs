@@ -1,4 +1,6 @@
-//! `bulkhead status`, `divergences` and `config reload`: ask a running node over its admin socket.
+//! `bulkhead status`, `divergences`, `config reload` and what is asked of rollouts: a running node over its admin socket.
+
+mod rollouts;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -6,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Method, Request, header};
+use axum::http::{Method, Request, StatusCode, header};
 use clap::Args;
 use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::TokioIo;
@@ -16,18 +18,29 @@ use tokio::net::UnixStream;
 use crate::cli::CommandError;
 use crate::observation::escaped;
 
+pub use rollouts::{KillArgs, LineArgs, PromoteArgs, VerbArgs, kill, line, promote, verb};
+
 /// Longest answer, bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer may take: longer than the node waits before it says that it won't.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Time between two looks with `--watch`.
 const WATCH: Duration = Duration::from_secs(1);
 
 /// What `status` may be told.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
+    /// A rollout, to show it alone and whole
+    #[arg(value_name = "ID")]
+    rollout: Option<String>,
     #[command(flatten)]
     admin: AdminArgs,
+    /// Wait until the rollout has ended or is held, and say how by the exit code
+    #[arg(long, requires = "rollout", conflicts_with = "watch")]
+    wait: bool,
+    /// How long to wait, e.g. 30m
+    #[arg(long, value_name = "TIME", value_parser = crate::compare::duration, default_value = "2h", requires = "wait")]
+    timeout: Duration,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -49,15 +62,29 @@ pub struct AdminArgs {
 /// # Errors
 /// There is none, or it doesn't answer.
 pub fn status(arguments: &StatusArgs) -> Result<(), CommandError> {
+    if arguments.wait {
+        return rollouts::wait(arguments);
+    }
+    let admin = &arguments.admin.admin;
+    let path = arguments.rollout.as_deref().map(rollouts::path).transpose()?;
+    let look = || match &path {
+        Some(path) => {
+            let rollout = ask(admin, &Method::GET, path)?;
+            Ok(if arguments.json { format!("{rollout}\n") } else { rollouts::shown(&rollout) })
+        }
+        None => {
+            let status = ask(admin, &Method::GET, "/v1/status")?;
+            Ok(if arguments.json { format!("{status}\n") } else { shown(&status) })
+        }
+    };
     let mut looked = false;
     loop {
-        let status = match ask(&arguments.admin.admin, &Method::GET, "/v1/status") {
-            Ok(status) => status,
+        let mut text = match look() {
+            Ok(text) => text,
             // It was there, and its end is the end of the watch.
-            Err(_) if looked => return Ok(()),
-            Err(error) => return Err(CommandError::Failed(error)),
+            Err(AskError { status: None, .. }) if looked => return Ok(()),
+            Err(error) => return Err(error.into()),
         };
-        let mut text = if arguments.json { format!("{status}\n") } else { shown(&status) };
         if arguments.watch && !arguments.json && io::stdout().is_terminal() {
             text.insert_str(0, "\x1b[H\x1b[2J");
         }
@@ -78,7 +105,7 @@ pub fn status(arguments: &StatusArgs) -> Result<(), CommandError> {
 /// # Errors
 /// There is none, or it refuses the file.
 pub fn reload(arguments: &AdminArgs) -> Result<(), CommandError> {
-    let receipt = ask(&arguments.admin, &Method::POST, "/v1/config:reload").map_err(CommandError::Failed)?;
+    let receipt = ask(&arguments.admin, &Method::POST, "/v1/config:reload")?;
     let mut text = String::new();
     for node in list(&receipt["nodes"]) {
         let changed = if node["changed"] == true { "changed" } else { "as before" };
@@ -112,7 +139,7 @@ pub struct DivergencesArgs {
 /// # Errors
 /// There is none, or it doesn't answer.
 pub fn divergences(arguments: &DivergencesArgs) -> Result<(), CommandError> {
-    let found = ask(&arguments.admin.admin, &Method::GET, "/v1/divergences").map_err(CommandError::Failed)?;
+    let found = ask(&arguments.admin.admin, &Method::GET, "/v1/divergences")?;
     let text = if arguments.json { format!("{found}\n") } else { listed(&found) };
     io::stdout().write_all(text.as_bytes()).map_err(|error| CommandError::output(&error))
 }
@@ -122,7 +149,7 @@ pub fn divergences(arguments: &DivergencesArgs) -> Result<(), CommandError> {
 /// # Errors
 /// There is no node, it doesn't answer, or there is no such difference.
 pub fn divergence(arguments: &DivergencesArgs, number: usize) -> Result<(), CommandError> {
-    let found = ask(&arguments.admin.admin, &Method::GET, "/v1/divergences").map_err(CommandError::Failed)?;
+    let found = ask(&arguments.admin.admin, &Method::GET, "/v1/divergences")?;
     let Some(one) = number.checked_sub(1).and_then(|index| list(&found["divergences"]).nth(index)) else {
         let count = list(&found["divergences"]).count();
         return Err(CommandError::Failed(format!("there is no difference {number}; {count} are listed")));
@@ -243,26 +270,68 @@ fn shown(status: &Value) -> String {
             line(format_args!("      policy file refused, the last good one stays in force: see its log"));
         }
     }
+    text += &rollouts::listed(&status["rollouts"]);
     text
 }
 
+/// Why there is no answer, or a refusal.
+#[derive(Debug)]
+struct AskError {
+    /// Of the refusal; `None`: nobody answered.
+    status: Option<StatusCode>,
+    /// This user may not connect.
+    denied: bool,
+    text: String,
+}
+
+impl From<AskError> for CommandError {
+    fn from(error: AskError) -> Self {
+        match error.status {
+            Some(StatusCode::FORBIDDEN) => Self::Denied(error.text),
+            None if error.denied => Self::Denied(error.text),
+            Some(_) | None => Self::Failed(error.text),
+        }
+    }
+}
+
 /// One request and its answer.
-fn ask(admin: &Path, method: &Method, path: &str) -> Result<Value, String> {
+fn ask(admin: &Path, method: &Method, path: &str) -> Result<Value, AskError> {
+    send(admin, method, path, None)
+}
+
+/// As [`ask`], with a body.
+fn send(admin: &Path, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, AskError> {
+    let nobody = |text: String| AskError { status: None, denied: false, text };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
-        .map_err(|error| format!("could not ask: {error}"))?;
+        .map_err(|error| nobody(format!("could not ask: {error}")))?;
     runtime.block_on(async {
-        let asked = tokio::time::timeout(PATIENCE, exchange(admin, method, path)).await;
-        asked.unwrap_or_else(|_| Err(format!("{}: no answer within {PATIENCE:?}", admin.display())))
+        let asked = tokio::time::timeout(PATIENCE, exchange(admin, method, path, body)).await;
+        asked.unwrap_or_else(|_| Err(nobody(format!("{}: no answer within {PATIENCE:?}", admin.display()))))
     })
 }
 
-async fn exchange(admin: &Path, method: &Method, path: &str) -> Result<Value, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", admin.display());
+async fn exchange(
+    admin: &Path,
+    method: &Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Value, AskError> {
+    let failed = |error: &dyn std::fmt::Display| AskError {
+        status: None,
+        denied: false,
+        text: format!("{}: {error}", admin.display()),
+    };
     let stream = UnixStream::connect(admin).await.map_err(|error| {
-        failed(&format!("no node answers on this admin socket ({error}): is `bulkhead serve` running?"))
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let why = if denied {
+            format!("this user may not connect ({error}): the socket is for the node's user and root")
+        } else {
+            format!("no node answers on this admin socket ({error}): is `bulkhead serve` running?")
+        };
+        AskError { denied, ..failed(&why) }
     })?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
@@ -271,8 +340,8 @@ async fn exchange(admin: &Path, method: &Method, path: &str) -> Result<Value, St
         .method(method)
         .uri(path)
         .header(header::HOST, "localhost")
-        .body(Body::empty())
-        .expect("its parts are valid");
+        .body(body.map_or_else(Body::empty, |body| Body::from(body.to_string())))
+        .map_err(|error| failed(&error))?;
     let answer = sender.send_request(request).await.map_err(|error| failed(&error))?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
@@ -282,5 +351,6 @@ async fn exchange(admin: &Path, method: &Method, path: &str) -> Result<Value, St
         return Ok(value);
     }
     let detail = value["detail"].as_str().unwrap_or("it refuses without a reason");
-    Err(format!("{}: {}", admin.display(), detail.lines().map(escaped).collect::<Vec<_>>().join("\n")))
+    let detail = detail.lines().map(escaped).collect::<Vec<_>>().join("\n");
+    Err(AskError { status: Some(status), ..failed(&detail) })
 }

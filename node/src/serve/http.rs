@@ -18,15 +18,16 @@ use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use rollout::{Arm, Hlog, Trigger, write_hgrm};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutWriter;
 
+use super::commands::Commands;
 use super::events::Events;
 use super::problem::Problem;
 use super::status::Board;
-use super::{admin, dashboard, metrics, view};
+use super::{admin, ask, dashboard, metrics, view};
 
 /// Connections at once, on each of the two listeners.
 const CONNECTIONS_MAX: usize = 64;
@@ -65,11 +66,11 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 }
 
 /// Serves until the process ends.
-pub(super) fn start(listeners: Listeners, board: Arc<Board>) -> Result<(), String> {
+pub(super) fn start(listeners: Listeners, board: Arc<Board>, commands: Commands) -> Result<(), String> {
     let cannot = |error| format!("could not start the interface: {error}");
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(cannot)?;
-    let shared = Shared { board, events: Arc::new(Events::new()) };
+    let shared = Shared { board, commands, events: Arc::new(Events::new()) };
     let thread = std::thread::Builder::new().name("interface".to_owned());
     thread
         .spawn(move || {
@@ -88,16 +89,17 @@ pub(super) fn start(listeners: Listeners, board: Arc<Board>) -> Result<(), Strin
 /// What every request may see.
 #[derive(Clone)]
 pub(super) struct Shared {
-    board: Arc<Board>,
+    pub(super) board: Arc<Board>,
+    pub(super) commands: Commands,
     events: Arc<Events>,
 }
 
 fn reading(shared: &Shared) -> Router {
-    routes().with_state(shared.clone())
+    others(routes()).with_state(shared.clone())
 }
 
 fn changing(shared: &Shared) -> Router {
-    routes().route("/v1/config:reload", post(reload)).with_state(shared.clone())
+    others(routes().merge(ask::routes()).route("/v1/config:reload", post(reload))).with_state(shared.clone())
 }
 
 fn routes() -> Router<Shared> {
@@ -117,10 +119,23 @@ fn routes() -> Router<Shared> {
             "/v1/divergences",
             get(|State(shared): State<Shared>| async move { Json(view::divergences(&shared.board)) }),
         )
+        .route(
+            "/v1/rollouts",
+            get(|State(shared): State<Shared>| async move { Json(Value::clone(&shared.board.rollouts())) }),
+        )
+        .route("/v1/rollouts/{id}", get(ask::one))
+        .route("/v1/rollouts/{id}/verdicts", get(ask::verdicts))
+        .route("/v1/rollouts/{id}/verdicts/{name}", get(ask::verdict))
+        .route("/v1/audit", get(ask::audit))
         .route("/v1/resolve", get(resolve))
         .route("/v1/hist", get(histogram))
         .route("/v1/events", get(events))
         .merge(dashboard::routes())
+}
+
+/// What every other path gets.
+fn others(router: Router<Shared>) -> Router<Shared> {
+    router
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
             Problem::new(

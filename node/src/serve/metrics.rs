@@ -10,6 +10,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use rollout::{DivergenceClass, SandboxPhase, ShadowCounts, Start};
 
+use serde_json::Value;
+
+use super::rollouts::PHASES;
 use super::status::{Board, NodeView, Phase};
 
 /// The type that the format names.
@@ -104,7 +107,8 @@ impl Collector for Scrape {
         executions(encoder, nodes)?;
         policies(encoder, nodes)?;
         sandboxes(encoder, nodes)?;
-        shadows(encoder, nodes)
+        shadows(encoder, nodes)?;
+        rollouts(encoder, &self.0.rollouts())
     }
 }
 
@@ -269,4 +273,99 @@ fn shadows(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Resu
     };
     let help = "Executions whose results differed, by what both runs gave again";
     family(encoder, ("divergences", help), MetricType::Counter, counts.iter().flat_map(classes))
+}
+
+/// What the thread that drives rollouts has shown; nothing before it has.
+fn rollouts(encoder: &mut DescriptorEncoder<'_>, board: &Value) -> fmt::Result {
+    if board.is_null() {
+        return Ok(());
+    }
+    let all: Vec<(String, &Value)> = items(&board["rollouts"])
+        .map(|rollout| (rollout["id"].as_str().unwrap_or_default().to_owned(), rollout))
+        .collect();
+    let label = |id: &str| ("rollout", id.to_owned());
+    let phases = all.iter().flat_map(|(id, rollout)| {
+        PHASES.map(|phase| ([label(id), ("phase", phase.to_owned())], u64::from(rollout["phase"] == phase)))
+    });
+    family(encoder, ("rollout_phase", "Whether a rollout is in this phase"), MetricType::Gauge, phases)?;
+    let of = |value: fn(&Value) -> u64| all.iter().map(move |(id, rollout)| ([label(id)], value(rollout)));
+    let help = "The step under way or next, from 1";
+    let step = of(|rollout| rollout["step"]["index"].as_u64().map_or(0, |index| index + 1));
+    family(encoder, ("rollout_step", help), MetricType::Gauge, step)?;
+    let help = "Time with traffic of the step under way, whole seconds";
+    let baked = of(|rollout| rollout["baked_ms"].as_u64().unwrap_or_default() / 1_000);
+    family(encoder, ("rollout_bake_seconds", help), MetricType::Gauge, baked)?;
+    let help = "Whether a rollback keeps the candidate out";
+    family(
+        encoder,
+        ("latch_active", help),
+        MetricType::Gauge,
+        of(|rollout| u64::from(rollout["latched"] == true)),
+    )?;
+    let help = "Whether the state of a rollout can't be stored";
+    family(
+        encoder,
+        ("rollout_frozen", help),
+        MetricType::Gauge,
+        of(|rollout| u64::from(rollout["frozen"] == true)),
+    )?;
+    let ended = all.iter().flat_map(|(id, rollout)| {
+        let ended = rollout["ended"].as_object().into_iter().flatten();
+        ended.map(|(status, count)| {
+            ([label(id), ("status", status.clone())], count.as_u64().unwrap_or_default())
+        })
+    });
+    family(encoder, ("rollouts_ended", "Runs that ended, by how"), MetricType::Counter, ended)?;
+    let guards: Vec<(String, String, &Value)> = all
+        .iter()
+        .flat_map(|(id, rollout)| {
+            let name = |guard: &Value| guard["guard"].as_str().unwrap_or_default().to_owned();
+            items(&rollout["verdicts"]).map(move |guard| (id.clone(), name(guard), guard))
+        })
+        .collect();
+    let verdicts = guards.iter().flat_map(|(id, name, guard)| {
+        ["PASS", "FAIL", "INCONCLUSIVE"].map(|verdict| {
+            let labels = [label(id), ("guard", name.clone()), ("verdict", verdict.to_owned())];
+            (labels, u64::from(guard["verdict"] == verdict))
+        })
+    });
+    family(encoder, ("guard_verdict", "What a guard said at the last look"), MetricType::Gauge, verdicts)?;
+    guard_values(encoder, &guards)?;
+    let none = |value: bool| [([], u64::from(value))];
+    let help = "Whether the kill switch is engaged";
+    family(
+        encoder,
+        ("kill_switch_engaged", help),
+        MetricType::Gauge,
+        none(board["kill"]["engaged"] == true),
+    )?;
+    let help = "Whether no rollout may go on to a next step";
+    family(encoder, ("line_stopped", help), MetricType::Gauge, none(board["line"]["stopped"].is_string()))?;
+    let entries = [([], board["audit"]["entries"].as_u64().unwrap_or_default())];
+    family(encoder, ("audit_entries", "Entries of the audit log"), MetricType::Counter, entries)
+}
+
+fn guard_values(encoder: &mut DescriptorEncoder<'_>, guards: &[(String, String, &Value)]) -> fmt::Result {
+    let values: Vec<_> = guards
+        .iter()
+        .flat_map(|(id, name, guard)| {
+            [("estimate", "ratio"), ("lower", "lower"), ("upper", "upper"), ("limit", "limit")]
+                .map(|(stat, key)| (id, name, stat, guard[key].as_f64()))
+        })
+        .filter_map(|(id, name, stat, value)| Some((id, name, stat, value?)))
+        .collect();
+    if values.is_empty() {
+        return Ok(());
+    }
+    let help = "Ratio of candidate to control at the last look, its bounds and its limit";
+    let mut metric = encoder.encode_descriptor("guard_value", help, None, MetricType::Gauge)?;
+    for (id, name, stat, value) in values {
+        let labels = [("rollout", id.as_str()), ("guard", name.as_str()), ("stat", stat)];
+        metric.encode_family(&labels)?.encode_gauge(&value)?;
+    }
+    Ok(())
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
 }

@@ -6,7 +6,9 @@
 //! back with everything that it acknowledged, by running the log again.
 
 mod admin;
+mod ask;
 pub mod client;
+mod commands;
 mod dashboard;
 mod events;
 mod http;
@@ -15,6 +17,7 @@ mod nodes;
 mod orderer;
 mod problem;
 mod recovery;
+mod rollouts;
 mod signals;
 mod state_dir;
 mod status;
@@ -32,9 +35,11 @@ use rollout::Mode;
 use crate::cli::CommandError;
 use crate::load::{Clock, Load, Past};
 use crate::{Node, NodeOptions, PolicySource, Preset};
+use commands::Commands;
 use http::Listeners;
 use nodes::Nodes;
 use recovery::Recovered;
+use rollouts::Driver;
 use signals::Stop;
 use state_dir::StateDir;
 use status::{Board, NodeView, Phase};
@@ -119,14 +124,23 @@ fn serve(arguments: &ServeArgs, stop: &Arc<Stop>) -> Result<Served, String> {
     let nodes = start(arguments)?;
     let views =
         nodes.iter().zip(1..).map(|(node, number)| NodeView::new(number, node.instruments())).collect();
-    let board = Arc::new(Board::new(views));
+    let board = Arc::new(Board::new(views, arguments.state.clone()));
     stop.reload_on_hangup(&board);
     let admin = arguments.admin.clone().unwrap_or_else(|| arguments.state.join("admin.sock"));
-    listen(arguments, &admin, &board)?;
+    let (commands, asked) = commands::queue();
+    listen(arguments, &admin, &board, commands)?;
+    let driver = Driver::start(
+        Arc::clone(&board),
+        Arc::clone(stop),
+        &arguments.subnet,
+        &arguments.config,
+        &arguments.state,
+    )?;
     let Recovered { nodes, past } = recovery::recover(nodes, &log, &board, stop)?;
     let recording = log.resume()?;
     let clock = Clock::after(nodes[0].state().time);
     board.nodes().iter().for_each(|view| view.instruments.clear());
+    let driver = driver.run(asked)?;
     let mut nodes = Nodes::new(nodes, recording, arguments.log_max, Arc::clone(&board), Arc::clone(stop));
     let (load, failed) = go_on(arguments, &mut nodes, clock, past, &board, stop);
     if let Some(why) = &failed {
@@ -135,6 +149,8 @@ fn serve(arguments: &ServeArgs, stop: &Arc<Stop>) -> Result<Served, String> {
         stop.wait();
     }
     board.set_phase(Phase::Stopping);
+    // It ends by the same signal, within a tick.
+    let _ = driver.join();
     // A round that was not committed is in no book: what a node has run of it can't be held against them.
     let summary = Summary::new(&nodes, load.as_ref().filter(|_| failed.is_none()), &board);
     let finished = nodes.finish(failed.is_none());
@@ -145,11 +161,11 @@ fn serve(arguments: &ServeArgs, stop: &Arc<Stop>) -> Result<Served, String> {
 }
 
 /// Starts the interface, and says where it is.
-fn listen(arguments: &ServeArgs, admin: &Path, board: &Arc<Board>) -> Result<(), String> {
+fn listen(arguments: &ServeArgs, admin: &Path, board: &Arc<Board>, commands: Commands) -> Result<(), String> {
     let http = arguments.http.map(http::bind).transpose()?;
     let address = http.as_ref().map(TcpListener::local_addr).transpose();
     let address = address.map_err(|error| format!("--http: which address it is can't be told: {error}"))?;
-    http::start(Listeners { http, admin: admin::bind(admin)? }, Arc::clone(board))?;
+    http::start(Listeners { http, admin: admin::bind(admin)? }, Arc::clone(board), commands)?;
     say(&format!("admin socket {}", admin.display()));
     if let Some(address) = address {
         say(&format!("http://{address}/"));

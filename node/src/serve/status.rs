@@ -1,9 +1,11 @@
 //! What others may see of the running nodes: written after each round, read from any thread.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use rollout::{LoadError, Receipt, Trigger};
+use serde_json::Value;
 
 use crate::Instruments;
 
@@ -107,20 +109,24 @@ impl NodeView {
 /// Everything that others see.
 pub(super) struct Board {
     nodes: Vec<NodeView>,
+    /// The state directory, for what is read from there when it is asked for.
+    state: PathBuf,
     began: SystemTime,
     shown: Mutex<Shown>,
 }
 
 struct Shown {
     phase: Phase,
+    /// Rollouts, as the thread that drives them last saw them; `null`: it isn't there yet.
+    rollouts: Arc<Value>,
     /// What is committed, and when that was written; `None`: it isn't known yet.
     committed: Option<(Committed, Instant)>,
 }
 
 impl Board {
-    pub(super) fn new(nodes: Vec<NodeView>) -> Self {
-        let shown = Shown { phase: Phase::Starting, committed: None };
-        Self { nodes, began: SystemTime::now(), shown: Mutex::new(shown) }
+    pub(super) fn new(nodes: Vec<NodeView>, state: PathBuf) -> Self {
+        let shown = Shown { phase: Phase::Starting, rollouts: Arc::default(), committed: None };
+        Self { nodes, state, began: SystemTime::now(), shown: Mutex::new(shown) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shown> {
@@ -131,6 +137,11 @@ impl Board {
     /// The nodes in their order.
     pub(super) fn nodes(&self) -> &[NodeView] {
         &self.nodes
+    }
+
+    /// The state directory.
+    pub(super) fn state(&self) -> &Path {
+        &self.state
     }
 
     /// When this process began.
@@ -153,6 +164,14 @@ impl Board {
 
     pub(super) fn set_committed(&self, committed: Committed) {
         self.lock().committed = Some((committed, Instant::now()));
+    }
+
+    pub(super) fn rollouts(&self) -> Arc<Value> {
+        Arc::clone(&self.lock().rollouts)
+    }
+
+    pub(super) fn set_rollouts(&self, rollouts: Value) {
+        self.lock().rollouts = Arc::new(rollouts);
     }
 
     /// Reads the policy file again for every node: what came of it for each.

@@ -236,7 +236,8 @@ fn a_policy_is_shown_with_what_is_built_in_and_is_a_policy() {
     assert_eq!(ran.code, Some(0), "{}{}", ran.stderr, shown.stdout);
     let ran = run_in(folder.path(), &["config", "show", "p.toml", "--json"]);
     let value: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!(value["values"][0]["key"], "mode");
+    let first = &value["values"][0];
+    assert_eq!((&first["section"], &first["key"]), (&"switch".into(), &"rollback_deadline".into()));
 }
 
 #[test]

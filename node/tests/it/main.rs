@@ -1,5 +1,6 @@
 //! The command as its users meet it: exit codes, texts and output.
 
+mod audit;
 mod bounds;
 mod cli;
 mod code_cache;

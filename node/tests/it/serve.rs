@@ -1,3 +1,5 @@
+mod rollouts;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;

@@ -47,7 +47,8 @@ impl CrashFuse {
     /// A worker of `canister` crashed.
     pub fn crashed(&mut self, canister: Principal, now: Duration) {
         self.forget(now);
-        self.crashed.insert(canister, now);
+        let latest = self.crashed.entry(canister).or_insert(now);
+        *latest = now.max(*latest);
         if self.crashed.len() > self.max + 1
             && let Some(oldest) =
                 self.crashed.iter().min_by_key(|(_, at)| **at).map(|(&canister, _)| canister)

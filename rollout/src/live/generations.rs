@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Checksum;
 use super::load::{Loaded, load};
-use crate::files;
+use crate::directory::Directory;
 
 /// Generations kept, the newest.
 pub const GENERATIONS_KEPT: usize = 16;
@@ -50,7 +50,8 @@ impl Generations {
     /// Writes a generation, so that it is there whole or not at all after a crash, and forgets the oldest beyond
     /// [`GENERATIONS_KEPT`].
     pub(super) fn keep(&self, number: u64, checksum: Checksum, bytes: &[u8]) -> io::Result<()> {
-        files::replace(&self.directory, &format!("{number:010}-{checksum}.toml"), bytes)?;
+        let directory = Directory::make(&self.directory)?;
+        directory.replace(&format!("{number:010}-{checksum}.toml"), bytes)?;
         // The newest is the one in force, so it stays.
         for old in self.list()?.into_iter().skip(GENERATIONS_KEPT) {
             fs::remove_file(&old.path)?;

@@ -201,6 +201,12 @@ impl InForce {
         self.canisters.get(canister).copied().unwrap_or_else(|| self.others.placed(canister))
     }
 
+    /// Whether the guards of a rollout look at a canister.
+    #[must_use]
+    pub fn is_on_trial(&self, canister: &Principal) -> bool {
+        self.placed(canister).on_trial
+    }
+
     /// Whether any canister runs sandboxed.
     #[must_use]
     pub fn may_sandbox(&self) -> bool {

@@ -39,11 +39,12 @@ pub enum LoadError {
         /// What the watcher said.
         detail: String,
     },
-    /// It lacks a rollout that was rolled back.
+    /// It lacks a rollout that holds something, or changes its modes.
     #[error(
-        "the policy file has no [rollouts.{rollout}], whose rollback nobody has acknowledged: `bulkhead ack {rollout}` first"
+        "the policy file has no [rollouts.{rollout}] with the same modes for this subnet, and that one is under way or \
+         its rollback is not acknowledged: `bulkhead abort {rollout}`, `bulkhead ack {rollout}` first"
     )]
-    Latched {
+    Held {
         /// Its id.
         rollout: String,
     },

@@ -34,7 +34,7 @@ pub enum Event {
     Start,
     /// Window, lock, capabilities and approvals are there.
     Ready,
-    /// The step's mode is in force everywhere.
+    /// The step's mode is in force everywhere. Said again if it is refused because the store is lost.
     Converged,
     /// Time went by.
     Tick,
@@ -68,18 +68,19 @@ pub enum Event {
     Retry,
     /// Somebody wants the candidate's mode in the policy file.
     Finish,
-    /// The policy file has another plan for it now.
+    /// The policy file has another plan for it now. Refused while the store is lost, and then to be said again:
+    /// until it is taken, [`Rollout::exposed_step`](super::Rollout::exposed_step) is a step of the old plan.
     Edited(Plan),
     /// The process that drives it was started anew.
     Restarted,
     /// The store can't be written.
     StoreLost,
-    /// The store can be written again.
+    /// The store can be written again. Said, too, where a stored state is frozen.
     StoreFound,
 }
 
-/// What is to be done, in this order, after the state is in the store. Those of a rollback are done even if it can't be
-/// stored: then the rollout is frozen, and stored with its latch as soon as that can be done.
+/// What is to be done, in this order, after the state is in the store. All but [`Effect::RewritePolicy`] may be
+/// given, and done, again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Make ready what the step's mode needs.
@@ -87,14 +88,15 @@ pub enum Effect {
         /// From zero.
         step: usize,
     },
-    /// Put in force what this step and those before it say; `None`: the candidate nowhere.
+    /// Put in force what the policy says of this step; without one, the control everywhere.
     CutOver {
         /// From zero.
         step: Option<usize>,
     },
     /// Let what runs in the other mode end, then say so ([`Event::Converged`], [`Event::Drained`]).
     Drain,
-    /// Write the candidate's mode into the policy file.
+    /// Write the candidate's mode into the policy file, before the state is stored: nothing gives this effect
+    /// again, and a rollout that is still completed can be finished again.
     RewritePolicy,
     /// Tell people of a new phase.
     Entered(Phase),

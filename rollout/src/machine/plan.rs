@@ -7,7 +7,7 @@ const NAME_BYTES_MAX: usize = 128;
 /// Longest time that a plan asks for, milliseconds: 400 days. Sums with it stay far from overflow.
 const TIME_MS_MAX: u64 = 400 * 86_400_000;
 
-/// A step: for how long the candidate is exposed before the next one. How far, the policy says.
+/// A step: for how long the candidate is exposed as its text says, before the next one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// As in the policy file.
@@ -51,7 +51,7 @@ impl Plan {
     /// `switch_deadline_ms` is rolled back; after a rollback nothing is tried for `retry_cooldown_ms`.
     ///
     /// # Errors
-    /// A step or a time is out of bounds.
+    /// The steps, one of them or a time is out of bounds.
     pub fn new(
         steps: Vec<Step>,
         warmup_ms: u64,
@@ -101,9 +101,9 @@ impl Plan {
         self.retry_cooldown_ms
     }
 
-    /// How many of the first `passed` steps are the same text in `other`.
-    pub(super) fn steps_kept(&self, other: &Self, passed: usize) -> usize {
-        let pairs = self.steps.iter().zip(&other.steps).take(passed);
+    /// How many steps from the first on are the same text in `other`.
+    pub(super) fn steps_kept(&self, other: &Self) -> usize {
+        let pairs = self.steps.iter().zip(&other.steps);
         pairs.take_while(|(ours, theirs)| ours.digest == theirs.digest).count()
     }
 }

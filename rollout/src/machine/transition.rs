@@ -1,30 +1,41 @@
 //! The transitions: every event in every phase.
 
 use super::event::{Effect, Event, OnFail, Promotion, Refusal, Status};
-use super::{Active, Pause, Phase, Plan, Rollback, Rollout};
+use super::{Active, Pause, Phase, Rollback, Rollout};
 use crate::guards::Verdict;
 
 /// What comes of an event: a state, and effects in their order.
-type Transition = (Rollout, Vec<Effect>);
+pub(super) type Transition = (Rollout, Vec<Effect>);
 
 impl Rollout {
-    /// What `event` at `now_ms` makes of this state. The clock may stand still or go back: times then count
-    /// as zero, from its new moment on.
+    /// What `event` at `now_ms` makes of this state. The clock may stand still or go back: what was measured
+    /// from a moment that is in the future now is measured from now.
     ///
-    /// The new state is to be stored before the first effect is done; after a crash, [`Event::Restarted`]
-    /// gives the effects again.
+    /// The new state is to be stored after every event, before the first effect is done; after a crash,
+    /// [`Event::Restarted`] gives the effects again. Where it can't be stored, the state before stays, and gets
+    /// [`Event::StoreLost`]; but one that [is latched](Rollout::is_latched) is taken and its effects are done
+    /// all the same, and every later attempt to store it is of this state. The first that works is told as
+    /// [`Event::StoreFound`], which gives the effects again, and whose state is stored like any other's: then
+    /// the latch is on disk. A process that ends before that comes back with the state from before the
+    /// rollback.
     #[must_use]
     pub fn step(self, event: Event, now_ms: u64) -> (Self, Vec<Effect>) {
-        self.not_ahead_of(now_ms).take(event, now_ms)
+        self.not_ahead_of(now_ms).happened(event, now_ms)
     }
 
-    /// No moment of it lies in the future, where a clock that was ahead would leave it waiting.
+    /// A clock that was ahead and was set back must not stop warm-up, bake, cooldown or a switch's deadline
+    /// until it has caught up: each begins anew instead. After a restart, a warm-up to come is what isn't
+    /// counted.
     fn not_ahead_of(self, now_ms: u64) -> Self {
-        let counted_until_ms = self.counted_until_ms.min(now_ms.saturating_add(self.plan.warmup_ms()));
-        Self { entered_ms: self.entered_ms.min(now_ms), counted_until_ms, ..self }
+        let uncounted_until_ms = now_ms.saturating_add(self.plan.warmup_ms());
+        Self {
+            entered_ms: self.entered_ms.min(now_ms),
+            counted_until_ms: self.counted_until_ms.min(uncounted_until_ms),
+            ..self
+        }
     }
 
-    fn take(self, event: Event, now_ms: u64) -> Transition {
+    fn happened(self, event: Event, now_ms: u64) -> Transition {
         match event {
             Event::Abort => self.roll_back(Rollback::Aborted, now_ms),
             Event::Kill => self.roll_back(Rollback::Killed, now_ms),
@@ -32,13 +43,7 @@ impl Rollout {
             Event::Drained => self.drained(now_ms),
             Event::Restarted => self.restarted(now_ms),
             Event::StoreLost => (Self { frozen: true, ..self }, Vec::new()),
-            Event::StoreFound => {
-                // What was exposed meanwhile isn't known to any store.
-                (
-                    Self { frozen: false, counted_until_ms: self.counted_until_ms.max(now_ms), ..self },
-                    Vec::new(),
-                )
-            }
+            Event::StoreFound if self.frozen => self.store_found(now_ms),
             Event::Tick if self.is_overdue(now_ms) => self.roll_back(Rollback::Deadline, now_ms),
             Event::Tick if !self.frozen => self.tick(now_ms),
             Event::Exposed { ms } if !self.frozen => (self.exposed(ms, now_ms), Vec::new()),
@@ -46,7 +51,9 @@ impl Rollout {
                 self.judged(verdict, now_ms)
             }
             // Not asked by anybody, or of guards that only observe: nothing to refuse.
-            Event::Tick | Event::Exposed { .. } | Event::Judged { .. } => (self, Vec::new()),
+            Event::Tick | Event::Exposed { .. } | Event::Judged { .. } | Event::StoreFound => {
+                (self, Vec::new())
+            }
             _ if self.frozen => self.refuse(Refusal::Frozen),
             Event::Validated => self.advance(Active::Draft, Active::Planned, now_ms),
             Event::Start => self.start(now_ms),
@@ -62,11 +69,11 @@ impl Rollout {
         }
     }
 
-    fn enter(self, phase: Phase, now_ms: u64) -> Transition {
+    pub(super) fn enter(self, phase: Phase, now_ms: u64) -> Transition {
         (Self { phase, entered_ms: now_ms, ..self }, vec![Effect::Entered(phase)])
     }
 
-    fn refuse(self, why: Refusal) -> Transition {
+    pub(super) fn refuse(self, why: Refusal) -> Transition {
         (self, vec![Effect::Refused(why)])
     }
 
@@ -101,9 +108,8 @@ impl Rollout {
         if self.phase != Phase::Active(Active::Waiting) {
             return self.refuse_here();
         }
-        let exposed_step = Some(self.step);
-        let (switching, mut effects) =
-            Self { exposed_step, baked_ms: 0, ..self }.enter(Phase::Active(Active::Switching), now_ms);
+        let (switching, mut effects) = Self { exposed_step: Some(self.step), baked_ms: 0, ..self }
+            .enter(Phase::Active(Active::Switching), now_ms);
         effects.extend(switching.effects_again());
         (switching, effects)
     }
@@ -275,45 +281,12 @@ impl Rollout {
         (finished, effects)
     }
 
-    /// Steps that were passed stay passed while their text is the same, and what they exposed stays in force; else it is
-    /// a new run from the first step on, with nothing exposed. The step under way is to be started again, and what
-    /// another text of it says isn't in force before.
-    fn edited(self, plan: Plan, now_ms: u64) -> Transition {
-        match self.phase {
-            Phase::Finished => self.refuse(Refusal::Finished),
-            _ if self.plan == plan => (self, Vec::new()),
-            Phase::Active(Active::Draft | Active::Planned)
-            | Phase::Paused { from: Active::Draft | Active::Planned, .. } => {
-                Self { plan, ..self }.enter(Phase::Active(Active::Draft), now_ms)
-            }
-            // A latch holds whatever the file says; the next attempt is of the new plan.
-            Phase::RollingBack(_) | Phase::RolledBack { .. } => (Self { plan, step: 0, ..self }, Vec::new()),
-            Phase::Active(_) | Phase::Paused { .. } => {
-                let done = matches!(
-                    self.phase,
-                    Phase::Active(Active::Completed) | Phase::Paused { from: Active::Completed, .. }
-                );
-                let passed = self.step + usize::from(done);
-                let edited = if self.plan.steps_kept(&plan, passed) == passed {
-                    let exposed = self.exposed_step.map_or(0, |step| self.plan.steps_kept(&plan, step + 1));
-                    // Where no step is new, the last one bakes again.
-                    Self {
-                        step: passed.min(plan.steps().len() - 1),
-                        exposed_step: exposed.checked_sub(1),
-                        ..self
-                    }
-                } else {
-                    Self { run: self.run.saturating_add(1), step: 0, exposed_step: None, fast: false, ..self }
-                };
-                let edited = Self { plan, baked_ms: 0, ..edited };
-                let (edited, mut effects) = edited.enter(Phase::Active(Active::Superseded), now_ms);
-                effects.extend([
-                    Effect::CutOver { step: edited.exposed_step },
-                    Effect::Ended(Status::Superseded),
-                ]);
-                (edited, effects)
-            }
-        }
+    /// What was exposed meanwhile isn't known to any store. What couldn't be told or wasn't taken meanwhile is
+    /// asked for again.
+    fn store_found(self, now_ms: u64) -> Transition {
+        let found = Self { frozen: false, counted_until_ms: self.counted_until_ms.max(now_ms), ..self };
+        let effects = found.effects_again();
+        (found, effects)
     }
 
     /// The same phase. What was exposed while nobody looked doesn't count, nor does a warm-up after it.

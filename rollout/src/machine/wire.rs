@@ -1,4 +1,5 @@
-//! The stored form of a rollout's state: JSON, version 2.
+//! The stored form of a rollout's state: JSON, version 2. Version 1 held a share instead of the step that is
+//! cut over to.
 
 use serde::{Deserialize, Serialize};
 
@@ -200,24 +201,24 @@ impl PlanV2 {
 
 /// What holds in every state that a rollout comes to.
 fn check(rollout: &Rollout) -> Result<(), StateError> {
-    if rollout.step >= rollout.plan.steps().len() {
+    let Rollout { step, exposed_step, .. } = *rollout;
+    let last = rollout.plan.steps().len() - 1;
+    if step > last {
         return Err(StateError::Contradiction("a step that its plan doesn't have"));
     }
     if rollout.run == 0 {
         return Err(StateError::Contradiction("a run before the first"));
     }
-    let exposed = rollout.exposed_step;
     let holds = match rollout.phase {
         Phase::Active(active) | Phase::Paused { from: active, .. } => match active {
-            Active::Draft | Active::Planned => exposed.is_none(),
-            Active::Switching | Active::Warmup | Active::Baking | Active::Completed => {
-                exposed == Some(rollout.step)
-            }
-            // What is in force is that of an earlier step.
-            Active::Waiting | Active::Superseded => exposed.is_none_or(|step| step <= rollout.step),
+            Active::Draft | Active::Planned => exposed_step.is_none(),
+            // What is in force is that of an earlier step, or of this one if it bakes again.
+            Active::Waiting | Active::Superseded => exposed_step.is_none_or(|exposed| exposed <= step),
+            Active::Switching | Active::Warmup | Active::Baking => exposed_step == Some(step),
+            Active::Completed => exposed_step == Some(step) && step == last,
         },
-        Phase::RollingBack(_) | Phase::RolledBack { .. } => exposed.is_none(),
-        Phase::Finished => exposed == Some(rollout.step),
+        Phase::RollingBack(_) | Phase::RolledBack { .. } => exposed_step.is_none(),
+        Phase::Finished => exposed_step == Some(step) && step == last,
     };
-    if holds { Ok(()) } else { Err(StateError::Contradiction("an exposure that its phase doesn't have")) }
+    if holds { Ok(()) } else { Err(StateError::Contradiction("an exposed step that its phase doesn't have")) }
 }

@@ -17,17 +17,28 @@ pub struct Exposures {
     pub nodes: Vec<String>,
 }
 
+/// A step of a rollout, and which text of it is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExposedStep {
+    /// From zero.
+    pub index: usize,
+    /// [`StepRule::digest`]. Where the policy has another step in this place, nothing is exposed: an edit is in force
+    /// when the rollout is started again, and no moment before.
+    pub digest: [u8; 32],
+}
+
 /// How far a rollout is exposed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exposure {
-    /// The last step that was cut over to, from zero; `None`: nothing is exposed.
-    pub step: Option<usize>,
+    /// The last step that was cut over to; `None`: nothing is exposed.
+    pub step: Option<ExposedStep>,
     /// In a switchback whose step is baking: whose block it is. `None`: the candidate's, until the next step.
     pub block: Option<Side>,
     /// Rolled back: the control wherever a step of it may apply, until another attempt is begun.
     pub latched: bool,
-    /// Whether a person has seen the rollback. Until then no policy is accepted that lacks the rollout.
-    pub acknowledged: bool,
+    /// Whether a policy is accepted that lacks the rollout, or has other modes for it: not while it is under way, and
+    /// after a rollback not before a person has acknowledged that.
+    pub released: bool,
 }
 
 impl Exposures {
@@ -65,7 +76,9 @@ impl<'a> Exposed<'a> {
     pub(super) fn of(policy: &'a Policy, scope: &Scope<'_>, exposures: &Exposures) -> Option<Self> {
         let rollout = policy.rollouts.iter().find(|rollout| rollout.covers(scope.subnet))?;
         let exposure = exposures.rollouts.get(&rollout.id).copied().unwrap_or_default();
-        let split = exposure.step.and_then(|last| {
+        let known =
+            |step: &ExposedStep| rollout.steps.get(step.index).is_some_and(|rule| rule.digest == step.digest);
+        let split = exposure.step.filter(known).and_then(|ExposedStep { index: last, .. }| {
             let steps = rollout.steps.iter().enumerate().take(last.saturating_add(1));
             let (index, step) = steps.rev().find(|(_, step)| step.covers(scope.subnet))?;
             let current = index == last;

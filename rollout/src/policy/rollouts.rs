@@ -63,6 +63,26 @@ pub struct StepRule {
     pub at: Position,
 }
 
+/// How often a step is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// With traffic for so long between two looks.
+    pub period: Duration,
+    /// Looks until its longest bake is over, 1 to 48: more of them only cost power.
+    pub planned: u32,
+}
+
+/// Most looks that a step is planned with.
+const LOOKS_PLANNED_MAX: u32 = 48;
+
+impl Schedule {
+    /// Looks that are due after so long with traffic.
+    #[must_use]
+    pub fn due(&self, watched: Duration) -> u32 {
+        u32::try_from(watched.as_millis() / self.period.as_millis().max(1)).unwrap_or(u32::MAX)
+    }
+}
+
 /// What ends or holds a rollout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuardRule {
@@ -112,7 +132,7 @@ impl GuardRule {
             GuardTest::Traps(_) => {
                 step.mode != Mode::Shadow && matches!(step.design, Design::NodeSplit | Design::Switchback)
             }
-            GuardTest::Crashes { .. } => step.design != Design::Aa,
+            GuardTest::Crashes { .. } => step.design != Design::Aa && step.mode != Mode::InProcess,
             GuardTest::Divergences => step.mode == Mode::Shadow,
         }
     }
@@ -174,6 +194,14 @@ impl StepRule {
     #[must_use]
     pub fn covers(&self, subnet: &str) -> bool {
         self.subnets.binary_search_by(|covered| covered.as_str().cmp(subnet)).is_ok()
+    }
+
+    /// Looks every `looks`, or less often where its longest bake is long.
+    #[must_use]
+    pub fn schedule(&self, looks: Duration) -> Schedule {
+        let period = looks.max(self.max_bake / LOOKS_PLANNED_MAX);
+        let planned = self.max_bake.as_millis().div_ceil(period.as_millis().max(1));
+        Schedule { period, planned: u32::try_from(planned).unwrap_or(LOOKS_PLANNED_MAX).max(1) }
     }
 
     fn read(entry: &Entry, document: &Document, candidate: Mode, common: &str) -> Option<Self> {

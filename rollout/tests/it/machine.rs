@@ -1,6 +1,7 @@
-//! The rollout's state machine: every event in every phase, and what no sequence of events can do.
+//! The rollout's state machine: every event in every phase.
 
-use proptest::prelude::*;
+mod properties;
+
 use rollout::Verdict;
 use rollout::machine::{
     Active, Effect, Event, OnFail, Pause, Phase, Plan, PlanError, Promotion, Refusal, Rollback, Rollout,
@@ -69,7 +70,7 @@ fn onwards(rollout: &Rollout) -> Event {
 }
 
 /// A rollout of three steps in each phase, as events lead there: at the second step where there is one.
-fn in_every_phase(now_ms: &mut u64) -> Vec<(&'static str, Rollout)> {
+pub(crate) fn in_every_phase(now_ms: &mut u64) -> Vec<(&'static str, Rollout)> {
     let mut reached: Vec<(&'static str, Rollout)> = Vec::new();
     let mut rollout = Rollout::new(three_steps(), *now_ms);
     while rollout.phase() != Phase::Finished {
@@ -156,10 +157,10 @@ fn every_command_in_every_phase_leads_somewhere_or_is_refused() {
     let mut table = String::new();
     for (name, rollout) in in_every_phase(&mut now_ms) {
         assert_eq!(word(&rollout), name);
-        // No time has passed since the phase was entered, or was last counted, so that nothing is overdue.
+        // The clock stands where the phase was entered, so that nothing is overdue.
+        let rollout = rollout.clone().step(Event::StoreFound, entered_ms(&rollout)).0;
         let outcome = |event: &Event| {
-            let now_ms = moment(&rollout, "counted_until_ms").max(rollout.entered_ms());
-            let (next, effects) = rollout.clone().step(event.clone(), now_ms);
+            let (next, effects) = rollout.clone().step(event.clone(), entered_ms(&rollout));
             let refused = effects.iter().any(|effect| matches!(effect, Effect::Refused(_)));
             assert!(!refused || next == rollout, "{name}, {event:?}");
             (refused, word(&next))
@@ -181,9 +182,9 @@ fn every_command_in_every_phase_leads_somewhere_or_is_refused() {
     assert_eq!(table, EVERY_COMMAND, "\n{table}");
 }
 
-fn moment(rollout: &Rollout, name: &str) -> u64 {
+fn entered_ms(rollout: &Rollout) -> u64 {
     let state: Value = serde_json::from_str(&rollout.to_json()).unwrap();
-    state[name].as_u64().unwrap()
+    state["entered_ms"].as_u64().unwrap()
 }
 
 #[test]
@@ -242,229 +243,22 @@ finished
   asked: nothing
 ";
 
-fn any_plan() -> impl Strategy<Value = Plan> {
-    prop::collection::vec(0_u8..3, 1..4).prop_map(|steps| plan(&steps))
-}
-
-fn any_event() -> impl Strategy<Value = Event> {
-    let verdict = prop::sample::select(vec![Verdict::Pass, Verdict::Fail, Verdict::Inconclusive]);
-    let on_fail = prop::sample::select(vec![OnFail::Rollback, OnFail::Pause, OnFail::Observe]);
-    let promotion = prop::sample::select(vec![Promotion::Next, Promotion::SkipBake, Promotion::Full]);
-    prop_oneof![
-        8 => prop::sample::select(vec![
-            Event::Validated,
-            Event::Start,
-            Event::Ready,
-            Event::Converged,
-            Event::Tick,
-            Event::Tick,
-            Event::Pause,
-            Event::Resume,
-            Event::Drained,
-            Event::Acknowledge,
-            Event::Retry,
-            Event::Finish,
-            Event::Restarted,
-            Event::StoreLost,
-            Event::StoreFound,
-        ]),
-        1 => prop::sample::select(vec![Event::Abort, Event::Kill]),
-        3 => (0..2 * LONG_MS).prop_map(|ms| Event::Exposed { ms }),
-        3 => (verdict, on_fail).prop_map(|(verdict, on_fail)| Event::Judged { verdict, on_fail }),
-        1 => promotion.prop_map(Event::Promote),
-        1 => any_plan().prop_map(Event::Edited),
-    ]
-}
-
-/// Events with the time that passes before each; now and then the clock goes back.
-fn any_events(most: usize) -> impl Strategy<Value = Vec<(Event, i64)>> {
-    let ms = prop_oneof![4 => 0..LONG_MS.cast_signed(), 1 => 0..1_000_i64, 1 => -5_000..0_i64];
-    prop::collection::vec((any_event(), ms), 0..most)
-}
-
-/// Half of the way by chance, half of it straight on, so that every phase is met.
-fn walk(
-    plan: Plan,
-    events: Vec<(Event, i64)>,
-    mut each: impl FnMut(&Rollout, &Event, u64, &Rollout, &[Effect]),
-) -> (Rollout, u64) {
-    let mut now_ms = 1_700_000_000_000_u64;
-    let mut rollout = Rollout::new(plan, now_ms);
-    for (event, ms) in events {
-        for event in [onwards(&rollout), event] {
-            now_ms = now_ms.saturating_add_signed(ms / 2);
-            let (next, effects) = rollout.clone().step(event.clone(), now_ms);
-            each(&rollout, &event, now_ms, &next, &effects);
-            rollout = next;
-        }
-    }
-    (rollout, now_ms)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
-
-    #[test]
-    fn no_sequence_of_events_leads_to_a_phase_without_a_way_to_the_end(plan in any_plan(), events in any_events(30)) {
-        let (mut rollout, mut now_ms) = walk(plan, events, |_, _, _, _, _| {});
-        // Found store, resume, rollback and retry, then seven events for each of at most three steps.
-        for _ in 0..40 {
-            if rollout.phase() == Phase::Finished {
-                return Ok(());
-            }
-            now_ms += LONG_MS;
-            // A switch that is waited for this long is over its deadline, but only a tick says so.
-            let event = onwards(&rollout);
-            rollout = rollout.step(event, now_ms).0;
-        }
-        prop_assert!(false, "stuck in {:?}", rollout);
-    }
-
-    #[test]
-    fn one_event_rolls_back_from_every_phase_that_can_be(plan in any_plan(), events in any_events(30)) {
-        let (rollout, now_ms) = walk(plan, events, |_, _, _, _, _| {});
-        for (event, why) in [(Event::Abort, Rollback::Aborted), (Event::Kill, Rollback::Killed)] {
-            let latched_before = rollout.is_latched();
-            let (back, effects) = rollout.clone().step(event.clone(), now_ms);
-            if rollout.phase() == Phase::Finished {
-                prop_assert_eq!(effects, vec![Effect::Refused(Refusal::Finished)]);
-                continue;
-            }
-            prop_assert!(back.is_latched());
-            prop_assert_eq!(back.exposed_step(), None);
-            if !latched_before {
-                prop_assert_eq!(back.phase(), Phase::RollingBack(why));
-                let cut_over = Effect::CutOver { step: None };
-                prop_assert!(effects.contains(&cut_over));
-            }
-            // Again: nothing.
-            let (again, effects) = back.clone().step(event, now_ms);
-            prop_assert_eq!((again, effects), (back, vec![]));
-        }
-    }
-
-    #[test]
-    fn a_latch_outlives_every_edit_restart_and_command_but_acknowledgement_and_retry(
-        plan in any_plan(), events in any_events(30), later in any_events(60),
-    ) {
-        let (rollout, mut now_ms) = walk(plan, events, |_, _, _, _, _| {});
-        prop_assume!(rollout.phase() != Phase::Finished && !rollout.is_latched());
-        let mut latched = rollout.step(Event::Abort, now_ms).0;
-        for (event, ms) in later {
-            now_ms = now_ms.saturating_add_signed(ms);
-            let acknowledges = event == Event::Acknowledge;
-            let (next, effects) = latched.step(event, now_ms);
-            let exposes = effects.iter().any(|effect| matches!(effect, Effect::CutOver { step: Some(_) }));
-            prop_assert!(!exposes && next.exposed_step().is_none(), "{:?} {:?}", next, effects);
-            prop_assert!(next.is_latched());
-            if acknowledges && matches!(next.phase(), Phase::RolledBack { acknowledged: true, .. }) {
-                // From here on a retry may lift it: seen elsewhere.
-                return Ok(());
-            }
-            // Out of the store and back, as at a restart.
-            latched = Rollout::from_json(next.to_json().as_bytes()).unwrap();
-        }
-    }
-
-    #[test]
-    fn nothing_is_exposed_while_latched_and_only_a_switch_exposes_more(
-        plan in any_plan(), events in any_events(40),
-    ) {
-        walk(plan, events, |before, event, _, next, effects| {
-            if next.is_latched() {
-                assert_eq!(next.exposed_step(), None, "{next:?}");
-            }
-            let switches = next.phase() == Phase::Active(Active::Switching) && *event == Event::Ready;
-            if switches {
-                assert_eq!(next.exposed_step(), Some(next.step_index()));
-            } else if before.exposed_step() != next.exposed_step() {
-                // A rollback, or an edit of what is exposed.
-                assert!(next.exposed_step() < before.exposed_step(), "{event:?}: {before:?} to {next:?}");
-                assert!(effects.contains(&Effect::CutOver { step: next.exposed_step() }), "{effects:?}");
-            }
-            // What is told to be put in force is what the state says.
-            for effect in effects {
-                if let Effect::CutOver { step } = effect {
-                    assert_eq!(*step, next.exposed_step());
-                }
-            }
-        });
-    }
-
-    #[test]
-    fn a_stored_state_comes_back_equal_and_a_restart_keeps_the_phase(plan in any_plan(), events in any_events(40)) {
-        let (rollout, now_ms) = walk(plan, events, |_, _, _, next, _| {
-            assert_eq!(&Rollout::from_json(next.to_json().as_bytes()).unwrap(), next);
-        });
-        let (restarted, effects) = rollout.clone().step(Event::Restarted, now_ms);
-        let kept = |rollout: &Rollout| {
-            (rollout.phase(), rollout.step_index(), rollout.run(), rollout.exposed_step(), rollout.baked_ms())
-        };
-        prop_assert_eq!(kept(&restarted), kept(&rollout));
-        let in_force = effects.contains(&Effect::CutOver { step: rollout.exposed_step() });
-        prop_assert_eq!(in_force, rollout.phase() != Phase::Finished);
-    }
-
-    #[test]
-    fn no_more_is_baked_than_time_has_passed_in_the_step(plan in any_plan(), events in any_events(40)) {
-        let (mut since_ms, mut latest_ms) = (0, 0);
-        walk(plan, events, |before, event, now_ms, next, _| {
-            if next.baked_ms() > before.baked_ms() {
-                assert!(matches!(event, Event::Exposed { .. }), "{event:?}");
-                assert_eq!(before.phase(), Phase::Active(Active::Baking));
-                assert!(!before.is_frozen());
-            }
-            // A step is measured from where its bake begins; the clock may go back meanwhile.
-            if next.baked_ms() == 0 && before.phase() != Phase::Active(Active::Baking) {
-                (since_ms, latest_ms) = (now_ms, now_ms);
-            }
-            latest_ms = latest_ms.max(now_ms);
-            assert!(next.baked_ms() <= latest_ms - since_ms, "{next:?}");
-        });
-    }
-
-    #[test]
-    fn while_the_store_is_lost_nothing_advances(plan in any_plan(), events in any_events(30), later in any_events(30)) {
-        let (rollout, mut now_ms) = walk(plan, events, |_, _, _, _, _| {});
-        let mut frozen = rollout.step(Event::StoreLost, now_ms).0;
-        for (event, ms) in later {
-            if event == Event::StoreFound {
-                break;
-            }
-            now_ms = now_ms.saturating_add_signed(ms);
-            let next = frozen.clone().step(event, now_ms).0;
-            let same = next.phase() == frozen.phase() && next.exposed_step() == frozen.exposed_step();
-            prop_assert!(same || next.is_latched(), "{:?} to {:?}", frozen, next);
-            prop_assert_eq!(next.baked_ms(), frozen.baked_ms());
-            frozen = next;
-        }
-    }
-
-    #[test]
-    fn no_change_of_a_stored_byte_makes_it_panic(at in 0_usize..900, byte: u8) {
-        let mut bytes = Rollout::new(three_steps(), 5).to_json().into_bytes();
-        let at = at % bytes.len();
-        bytes[at] = byte;
-        let _refused_or_not = Rollout::from_json(&bytes);
-    }
-}
-
 #[test]
 fn a_rollout_goes_step_by_step_to_the_policy_file() {
     let mut now_ms = 1;
     let mut rollout = Rollout::new(three_steps(), now_ms);
-    let mut exposures = Vec::new();
+    let mut cut_over = Vec::new();
     let mut last = Vec::new();
     while rollout.phase() != Phase::Finished {
         now_ms += LONG_MS;
         let event = onwards(&rollout);
         (rollout, last) = rollout.step(event, now_ms);
-        exposures.extend(last.iter().filter_map(|effect| match effect {
+        cut_over.extend(last.iter().filter_map(|effect| match effect {
             Effect::CutOver { step } => Some(*step),
             _ => None,
         }));
     }
-    assert_eq!(exposures, [Some(0), Some(1), Some(2)]);
+    assert_eq!(cut_over, [Some(0), Some(1), Some(2)]);
     assert_eq!(
         last,
         [Effect::Entered(Phase::Finished), Effect::RewritePolicy, Effect::Ended(Status::Promoted)]
@@ -497,7 +291,7 @@ fn baking(now_ms: &mut u64) -> Rollout {
     let phases = in_every_phase(now_ms);
     let mut rollout =
         phases.into_iter().find(|(name, _)| *name == "warmup").map(|(_, rollout)| rollout).unwrap();
-    *now_ms = rollout.entered_ms() + WARMUP_MS;
+    *now_ms = entered_ms(&rollout) + WARMUP_MS;
     rollout = rollout.step(Event::Tick, *now_ms).0;
     assert_eq!((rollout.phase(), rollout.baked_ms()), (Phase::Active(Active::Baking), 0));
     rollout
@@ -537,6 +331,8 @@ fn a_step_passes_by_verdict_and_bake_together() {
     let passed = baked.clone().step(pass(), now_ms + BAKE_MS).0;
     assert_eq!((passed.phase(), passed.step_index()), (Phase::Active(Active::Waiting), 2));
     assert_eq!(passed.exposed_step(), Some(1), "until the next switch");
+    let (restarted, effects) = passed.step(Event::Restarted, now_ms + BAKE_MS);
+    assert_eq!((restarted.exposed_step(), effects), (Some(1), vec![Effect::CutOver { step: Some(1) }]));
     let long = baked.step(Event::Exposed { ms: MAX_BAKE_MS }, now_ms + MAX_BAKE_MS).0;
     let paused = long.step(open(), now_ms + MAX_BAKE_MS).0;
     assert_eq!(paused.phase(), Phase::Paused { from: Active::Baking, why: Pause::Inconclusive });
@@ -570,40 +366,6 @@ fn promotion_asks_for_bake_unless_told_otherwise_and_is_remembered() {
 }
 
 #[test]
-fn a_switch_that_lost_its_store_goes_on_when_that_is_back_or_rolls_back_at_its_deadline() {
-    let mut now_ms = 0;
-    let phases = [Event::Validated, Event::Start, Event::Ready, Event::StoreLost];
-    let lost = after(Rollout::new(three_steps(), 0), phases, &mut now_ms);
-    let (same, effects) = lost.clone().step(Event::Converged, now_ms);
-    assert_eq!((&same, effects), (&lost, vec![Effect::Refused(Refusal::Frozen)]));
-    let back = after(lost.clone(), [Event::StoreFound, Event::Converged], &mut now_ms);
-    assert_eq!(back.phase(), Phase::Active(Active::Warmup));
-    let late = lost.step(Event::Tick, now_ms + DEADLINE_MS).0;
-    assert_eq!(late.phase(), Phase::RollingBack(Rollback::Deadline));
-    let stored = after(late, [Event::StoreFound], &mut now_ms).to_json();
-    assert!(
-        Rollout::from_json(stored.as_bytes()).unwrap().is_latched(),
-        "stored as soon as that can be done"
-    );
-}
-
-#[test]
-fn a_clock_that_was_ahead_leaves_nothing_waiting_for_it() {
-    const AHEAD_MS: u64 = 1_000_000_000_000;
-    let mut now_ms = AHEAD_MS;
-    for (name, rollout) in in_every_phase(&mut now_ms) {
-        let mut rollout = rollout.step(Event::Restarted, now_ms).0;
-        let (mut back_ms, end_ms) = (1_000, 1_000 + 20 * LONG_MS);
-        while !matches!(rollout.phase(), Phase::Finished | Phase::Active(Active::Planned)) && back_ms < end_ms
-        {
-            back_ms += LONG_MS / 2;
-            rollout = rollout.clone().step(onwards(&rollout), back_ms).0;
-        }
-        assert!(back_ms < end_ms, "{name}: {rollout:?}");
-    }
-}
-
-#[test]
 fn a_retry_takes_acknowledgement_and_the_cooldown_and_is_a_new_run() {
     let mut now_ms = 1;
     let rollout = baking(&mut now_ms);
@@ -621,25 +383,96 @@ fn a_retry_takes_acknowledgement_and_the_cooldown_and_is_a_new_run() {
 }
 
 #[test]
-fn an_edit_keeps_passed_steps_of_the_same_text_and_what_they_exposed() {
+fn an_edit_keeps_passed_steps_of_the_same_text_and_what_is_in_force_while_that_is_one() {
     let mut now_ms = 1;
     let rollout = baking(&mut now_ms);
     let edited = |steps: &[u8]| {
         let (edited, effects) = rollout.clone().step(Event::Edited(plan(steps)), now_ms);
-        assert_eq!(effects.last(), Some(&Effect::Ended(Status::Superseded)));
         assert_eq!(edited.phase(), Phase::Active(Active::Superseded));
+        let entered = Effect::Entered(edited.phase());
+        let ended = Effect::Ended(Status::Superseded);
+        if edited.exposed_step().is_some() {
+            assert_eq!(effects, [entered, ended]);
+        } else {
+            assert_eq!(effects, [entered, Effect::CutOver { step: None }, Effect::Drain, ended]);
+        }
         (edited.step_index(), edited.run(), edited.exposed_step())
     };
-    assert_eq!(edited(&[1, 2, 9]), (1, 1, Some(1)), "a later step is another");
-    assert_eq!(
-        edited(&[1, 8]),
-        (1, 1, Some(0)),
-        "the step under way is another: not in force before its start"
-    );
+    assert_eq!(edited(&[1, 2, 8]), (1, 2, Some(1)), "what comes after is another");
+    assert_eq!(edited(&[1, 2]), (1, 2, Some(1)), "nothing comes after");
+    assert_eq!(edited(&[1, 8]), (1, 2, None), "the step in force is another");
     assert_eq!(edited(&[8, 2]), (0, 2, None), "the first step is another");
-    assert_eq!(edited(&[1]), (0, 1, Some(0)), "there is no second step: the first bakes again");
+    assert_eq!(edited(&[1]), (0, 2, None), "there is no second step: the first bakes again");
     let (same, effects) = rollout.clone().step(Event::Edited(three_steps()), now_ms);
     assert_eq!((same, effects), (rollout.clone(), vec![]), "no edit at all");
+}
+
+#[test]
+fn an_edit_takes_nothing_back_where_nothing_is_in_force() {
+    let waiting = after(Rollout::new(three_steps(), 0), [Event::Validated, Event::Start], &mut 0);
+    let (edited, effects) = waiting.step(Event::Edited(plan(&[8])), 5_000);
+    let entered = Effect::Entered(Phase::Active(Active::Superseded));
+    assert_eq!(effects, [entered, Effect::Ended(Status::Superseded)]);
+    assert_eq!(edited.exposed_step(), None);
+}
+
+/// A rollout that is switching to its first step, since `now_ms`.
+fn switching(now_ms: &mut u64) -> Rollout {
+    let events = [Event::Validated, Event::Start, Event::Ready];
+    let switching = after(Rollout::new(three_steps(), *now_ms), events, now_ms);
+    assert_eq!(switching.phase(), Phase::Active(Active::Switching));
+    switching
+}
+
+#[test]
+fn a_store_that_is_lost_while_switching_and_found_in_time_delays_and_rolls_nothing_back() {
+    let mut now_ms = 0;
+    let frozen = after(switching(&mut now_ms), [Event::StoreLost], &mut now_ms);
+    let (same, effects) = frozen.clone().step(Event::Converged, now_ms);
+    assert_eq!((&same, effects), (&frozen, vec![Effect::Refused(Refusal::Frozen)]));
+    let (found, effects) = same.step(Event::StoreFound, now_ms);
+    // So that the driver says again that it converged.
+    assert_eq!(effects, [Effect::Prewarm { step: 0 }, Effect::CutOver { step: Some(0) }, Effect::Drain]);
+    let warm = found.step(Event::Converged, now_ms).0;
+    assert_eq!(warm.phase(), Phase::Active(Active::Warmup));
+}
+
+#[test]
+fn a_switch_is_rolled_back_at_its_deadline_though_the_store_is_lost() {
+    let mut now_ms = 0;
+    let switching = switching(&mut now_ms);
+    let frozen = switching.step(Event::StoreLost, now_ms).0;
+    assert_eq!(frozen.clone().step(Event::Tick, now_ms + DEADLINE_MS).0, frozen);
+    let (late, effects) = frozen.step(Event::Tick, now_ms + DEADLINE_MS + 1);
+    assert_eq!(late.phase(), Phase::RollingBack(Rollback::Deadline));
+    assert_eq!(effects[1..], [Effect::CutOver { step: None }, Effect::Drain]);
+}
+
+#[test]
+fn a_latch_from_while_the_store_was_lost_is_in_the_first_state_that_can_be_stored() {
+    let mut now_ms = 1;
+    let frozen = after(baking(&mut now_ms), [Event::StoreLost], &mut now_ms);
+    let (back, effects) = frozen.step(Event::Abort, now_ms);
+    assert_eq!(effects[1..], [Effect::CutOver { step: None }, Effect::Drain], "done without a store");
+    for (events, phase) in [
+        (vec![Event::StoreFound], Phase::RollingBack(Rollback::Aborted)),
+        (
+            vec![Event::Drained, Event::StoreFound],
+            Phase::RolledBack { why: Rollback::Aborted, acknowledged: false },
+        ),
+    ] {
+        let found = after(back.clone(), events, &mut now_ms);
+        let stored = Rollout::from_json(found.to_json().as_bytes()).unwrap();
+        assert_eq!((stored.phase(), stored.exposed_step(), stored.is_frozen()), (phase, None, false));
+    }
+}
+
+#[test]
+fn a_store_that_was_never_lost_is_not_found() {
+    for (name, rollout) in in_every_phase(&mut 1) {
+        let found = rollout.clone().step(Event::StoreFound, 100 * LONG_MS);
+        assert_eq!(found, (rollout, vec![]), "{name}");
+    }
 }
 
 #[test]
@@ -666,15 +499,21 @@ fn a_damaged_or_foreign_state_is_refused_with_the_reason() {
     };
     assert_eq!(refused("/version", json!(1)), StateError::Version { found: 1, expected: 2 });
     assert_eq!(refused("/plan/steps", json!([])), StateError::Plan(PlanError::Steps(0)));
-    let exposure = StateError::Contradiction("an exposure that its phase doesn't have");
+    let exposed = StateError::Contradiction("an exposed step that its phase doesn't have");
     for (place, value) in [
-        ("/exposed_step", json!(2)),
         ("/exposed_step", json!(null)),
+        ("/exposed_step", json!(0)),
+        ("/exposed_step", json!(2)),
+        ("/exposed_step", json!(3)),
+        ("/step", json!(0)),
         ("/phase", json!({ "rolling-back": "aborted" })),
         ("/phase", json!({ "rolled-back": { "why": "guard", "acknowledged": true } })),
         ("/phase", json!({ "active": "planned" })),
+        ("/phase", json!({ "active": "completed" })),
+        ("/phase", json!("finished")),
+        ("/phase", json!({ "paused": { "from": "draft", "why": "user" } })),
     ] {
-        assert_eq!(refused(place, value), exposure, "{place}");
+        assert_eq!(refused(place, value.clone()), exposed, "{place} {value}");
     }
     assert_eq!(refused("/step", json!(3)), StateError::Contradiction("a step that its plan doesn't have"));
     assert_eq!(refused("/run", json!(0)), StateError::Contradiction("a run before the first"));

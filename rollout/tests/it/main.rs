@@ -1,5 +1,7 @@
 //! Tests of the rollout crate, by subject.
 
+mod audit;
+mod audit_file;
 mod guards;
 mod histograms;
 mod logs;

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use rollout::machine::OnFail;
 use rollout::{
-    Conditions, Design, Exposure, Exposures, GuardTest, Layer, LivePolicy, LoadError, Mode, Policy, Reason,
-    Scope, Side, Trigger,
+    Conditions, Design, ExposedStep, Exposure, Exposures, GuardTest, Layer, LivePolicy, LoadError, Mode,
+    Policy, Reason, Scope, Side, Trigger,
 };
 
 /// A rollout with a step of every design, as the reference has it.
@@ -55,6 +55,7 @@ name = "ten-percent"
 scope = { label = "tier=canary" }
 percent = 10.5
 bake = "12h"
+max_bake = "24h"
 [[rollouts.q4.steps]]
 name = "all"
 scope = { subnets = ["two", "one"] }
@@ -94,8 +95,17 @@ fn full() -> Policy {
     Policy::parse("p.toml", FULL).expect("the sample is valid")
 }
 
+/// The step of a policy that is exposed.
+pub(crate) fn exposed(policy: &Policy, step: impl Into<Option<usize>>) -> Option<ExposedStep> {
+    step.into().map(|index| ExposedStep { index, digest: policy.rollouts()[0].steps[index].digest })
+}
+
 fn exposures(step: impl Into<Option<usize>>) -> Exposures {
-    let exposure = Exposure { step: step.into(), ..Exposure::default() };
+    exposures_of(&full(), step)
+}
+
+fn exposures_of(policy: &Policy, step: impl Into<Option<usize>>) -> Exposures {
+    let exposure = Exposure { step: exposed(policy, step), ..Exposure::default() };
     Exposures { rollouts: [("q4".to_owned(), exposure)].into(), nodes: nodes() }
 }
 
@@ -209,6 +219,11 @@ fn what_contradicts_itself_is_refused_where_it_stands() {
         ("quantile = 0.99", "quantile = 99", "`quantile` is `99`"),
         ("name = \"traps\"", "name = \"p99\"", "guard `p99` stands twice"),
         ("name = \"traps\"", "name = \"../x\"", "`name` is `../x`"),
+        (
+            "max_bake = \"12h\"",
+            "max_bake = \"13h\"",
+            "max_bake (46800s) has more than the 1440 pairs of blocks that are compared",
+        ),
         ("block = \"30s\"", "block = \"31s\"", "a block of 31s is no multiple of the interval 5s"),
         ("block = \"30s\"", "block = \"5s\"", "a block of 5s is over before it has settled"),
         ("scope = { label", "scope = { subnet = \"x\", label", "unknown key `subnet` in `scope`"),
@@ -326,7 +341,7 @@ fn a_step_says_what_its_design_means() {
         assert_eq!(decide(&exposures(step), "one", node, id), expected, "{step:?} {node} {id}");
     }
     for (block, mode) in [(Side::Control, InProcess), (Side::Candidate, Sandboxed)] {
-        let exposure = Exposure { step: Some(3), block: Some(block), ..Exposure::default() };
+        let exposure = Exposure { step: exposed(&policy, 3), block: Some(block), ..Exposure::default() };
         let exposures = Exposures { rollouts: [("q4".to_owned(), exposure)].into(), nodes: nodes() };
         assert_eq!(decide(&exposures, "one", &other, first), (mode, Reason::Split, rollout, true));
         assert_eq!(decide(&exposures, "one", &other, middle), (InProcess, Reason::Split, rollout, false));
@@ -335,6 +350,16 @@ fn a_step_says_what_its_design_means() {
     for subnet in ["two", "three"] {
         let expected = (InProcess, Reason::Default, Layer::Default, false);
         assert_eq!(decide(&exposures(3), subnet, "n1", first), expected, "{subnet}");
+    }
+}
+
+#[test]
+fn another_text_of_a_step_is_not_in_force_before_it_is_started() {
+    let edited = Policy::parse("p", &FULL.replace("percent = 10.5", "percent = 100")).unwrap();
+    let scope = Scope { subnet: "one", node: "n1", canister: None };
+    for (exposures, mode) in [(exposures(3), Mode::InProcess), (exposures_of(&edited, 3), Mode::Sandboxed)] {
+        let conditions = Conditions { at: Timestamp::UNIX_EPOCH, killed: false, exposures: &exposures };
+        assert_eq!(edited.decide(&scope, conditions).mode, mode);
     }
 }
 
@@ -390,7 +415,7 @@ proptest! {
             let policy = Policy::parse("p", &text).unwrap();
             let scope = Scope { subnet: "one", node: "n1", canister: Some(numbered(id)) };
             let at = Timestamp::UNIX_EPOCH;
-            policy.decide(&scope, Conditions { at, killed: false, exposures: &exposures(3) }).mode == Mode::Sandboxed
+            policy.decide(&scope, Conditions { at, killed: false, exposures: &exposures_of(&policy, 3) }).mode == Mode::Sandboxed
         };
         prop_assert!(!sandboxed(low) || sandboxed(high));
     }
@@ -411,22 +436,56 @@ proptest! {
 }
 
 #[test]
-fn a_policy_that_drops_a_latched_rollout_is_refused_until_somebody_has_seen_it() {
+fn a_policy_that_drops_or_turns_a_rollout_that_holds_something_is_refused_until_it_is_released() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("policy.toml");
     std::fs::write(&path, FULL).unwrap();
     let live = LivePolicy::watch(&path, "one", "n1").unwrap();
-    let latch = |acknowledged| {
-        let exposure = Exposure { latched: true, acknowledged, ..Exposure::default() };
+    let latch = |released| {
+        let exposure = Exposure { latched: true, released, ..Exposure::default() };
         Exposures { rollouts: [("q4".to_owned(), exposure)].into(), nodes: nodes() }
     };
     let before = live.expose(latch(false));
     assert_eq!(before.mode(), Mode::InProcess);
-    std::fs::write(&path, "schema = 1\n[default]\nmode = \"sandboxed\"\n").unwrap();
-    let refused = live.reload(Trigger::Request).unwrap_err();
-    assert!(matches!(&refused, LoadError::Latched { rollout } if rollout == "q4"), "{refused}");
-    assert_eq!(live.in_force().mode(), Mode::InProcess);
+    let turned = "schema = 1\n[rollouts.q4]\ncandidate = \"in-process\"\ncontrol = \"sandboxed\"\n\
+        [[rollouts.q4.steps]]\nname = \"half\"\nscope = { subnets = [\"one\"] }\npercent = 50\nbake = \"1h\"\n\
+        [[guards]]\nname = \"p99\"\ntype = \"latency-ratio\"\nquantile = 0.99\nlimit = 1.5\n";
+    let elsewhere = FULL
+        .replace("[\"one\"]", "[\"two\"]")
+        .replace("[\"two\", \"one\"]", "[\"two\"]")
+        .replace("tier=canary", "tier=app");
+    let without = "schema = 1\n[default]\nmode = \"sandboxed\"\n";
+    for exposures in [latch(false), exposures(3)] {
+        live.expose(exposures);
+        for text in [turned, &elsewhere, without] {
+            Policy::parse("p", text).expect("valid by itself");
+            std::fs::write(&path, text).unwrap();
+            let refused = live.reload(Trigger::Request).unwrap_err();
+            assert!(matches!(&refused, LoadError::Held { rollout } if rollout == "q4"), "{refused}");
+        }
+    }
     live.expose(latch(true));
     live.reload(Trigger::Request).unwrap();
     assert_eq!(live.in_force().mode(), Mode::Sandboxed);
+}
+
+#[test]
+fn a_finished_rollout_leaves_its_candidate_in_the_file_with_all_that_people_wrote() {
+    let text = FULL.replace("[subnets.one]", "# the canary\n[subnets.one]");
+    let rule = |text: &str| Policy::parse("p", text).unwrap().rollouts()[0].clone();
+    let finished = rollout::finished(&text, &rule(&text)).unwrap();
+    for part in ["# the canary\n[subnets.one]\n", "[subnets.two]\n", "[[guards]]\nname = \"p99\"\n"] {
+        assert!(finished.contains(part), "{part} isn't in {finished}");
+    }
+    assert!(!finished.contains("rollouts"), "{finished}");
+    let policy = Policy::parse("p", &finished).unwrap();
+    for subnet in ["one", "two"] {
+        let scope = Scope { subnet, node: "n1", canister: None };
+        let conditions =
+            Conditions { at: Timestamp::UNIX_EPOCH, killed: false, exposures: Exposures::none() };
+        assert_eq!(policy.decide(&scope, conditions).mode, Mode::Sandboxed, "{subnet}");
+    }
+    let part = FULL.replace("[\"two\", \"one\"]", "[\"two\"]");
+    let refused = rollout::finished(&part, &rule(&part)).unwrap_err();
+    assert_eq!(refused, "its last step on subnet one, \"ten-percent\", has not all of it: add one that has");
 }

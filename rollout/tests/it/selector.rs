@@ -14,8 +14,8 @@ use execution::{
     Instructions, Invocation, Left, Limits, Module, Outcome, PausedRun, Principal, Snapshot, SystemView,
 };
 use rollout::{
-    Arm, Collector, DivergenceClass, Exposure, Exposures, Field, LivePolicy, Mode, OutcomeWord, Recorder,
-    Sandbox, Selector, ShadowOptions, compare,
+    Arm, Collector, DivergenceClass, Exposure, Exposures, Field, LivePolicy, Mode, OutcomeWord, Policy,
+    Recorder, Sandbox, Selector, ShadowOptions, compare,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -742,7 +742,8 @@ fn on_trial(control: &Arc<Fake>, candidate: &Arc<Fake>) -> (tempfile::TempDir, S
 }
 
 fn exposed(step: Option<usize>) -> Exposures {
-    let exposure = Exposure { step, ..Exposure::default() };
+    let policy = Policy::parse("p", crate::rollouts::FULL).unwrap();
+    let exposure = Exposure { step: crate::rollouts::exposed(&policy, step), ..Exposure::default() };
     Exposures { rollouts: [("q4".to_owned(), exposure)].into(), nodes: vec!["n1".to_owned()] }
 }
 

@@ -1,10 +1,11 @@
 //! The backend.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use execution::{Backend, BackendError, Batch, Execution, Invocation, Outcome, Snapshot};
+use execution::{Backend, BackendError, Batch, Execution, Invocation, Outcome, Principal, Snapshot};
 use sandbox_protocol::BATCH_MAX;
 
 use crate::behind::{Behind, Terms};
@@ -90,6 +91,12 @@ impl Sandboxed {
     #[must_use]
     pub fn status(&self) -> SandboxStatus {
         self.registry.status()
+    }
+
+    /// When a worker of each canister was last found dead; of the 10,000 latest.
+    #[must_use]
+    pub fn crashes(&self) -> BTreeMap<Principal, Instant> {
+        self.registry.crashes()
     }
 
     /// Process ids of the workers that serve a canister.

@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use execution::{BackendError, Principal};
 
 use crate::fault::{Fault, Kind};
 use crate::options::Bounds;
 use crate::source::WorkerSource;
+
+/// Canisters of which it is remembered when a worker of theirs was found dead.
+const CRASHED_MAX: usize = 10_000;
 
 /// What a worker of a canister is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -164,6 +168,7 @@ pub(crate) struct Registry {
     launches: AtomicU64,
     ended: AtomicU64,
     deaths: AtomicU64,
+    crashed: Mutex<BTreeMap<Principal, Instant>>,
     violations: Mutex<Violations>,
     back_offs: AtomicU64,
     ran_ahead: AtomicU64,
@@ -181,6 +186,7 @@ impl Registry {
             launches: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             deaths: AtomicU64::new(0),
+            crashed: Mutex::default(),
             violations: Mutex::default(),
             back_offs: AtomicU64::new(0),
             ran_ahead: AtomicU64::new(0),
@@ -210,6 +216,22 @@ impl Registry {
             Kind::Confinement => &mut violations.confinement,
         };
         *count = count.saturating_add(1);
+    }
+
+    /// When a worker of each canister was last found dead.
+    pub(crate) fn crashes(&self) -> BTreeMap<Principal, Instant> {
+        lock(&self.crashed).clone()
+    }
+
+    /// A worker of `canister` was found dead.
+    fn crashed(&self, canister: Principal) {
+        let mut crashed = lock(&self.crashed);
+        crashed.insert(canister, Instant::now());
+        if crashed.len() > CRASHED_MAX
+            && let Some(&oldest) = crashed.iter().min_by_key(|(_, at)| **at).map(|(canister, _)| canister)
+        {
+            crashed.remove(&oldest);
+        }
     }
 
     /// Notes how the last launch went.
@@ -311,6 +333,10 @@ impl Registered {
     /// It was found dead.
     pub(crate) fn died(&self) {
         self.registry.deaths.fetch_add(1, Ordering::Relaxed);
+        let canister = lock(&self.registry.live).get(&self.number).and_then(|worker| worker.canister);
+        if let Some((canister, _)) = canister {
+            self.registry.crashed(canister);
+        }
     }
 
     pub(crate) fn serves(&self, canister: Principal, role: Role) {

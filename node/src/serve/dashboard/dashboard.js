@@ -55,8 +55,8 @@ const number = (value, text = whole) => ({ text: shown(value, text), className: 
 const alarming = (value) => ({ text: shown(value, whole), className: value > 0 ? "number bad" : "number" });
 
 // What is known, and when it came.
-const known = { status: null, statusAt: null, latencies: null, latenciesAt: null, connected: false };
-const charts = { percentiles: null, ratios: null };
+const known = { rollout: null, history: [], status: null, statusAt: null, latencies: null, latenciesAt: null, connected: false };
+const charts = { percentiles: null, ratios: null, looks: null };
 
 function drawStatus() {
   const status = known.status;
@@ -88,7 +88,121 @@ function drawStatus() {
     li.textContent = text;
     return li;
   }));
+  drawRollout(status.rollouts);
   offer(element("scope"), ["all nodes", ...status.nodes.map((node) => node.node)]);
+}
+
+const seconds = (ms) => (ms < 90_000 ? `${Math.floor(ms / 1000)} s` : ms < 5_400_000 ? `${Math.floor(ms / 60_000)} min` : `${(ms / 3_600_000).toFixed(1)} h`);
+const ratioText = (ratio) => `${ratio.toPrecision(3)}x`;
+const verdictClass = (verdict) => (verdict === "FAIL" ? "bad" : verdict === "PASS" ? "good-text" : "");
+
+// The rollout that is furthest from its start: of one subnet there is one that does anything.
+function drawRollout(board) {
+  const state = element("rollout-state");
+  const rollouts = (board && board.rollouts) || [];
+  const rollout = rollouts.find((one) => !["planned", "finished", "draft"].includes(one.phase)) || rollouts[0];
+  const why = element("rollout-why");
+  if (!rollout) {
+    state.textContent = board ? "The policy file has no rollout for this subnet." : NO_DATA;
+    for (const id of ["verdicts", "ratio-box", "rollout-why"]) element(id).hidden = true;
+    element("steps").replaceChildren();
+    known.rollout = null;
+    return;
+  }
+  known.rollout = rollout;
+  const more = [
+    rollout.latched ? (rollout.acknowledged ? "latched, acknowledged" : "latched: the control is in force until somebody acknowledges it") : "",
+    rollout.frozen ? "frozen: its state can't be stored" : "",
+    board.line.stopped ? `the line is stopped: ${board.line.stopped}` : "",
+    board.kill.engaged ? "the kill switch is engaged" : "",
+    rollout.incomplete ? `measurements are missing: ${rollout.incomplete}` : "",
+  ].filter(Boolean);
+  state.textContent = [`${rollout.id}: ${rollout.phase}, run ${rollout.run}`, `next: ${rollout.next}`, ...more].join(". ");
+  state.className = rollout.latched || rollout.frozen ? "bad" : "";
+  why.hidden = !rollout.why;
+  why.textContent = rollout.why ? `Because ${rollout.why}` : "";
+  element("steps").replaceChildren(...rollout.steps.map((step) => stepItem(rollout, step)));
+  element("verdicts").hidden = rollout.verdicts.length === 0;
+  element("verdicts").tBodies[0].replaceChildren(...rollout.verdicts.map((one) => row([
+    one.guard, { text: one.verdict, className: verdictClass(one.verdict) }, ...(one.limit === null
+      // It counts, and has no ratio.
+      ? ["–", "–", "–", "–"].map((text) => ({ text, className: "number quiet" }))
+      : [number(one.limit, ratioText), number(one.ratio, ratioText), number(one.lower, ratioText), number(one.upper, ratioText)]), number(one.samples.control), number(one.samples.candidate),
+    number(one.blocks), one.on_fail, { text: one.reason, className: "wide" },
+  ])));
+}
+
+function stepItem(rollout, step) {
+  const li = document.createElement("li");
+  const name = document.createElement("strong");
+  const what = document.createElement("span");
+  const index = rollout.step ? rollout.step.index + 1 : 0;
+  const ended = ["completed", "finished"].includes(rollout.phase);
+  name.textContent = `${step.number} ${step.name}`;
+  const where = step.nodes_per_subnet ? `${step.mode} on ${step.nodes_per_subnet} node(s)` : step.design === "aa" ? "control against control" : `${step.mode}, ${step.percent} %`;
+  what.textContent = `${step.design}: ${where}`;
+  li.append(name, what);
+  if (ended || step.number < index) li.className = "done";
+  else if (step.number === index) {
+    li.className = rollout.latched ? "back" : "now";
+    li.setAttribute("aria-current", "step");
+    const progress = document.createElement("progress");
+    progress.max = step.bake_ms;
+    progress.value = Math.min(rollout.baked_ms, step.bake_ms);
+    progress.setAttribute("aria-label", `bake of ${step.name}`);
+    const text = document.createElement("span");
+    text.textContent = `${seconds(rollout.baked_ms)} of ${seconds(step.bake_ms)} with traffic`;
+    li.append(progress, text);
+  }
+  return li;
+}
+
+// Ratios of the looks so far, each with its bounds.
+function drawLooks(history) {
+  const guards = [...new Set(history.flatMap((look) => look.guards.filter((one) => one.ratio !== null).map((one) => one.guard)))];
+  element("ratio-box").hidden = guards.length === 0;
+  if (guards.length === 0) return;
+  offer(element("guard"), guards);
+  const found = history.flatMap((look) => look.guards.filter((one) => one.guard === element("guard").value && one.ratio !== null).map((one) => ({ ...one, time: look.time_ms / 1000 })));
+  const of = (key) => found.map((one) => one[key]);
+  const series = [
+    { label: "ratio", stroke: "#d55e00", points: { show: true, size: 6 } },
+    { label: "from", stroke: "#56b4e9", dash: [2, 3] },
+    { label: "to", stroke: "#56b4e9", dash: [2, 3] },
+    { label: "limit", stroke: "#a40e26", dash: [8, 4] },
+  ];
+  draw("looks", "Ratio at each look", [of("time"), of("ratio"), of("lower"), of("upper"), of("limit")], series, ratioText, false, true);
+}
+
+async function readRollouts() {
+  try {
+    const response = await fetch("/v1/rollouts", { signal: AbortSignal.timeout(5000) });
+    if (response.ok) {
+      const { rollouts } = await response.json();
+      const shownNow = known.rollout && rollouts.find((one) => one.id === known.rollout.id);
+      known.history = shownNow ? shownNow.history : [];
+      drawLooks(known.history);
+    }
+  } catch {
+    // The age of what is shown says it.
+  }
+  setTimeout(readRollouts, LATENCIES_EVERY_MS);
+}
+
+async function readAudit() {
+  try {
+    const response = await fetch("/v1/audit?limit=30", { signal: AbortSignal.timeout(5000) });
+    if (response.ok) {
+      const { entries } = await response.json();
+      element("audit").tBodies[0].replaceChildren(...entries.reverse().map((one) => row([
+        { text: String(one.seq), className: "number" }, one.time, one.actor, one.action, one.subject || "", one.from || "",
+        { text: [one.reason || "", ...(one.details || [])].filter(Boolean).join("; "), className: "wide" },
+      ])));
+    }
+  } catch {
+    // As above.
+  }
+  setTimeout(readAudit, LATENCIES_EVERY_MS);
 }
 
 function nodeRow(node) {
@@ -190,10 +304,17 @@ const percentText = (place) => `${Number((100 * (1 - 1 / place)).toPrecision(pla
 // Only round percentiles have a line and a word.
 const roundPlaces = (_, places) => places.map((place) => (place === 2 || Number.isInteger(Math.log10(place)) ? place : null));
 
-function options(title, series, valueText, logarithmic) {
+function options(series, valueText, logarithmic, inTime) {
   const ink = getComputedStyle(document.body).color;
   const line = getComputedStyle(document.documentElement).getPropertyValue("--line");
   const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
+  if (inTime) {
+    return {
+      width: 300, height: 280, padding: [12, 32, 0, 0],
+      axes: [axis, { ...axis, size: 70, values: (_, ticks) => ticks.map(valueText) }],
+      series: [{}, ...series.map((one) => ({ width: 2, points: { show: false }, value: (_, y) => shown(y, valueText), ...one }))],
+    };
+  }
   return {
     width: 300, height: 280, padding: [12, 32, 0, 0],
     scales: { x: { time: false, distr: 3, log: 10 }, y: logarithmic ? { distr: 3, log: 10 } : {} },
@@ -208,7 +329,7 @@ function options(title, series, valueText, logarithmic) {
   };
 }
 
-function draw(name, caption, data, series, valueText, logarithmic) {
+function draw(name, caption, data, series, valueText, logarithmic, inTime = false) {
   const place = element(name);
   const key = JSON.stringify(series.map((one) => one.label));
   if (charts[name] && charts[name].key === key) {
@@ -227,7 +348,7 @@ function draw(name, caption, data, series, valueText, logarithmic) {
   place.replaceChildren();
   place.setAttribute("role", "img");
   place.setAttribute("aria-label", `${caption}; the table below has the figures`);
-  const plot = new uPlot(options(caption, series, valueText, logarithmic), data, place);
+  const plot = new uPlot(options(series, valueText, logarithmic, inTime), data, place);
   charts[name] = { plot, key };
   fit(name);
 }
@@ -347,8 +468,11 @@ events.addEventListener("status", (event) => {
   drawAge();
 });
 for (const id of ["scope", "kind"]) element(id).addEventListener("change", () => known.latencies && drawLatencies());
+element("guard").addEventListener("change", () => drawLooks(known.history));
 element("csv").addEventListener("click", saveCsv);
 addEventListener("resize", () => Object.keys(charts).forEach(fit));
 setInterval(drawAge, 1000);
 readLatencies();
 readDivergences();
+readRollouts();
+readAudit();

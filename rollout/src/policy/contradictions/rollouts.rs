@@ -8,7 +8,7 @@ use super::super::rollouts::{self, RolloutRule, StepRule, design_said, number, w
 use super::super::rule::Measure;
 use crate::diagnostic::Source;
 use crate::machine::{OnFail, STEPS_MAX};
-use crate::{Design, Diagnostic, GUARDS_MAX, Mode, SETTLING};
+use crate::{BLOCKS_MAX, Design, Diagnostic, GUARDS_MAX, Mode, SETTLING};
 
 pub(super) fn check(document: &Document, source: &Source<'_>) -> Vec<Diagnostic> {
     let mut check = Check { document, source, errors: Vec::new() };
@@ -162,6 +162,20 @@ impl Check<'_> {
         if matches!(step.design, Design::Aa | Design::NodeSplit) && entry.get("percent").is_some() {
             let message = format!("{name}: `percent` means nothing in a step of design {}", step.design);
             self.error(entry, "percent", message, "remove it");
+        }
+        let pairs_of = if step.design == Design::NodeSplit { 1 } else { 2 };
+        let longest = measure.block * pairs_of * BLOCKS_MAX as u32;
+        if step.mode != Mode::Shadow && step.design != Design::Percent && step.max_bake > longest {
+            let message = format!(
+                "{name}: max_bake ({:?}) has more than the {BLOCKS_MAX} pairs of blocks that are compared",
+                step.max_bake
+            );
+            self.error(
+                entry,
+                "max_bake",
+                message,
+                &format!("expected {longest:?} at most, or a longer block"),
+            );
         }
         if step.design == Design::Switchback && measure.block <= SETTLING {
             let message = format!("{name}: a block of {:?} is over before it has settled", measure.block);
