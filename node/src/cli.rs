@@ -195,7 +195,8 @@ Examples:
 Examples:
   bulkhead explain --config prod.toml --subnet io67a --node cp7d4
   bulkhead explain --config prod.toml --subnet io67a --node cp7d4 --canister rrkah-fqaaa-aaaaa-aaaaq-cai
-  bulkhead explain --config prod.toml --subnet io67a --node cp7d4 --at 2027-03-01 --json")]
+  bulkhead explain --config prod.toml --subnet io67a --node cp7d4 --at 2027-03-01 --json
+  bulkhead explain --admin /var/lib/bulkhead/admin.sock --subnet local --node n1")]
     Explain(policy::ExplainArgs),
     /// Work with the sandbox
     #[command(subcommand)]

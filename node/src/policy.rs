@@ -11,13 +11,17 @@ use serde_json::{Value, json};
 
 use crate::bounds;
 use crate::cli::CommandError;
+use crate::serve;
 
 /// What `bulkhead explain` is asked.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// The policy file
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    /// The policy file; of rollouts it says nothing, which is what a node says that has none under way
+    #[arg(long, value_name = "FILE", required_unless_present = "admin", conflicts_with = "admin")]
+    config: Option<PathBuf>,
+    /// The admin socket of a running node: what is in force there, rollouts and latches too
+    #[arg(long, value_name = "PATH")]
+    admin: Option<PathBuf>,
     /// The subnet's id, as in the policy file
     #[arg(long, value_name = "ID")]
     subnet: String,
@@ -28,7 +32,7 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "ID", value_parser = |text: &str| Principal::from_text(text))]
     canister: Option<Principal>,
     /// The time to explain, like 2027-03-01T12:00:00Z, or a date for its midnight in UTC [default: now]
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "admin")]
     at: Option<Timestamp>,
     /// Print one JSON object
     #[arg(long)]
@@ -87,13 +91,17 @@ pub fn schema() -> Result<(), CommandError> {
     print(&format!("{:#}", rollout::json_schema()))
 }
 
-/// Says which mode is in effect, and why. The kill switch's file is looked for on this machine.
+/// Says which mode is in effect, and why: by a file, with the kill switch's file looked for on this machine, or by a
+/// running node.
 ///
 /// # Errors
-/// The file can't be read or is no valid policy, or the kill switch's file can't be looked for.
+/// The file can't be read or is no valid policy, the kill switch's file can't be looked for, or no node answers.
 pub fn explain(arguments: &ExplainArgs) -> Result<(), CommandError> {
-    let ExplainArgs { config, subnet, node, canister, at, json: as_json } = arguments;
-    let policy = Policy::load(config).map_err(refused)?;
+    let ExplainArgs { config, admin, subnet, node, canister, at, json: as_json } = arguments;
+    if let Some(admin) = admin {
+        return serve::client::explain(admin, (subnet, node, *canister), *as_json);
+    }
+    let policy = Policy::load(config.as_deref().unwrap_or(Path::new(""))).map_err(refused)?;
     let killed = policy.kill_engaged().map_err(|error| {
         CommandError::Failed(format!("could not look for the kill switch's file: {error}"))
     })?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use clap::Args;
+use execution::Principal;
 use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -122,6 +123,29 @@ pub fn reload(arguments: &AdminArgs) -> Result<(), CommandError> {
         }
     }
     io::stdout().write_all(text.as_bytes()).map_err(|error| CommandError::output(&error))
+}
+
+/// Says which mode is in effect on a running node, and why.
+///
+/// # Errors
+/// There is none, or it doesn't answer.
+pub fn explain(
+    admin: &Path,
+    (subnet, node, canister): (&str, &str, Option<Principal>),
+    json: bool,
+) -> Result<(), CommandError> {
+    let plain = |id: &str| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if !plain(subnet) || !plain(node) {
+        return Err(CommandError::Usage("ids have letters, digits, `-` and `_`".to_owned()));
+    }
+    let canister = canister.map(|id| format!("&canister={}", id.to_text())).unwrap_or_default();
+    let path = format!("/v1/resolve?subnet={subnet}&node={node}{canister}");
+    let found = ask(admin, &Method::GET, &path)?;
+    let text = match found["text"].as_str() {
+        Some(text) if !json => text.chars().filter(|c| *c == '\n' || !c.is_control()).collect(),
+        _ => found.to_string(),
+    };
+    writeln!(io::stdout(), "{text}").map_err(|error| CommandError::output(&error))
 }
 
 /// What `divergences` may be told.

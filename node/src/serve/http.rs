@@ -238,7 +238,9 @@ async fn resolve(
     let scope = rollout::Scope { subnet: &subnet, node: &node, canister };
     let mut resolution = in_force.policy.resolve(&scope, conditions);
     resolution.generation = in_force.generation;
-    Ok(Json(resolution.to_json()))
+    let mut answer = resolution.to_json();
+    answer["text"] = resolution.to_string().into();
+    Ok(Json(answer))
 }
 
 #[derive(Deserialize)]

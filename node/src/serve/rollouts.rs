@@ -167,8 +167,9 @@ impl Driver {
     pub(super) fn run(mut self, queue: CommandQueue) -> Result<JoinHandle<()>, String> {
         let thread = std::thread::Builder::new().name("rollouts".to_owned());
         let run = move || {
-            // What a restart ran again is no measurement.
+            // What a restart ran again is no measurement. A difference is one whenever it is found.
             self.take();
+            self.shadow_seen[0] = self.comparisons()[0];
             let driven = std::panic::catch_unwind(AssertUnwindSafe(|| self.until_stopped(&queue)));
             if driven.is_err() {
                 self.give_up();

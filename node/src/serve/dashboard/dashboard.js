@@ -311,7 +311,9 @@ function options(series, valueText, logarithmic, inTime) {
   if (inTime) {
     return {
       width: 300, height: 280, padding: [12, 32, 0, 0],
-      axes: [axis, { ...axis, size: 70, values: (_, ticks) => ticks.map(valueText) }],
+      // Twice as fast is as far from equal as twice as slow.
+      scales: { y: { distr: 3, log: 2 } },
+      axes: [axis, { ...axis, size: 70, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : valueText(tick))) }],
       series: [{}, ...series.map((one) => ({ width: 2, points: { show: false }, value: (_, y) => shown(y, valueText), ...one }))],
     };
   }

@@ -146,7 +146,7 @@ impl Driver {
         if due > driven.looks {
             driven.looks = due;
             if let Err(error) = self.look(id) {
-                self.trouble(format!("a look came to nothing: {error}"));
+                self.trouble(format!("a look: {error}"));
             }
         }
     }
@@ -212,28 +212,35 @@ impl Driver {
             "time_ms": now_ms(), "step": step_name, "look": driven.looks, "verdict": verdict.as_str(),
             "guards": driven.verdicts,
         }));
-        // Of crash fuses alone there is nothing to recompute: the audit log has what they saw.
         driven.record = None;
-        if !record.look().guards.is_empty() {
-            match self.store.keep_verdict(id, &name, record.to_json().as_bytes()) {
-                Ok(()) => driven.record = Some(name),
-                Err(error) => self.trouble(format!("a verdict could not be kept: {error}")),
-            }
-        }
         for line in observed {
             let event = Event::Judged { verdict: Verdict::Fail, on_fail: OnFail::Observe };
             self.step(id, event, &By::because("guards", Source::Guard, line));
         }
         self.step(id, Event::Judged { verdict, on_fail }, &By::because("guards", Source::Guard, reason));
+        // After it: a rollback waits for no disk. Of crash fuses alone there is nothing to recompute, and the audit log
+        // has what they saw.
+        if !record.look().guards.is_empty() {
+            let kept = self.store.keep_verdict(id, &name, record.to_json().as_bytes());
+            kept.map_err(|error| format!("its record could not be kept: {error}"))?;
+            if let Some(driven) = self.rollouts.get_mut(id) {
+                driven.record = Some(name);
+            }
+        }
         Ok(())
+    }
+
+    /// What was compared in shadow so far, and what of it differed and not for the control's own sake.
+    pub(super) fn comparisons(&self) -> [u64; 2] {
+        let counts = self.board.nodes().iter().map(|node| node.instruments.shadow_counts());
+        counts.fold([0; 2], |all, counts| {
+            [all[0] + counts.equal + counts.diverged, all[1] + counts.confirmed + counts.flaky_candidate]
+        })
     }
 
     /// What was compared in shadow since the last time.
     fn count_comparisons(&mut self) {
-        let counts = self.board.nodes().iter().map(|node| node.instruments.shadow_counts());
-        let all = counts.fold([0; 2], |all, counts| {
-            [all[0] + counts.equal + counts.diverged, all[1] + counts.confirmed + counts.flaky_candidate]
-        });
+        let all = self.comparisons();
         let before = std::mem::replace(&mut self.shadow_seen, all);
         let more = [0, 1].map(|which| all[which].saturating_sub(before[which]));
         for driven in self.rollouts.values_mut() {

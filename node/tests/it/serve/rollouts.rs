@@ -136,10 +136,21 @@ fn a_rollout_goes_from_control_against_control_to_everywhere_and_into_the_policy
         "the policy asks for a reason"
     );
     done(folder.path(), &["start", "q4"]);
-    let waited =
-        run_in(folder.path(), &["status", "q4", "--admin", "state/admin.sock", "--wait", "--timeout", "5m"]);
+    // Equal arms look unequal at one look in twenty, and then somebody looks.
+    let wait = ["status", "q4", "--admin", "state/admin.sock", "--wait", "--timeout", "5m"];
+    let mut waited = run_in(folder.path(), &wait);
+    while waited.code == Some(5) && waited.stdout.contains("PAUSED  step 1/4 aa") {
+        done(folder.path(), &["resume", "q4"]);
+        waited = run_in(folder.path(), &wait);
+    }
     assert_eq!(waited.code, Some(0), "{}{}", waited.stdout, waited.stderr);
     let status = serving.until(|status| modes(status) == both("sandboxed", "STEP"));
+    let explain = ["explain", "--admin", "state/admin.sock", "--subnet", "local", "--node", "n1"];
+    let explained = run_in(folder.path(), &explain);
+    assert_eq!(explained.code, Some(0), "{}", explained.stderr);
+    let text = explained.stdout;
+    assert!(text.starts_with("in effect: SANDBOXED   reason STEP   generation 1\n"), "{text}");
+    assert!(text.contains("q4 step 4/4 all"), "{text}");
     assert_eq!(status["rollouts"]["rollouts"][0]["exposed_step"], 4);
 
     done(folder.path(), &["finish", "q4"]);
