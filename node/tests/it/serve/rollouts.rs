@@ -272,22 +272,34 @@ fn crashes_of_more_canisters_than_accepted_roll_back_and_those_of_one_do_not() {
     serving.acknowledged(60);
     done(folder.path(), &["start", "q4"]);
     serving.until_phase("baking");
-    let crash = |canisters: usize, deaths: u64| {
-        let status = serving.until(|status| {
-            let workers = status["nodes"][0]["sandbox"]["workers"].as_array().unwrap();
-            workers.iter().filter(|worker| worker["canister"].is_string()).count() >= 3
-        });
+    let served = |status: &Value| -> Vec<(String, i64)> {
         let workers = status["nodes"][0]["sandbox"]["workers"].as_array().unwrap();
-        let mut served: Vec<_> = workers.iter().filter(|worker| worker["canister"].is_string()).collect();
-        served.sort_by_key(|worker| worker["canister"].as_str().unwrap().to_owned());
-        served.dedup_by_key(|worker| worker["canister"].as_str().unwrap().to_owned());
-        served.iter().take(canisters).for_each(|worker| kill(worker["pid"].as_i64().unwrap(), Signal::KILL));
+        let named = workers.iter().filter(|worker| worker["canister"].is_string());
+        named
+            .map(|worker| (worker["canister"].as_str().unwrap().to_owned(), worker["pid"].as_i64().unwrap()))
+            .collect()
+    };
+    // Kills a worker of each of these, and waits until so many deaths were noticed.
+    let crash = |canisters: &[String], deaths: u64| {
+        for canister in canisters {
+            let has = |status: &Value| served(status).iter().any(|(of, _)| of == canister);
+            let status = serving.until(has);
+            let (_, pid) = served(&status).into_iter().find(|(of, _)| of == canister).unwrap();
+            kill(pid, Signal::KILL);
+        }
         serving.until(|status| status["nodes"][0]["sandbox"]["deaths"].as_u64() >= Some(deaths));
     };
-    crash(1, 1);
-    crash(1, 2);
+    let mut canisters: Vec<String> = Vec::new();
+    serving.until(|status| {
+        canisters = served(status).into_iter().map(|(canister, _)| canister).collect();
+        canisters.sort();
+        canisters.dedup();
+        canisters.len() >= 3
+    });
+    crash(&canisters[..1], 1);
+    crash(&canisters[..1], 2);
     assert_eq!(serving.rollout()["phase"], "baking", "one canister, twice");
-    crash(3, 5);
+    crash(&canisters[..3], 5);
     let rollout = serving.until_rollout(|rollout| rollout["phase"] == "rolled-back");
     let why = rollout["why"].as_str().unwrap();
     assert!(why.starts_with("crash FAIL: ") && why.ends_with("found, 1 accepted"), "{why}");
