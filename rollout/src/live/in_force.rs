@@ -36,6 +36,8 @@ pub struct InForce {
     canisters: HashMap<Principal, Placed>,
     /// All others.
     others: Others,
+    /// Whether any canister runs sandboxed.
+    sandboxes: bool,
     /// How far rollouts are exposed.
     pub exposures: Arc<Exposures>,
     /// Whether the kill switch is engaged.
@@ -98,34 +100,32 @@ impl Others {
         }
     }
 
-    fn ranges(&self) -> Vec<(u32, Placed)> {
-        match self {
-            Self::Alike(placed) => vec![(PPM, *placed)],
-            Self::Divided(_, ranges) => ranges.to_vec(),
-        }
+    /// The first bucket of each range that has one.
+    fn starts(&self) -> Vec<u32> {
+        let ends: &[(u32, Placed)] = match self {
+            Self::Alike(_) => &[],
+            Self::Divided(_, ranges) => ranges,
+        };
+        let mut starts: Vec<u32> = ends.iter().map(|(end, _)| *end).filter(|end| *end < PPM).collect();
+        starts.push(0);
+        starts
     }
 
-    fn sandboxes(&self, all: bool) -> bool {
-        let mut first = 0;
-        let ranges = self.ranges();
-        let mut sandboxed = ranges.iter().filter(|(end, _)| *end > std::mem::replace(&mut first, *end));
-        let is = |placed: &(u32, Placed)| placed.1.mode == Mode::Sandboxed;
-        if all { sandboxed.all(is) } else { sandboxed.any(is) }
+    fn any(&self, is: impl Fn(&Placed) -> bool) -> bool {
+        self.starts().into_iter().any(|bucket| is(&self.at(bucket)))
     }
 
     /// Whether some canister that is sandboxed here isn't in `next`.
     fn leave_sandbox(&self, next: &Self) -> bool {
+        let sandboxed = |placed: &Placed| placed.mode == Mode::Sandboxed;
         if let (Self::Divided(ours, _), Self::Divided(theirs, _)) = (self, next)
             && ours != theirs
         {
             // Other canisters in the same buckets.
-            return self.sandboxes(false) && !next.sandboxes(true);
+            return self.any(sandboxed) && next.any(|placed| !sandboxed(placed));
         }
-        let ends = self.ranges().into_iter().chain(next.ranges()).map(|(end, _)| end);
-        let starts = std::iter::once(0).chain(ends.filter(|end| *end < PPM));
-        starts
-            .into_iter()
-            .any(|bucket| self.at(bucket).mode == Mode::Sandboxed && next.at(bucket).mode != Mode::Sandboxed)
+        let starts = self.starts().into_iter().chain(next.starts());
+        starts.into_iter().any(|bucket| sandboxed(&self.at(bucket)) && !sandboxed(&next.at(bucket)))
     }
 }
 
@@ -160,7 +160,9 @@ impl InForce {
         let decided = |&id: &Principal| (id, policy.decide(&place.scope(Some(id)), conditions).into());
         let canisters: HashMap<_, Placed> =
             policy.canisters().map(decided).filter(|(id, placed)| *placed != others.placed(id)).collect();
+        let sandboxed = |placed: &Placed| placed.mode == Mode::Sandboxed;
         Self {
+            sandboxes: others.any(sandboxed) || canisters.values().any(sandboxed),
             canisters,
             others,
             exposures: Arc::clone(&exposures),
@@ -210,7 +212,7 @@ impl InForce {
     /// Whether any canister runs sandboxed.
     #[must_use]
     pub fn may_sandbox(&self) -> bool {
-        self.others.sandboxes(false) || self.canisters.values().any(|placed| placed.mode == Mode::Sandboxed)
+        self.sandboxes
     }
 
     /// Whether some canister that runs sandboxed under this one doesn't under `next`.
