@@ -11,6 +11,7 @@ mod diagnostic;
 mod directory;
 mod experiment;
 mod guards;
+mod head;
 mod live;
 pub mod machine;
 mod measure;

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Active, Pause, Phase, Plan, PlanError, Rollback, Rollout, Step};
+use crate::head::{self, HeadError};
 
 /// Largest stored state, bytes.
 pub const STATE_BYTES_MAX: usize = 1 << 20;
@@ -36,10 +37,13 @@ pub enum StateError {
     Contradiction(&'static str),
 }
 
-#[derive(Deserialize)]
-struct Head {
-    format: String,
-    version: u64,
+impl From<HeadError> for StateError {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Foreign(what) => Self::Foreign(what),
+            HeadError::Version { found, expected } => Self::Version { found, expected },
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -152,13 +156,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Rollout, StateError> {
         return Err(StateError::TooLarge(bytes.len()));
     }
     let foreign = |error: serde_json::Error| StateError::Foreign(error.to_string());
-    let head: Head = serde_json::from_slice(bytes).map_err(foreign)?;
-    if head.format != FORMAT {
-        return Err(StateError::Foreign(format!("its format is not `{FORMAT}`")));
-    }
-    if head.version != VERSION {
-        return Err(StateError::Version { found: head.version, expected: VERSION });
-    }
+    head::check(bytes, FORMAT, VERSION)?;
     let state: StateV2 = serde_json::from_slice(bytes).map_err(foreign)?;
     let rollout = Rollout {
         plan: state.plan.check()?,

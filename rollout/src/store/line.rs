@@ -3,18 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Line, REASON_BYTES_MAX};
+use crate::head::{self, HeadError};
 
 /// Largest stored form, bytes: each byte of the reason may be escaped.
 pub(super) const LINE_BYTES_MAX: usize = 8 * REASON_BYTES_MAX;
 
 const FORMAT: &str = "bulkhead-line";
 const VERSION: u64 = 1;
-
-#[derive(Deserialize)]
-struct Head {
-    format: String,
-    version: u64,
-}
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,13 +31,12 @@ pub(super) fn write(line: &Line) -> String {
 
 pub(super) fn read(bytes: &[u8]) -> Result<Line, String> {
     let foreign = |error: serde_json::Error| format!("it doesn't say whether the line is stopped: {error}");
-    let head: Head = serde_json::from_slice(bytes).map_err(foreign)?;
-    if head.format != FORMAT {
-        return Err(format!("its format is not `{FORMAT}`"));
-    }
-    if head.version != VERSION {
-        return Err(format!("it has version {}; this program reads version {VERSION}", head.version));
-    }
+    head::check(bytes, FORMAT, VERSION).map_err(|error| match error {
+        HeadError::Foreign(what) => format!("it doesn't say whether the line is stopped: {what}"),
+        HeadError::Version { found, expected } => {
+            format!("it has version {found}; this program reads version {expected}")
+        }
+    })?;
     let LineV1 { stopped, .. } = serde_json::from_slice(bytes).map_err(foreign)?;
     if stopped.as_deref().is_some_and(|reason| !is_reason(reason)) {
         return Err("its reason is empty, too long, or has control characters".to_owned());

@@ -12,6 +12,7 @@ use crate::guards::{
     ALPHA, BLOCKS_MIN, CONFIDENCE, Divergences, GUARDS_MAX, LatencyRatio, Limit, Looks, Quantile, RESAMPLES,
     Rate, RateRatio, TAIL_EVENTS, Verdict,
 };
+use crate::head::{self, HeadError};
 use crate::measure::{Arm, KINDS, Latencies};
 
 const FORMAT: &str = "bulkhead-verdict";
@@ -20,10 +21,13 @@ const VERSION: u64 = 1;
 const SOURCES_MAX: usize = 1_024;
 
 /// What is read first, whatever else there is.
-#[derive(Deserialize)]
-struct Head {
-    format: String,
-    version: u64,
+impl From<HeadError> for RecordError {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Foreign(what) => Self::Foreign(what),
+            HeadError::Version { found, expected } => Self::Version { found, expected },
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -150,13 +154,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<VerdictRecord, RecordError> {
         return Err(RecordError::TooLarge(bytes.len()));
     }
     let foreign = |error: serde_json::Error| RecordError::Foreign(error.to_string());
-    let head: Head = serde_json::from_slice(bytes).map_err(foreign)?;
-    if head.format != FORMAT {
-        return Err(RecordError::Foreign(format!("its format is not `{FORMAT}`")));
-    }
-    if head.version != VERSION {
-        return Err(RecordError::Version { found: head.version, expected: VERSION });
-    }
+    head::check(bytes, FORMAT, VERSION)?;
     let record: RecordV1 = serde_json::from_slice(bytes).map_err(foreign)?;
     if record.method != Method::ours() {
         return Err(RecordError::Method(different(&record.method)));
@@ -291,7 +289,7 @@ impl SeriesV1 {
             .blocks
             .iter()
             .map(|[control, candidate]| {
-                Ok(Block { control: latencies(control)?, candidate: latencies(candidate)? })
+                Ok::<_, RecordError>(Block { control: latencies(control)?, candidate: latencies(candidate)? })
             })
             .collect();
         let blocks = Blocks { design, length, pairs: pairs?, left_out: self.left_out };
