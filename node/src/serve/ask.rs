@@ -132,7 +132,7 @@ pub(super) async fn one(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Problem> {
     let Path(id) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let board = shared.board.rollouts();
+    let board = shared.board.rollouts_with_history();
     let found = board["rollouts"].as_array().into_iter().flatten().find(|rollout| rollout["id"] == *id);
     let none = || Problem::new(StatusCode::NOT_FOUND, "there is no such rollout for this subnet");
     Ok(Json(found.cloned().ok_or_else(none)?))

@@ -18,7 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use rollout::{Arm, Hlog, Trigger, write_hgrm};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutWriter;
@@ -121,7 +121,7 @@ fn routes() -> Router<Shared> {
         )
         .route(
             "/v1/rollouts",
-            get(|State(shared): State<Shared>| async move { Json(Value::clone(&shared.board.rollouts())) }),
+            get(|State(shared): State<Shared>| async move { Json(shared.board.rollouts_with_history()) }),
         )
         .route("/v1/rollouts/{id}", get(ask::one))
         .route("/v1/rollouts/{id}/verdicts", get(ask::verdicts))

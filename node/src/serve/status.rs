@@ -1,5 +1,6 @@
 //! What others may see of the running nodes: written after each round, read from any thread.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -119,13 +120,20 @@ struct Shown {
     phase: Phase,
     /// Rollouts, as the thread that drives them last saw them; `null`: it isn't there yet.
     rollouts: Arc<Value>,
+    /// Their looks so far, by id: apart, because they are many and change seldom.
+    history: BTreeMap<String, Vec<Value>>,
     /// What is committed, and when that was written; `None`: it isn't known yet.
     committed: Option<(Committed, Instant)>,
 }
 
 impl Board {
     pub(super) fn new(nodes: Vec<NodeView>, state: PathBuf) -> Self {
-        let shown = Shown { phase: Phase::Starting, rollouts: Arc::default(), committed: None };
+        let shown = Shown {
+            phase: Phase::Starting,
+            rollouts: Arc::default(),
+            history: BTreeMap::new(),
+            committed: None,
+        };
         Self { nodes, state, began: SystemTime::now(), shown: Mutex::new(shown) }
     }
 
@@ -172,6 +180,21 @@ impl Board {
 
     pub(super) fn set_rollouts(&self, rollouts: Value) {
         self.lock().rollouts = Arc::new(rollouts);
+    }
+
+    /// The rollouts, each with its looks so far.
+    pub(super) fn rollouts_with_history(&self) -> Value {
+        let shown = self.lock();
+        let mut rollouts = Value::clone(&shown.rollouts);
+        for rollout in rollouts["rollouts"].as_array_mut().into_iter().flatten() {
+            let looks = rollout["id"].as_str().and_then(|id| shown.history.get(id)).cloned();
+            rollout["history"] = looks.unwrap_or_default().into();
+        }
+        rollouts
+    }
+
+    pub(super) fn set_history(&self, rollout: &str, looks: Vec<Value>) {
+        self.lock().history.insert(rollout.to_owned(), looks);
     }
 
     /// Reads the policy file again for every node: what came of it for each.

@@ -40,19 +40,8 @@ pub(super) fn status(board: &Board) -> Value {
         "state_root": known(|committed| hex::encode(committed.state_root).into()),
         "certified_root": known(|committed| hex::encode(committed.certified_root).into()),
         "nodes": board.nodes().iter().map(node).collect::<Vec<_>>(),
-        "rollouts": without_history(&board.rollouts()),
+        "rollouts": *board.rollouts(),
     })
-}
-
-/// Without the looks that are over: every event would repeat them.
-fn without_history(board: &Value) -> Value {
-    let mut board = board.clone();
-    for rollout in board["rollouts"].as_array_mut().into_iter().flatten() {
-        if let Some(rollout) = rollout.as_object_mut() {
-            rollout.remove("history");
-        }
-    }
-    board
 }
 
 fn node(node: &NodeView) -> Value {

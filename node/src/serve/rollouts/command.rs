@@ -6,7 +6,7 @@ use std::path::Path;
 
 use axum::http::StatusCode;
 use rollout::audit::Source;
-use rollout::machine::{Event, Phase};
+use rollout::machine::Event;
 use rollout::store::Line;
 use rollout::{Checksum, Trigger};
 use serde_json::{Value, json};
@@ -80,15 +80,12 @@ impl Driver {
             let phase = view::word(from);
             return Err(conflict(format!("{id} is {phase}: {refusal}; next: {}", self.next(id))));
         }
-        let says = |to: Phase, did: &str| {
-            json!({
-                "said": format!("{id}: {did} {} -> {}", view::word(from), view::word(to)),
-                "id": id, "from": view::word(from), "phase": view::word(to), "dry_run": dry_run,
-                "generation": self.generation,
-            })
-        };
         if dry_run {
-            return Ok(says(next.phase(), "would go"));
+            let (from, to) = (view::word(from), view::word(next.phase()));
+            return Ok(json!({
+                "said": format!("{id}: would go {from} -> {to}"), "id": id, "from": from, "phase": to,
+                "dry_run": true, "generation": self.generation,
+            }));
         }
         if ask == Ask::Finish {
             self.finish_file(id)?;
@@ -104,17 +101,12 @@ impl Driver {
             self.note(rollout::audit::Entry { subject: Some(id.to_owned()), ..entry });
         }
         let to = self.rollouts.get(id).map_or(next.phase(), |driven| driven.state.phase());
-        let went = if to == from || view::word(to) == view::word(from) {
-            view::word(to).to_owned()
-        } else {
-            format!("{} -> {}", view::word(from), view::word(to))
-        };
-        let mut answer = json!({ "said": format!("{id}: {went}; next: {}", self.next(id)) });
-        answer["id"] = id.into();
-        answer["from"] = view::word(from).into();
-        answer["phase"] = view::word(to).into();
-        answer["generation"] = self.generation.into();
-        Ok(answer)
+        let (from, to) = (view::word(from), view::word(to));
+        let went = if from == to { to.to_owned() } else { format!("{from} -> {to}") };
+        Ok(json!({
+            "said": format!("{id}: {went}; next: {}", self.next(id)), "id": id, "from": from, "phase": to,
+            "dry_run": false, "generation": self.generation,
+        }))
     }
 
     /// The kill switch is its file: it works with this process down, too.
@@ -194,7 +186,9 @@ impl Driver {
             file.set_permissions(fs::metadata(&path)?.permissions())?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            fs::rename(&new, &path)
+            fs::rename(&new, &path)?;
+            // The state says finished from here on, so the file has to outlive a crash.
+            path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
         });
         written.map_err(|error| failed(error.to_string()))?;
         for node in self.board.nodes() {

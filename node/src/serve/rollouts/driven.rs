@@ -76,6 +76,17 @@ impl Driven {
         }
     }
 
+    /// Whether it was started, and neither rolled back nor finished since.
+    pub(super) fn is_under_way(&self) -> bool {
+        let phase = self.state.phase();
+        let began = !matches!(
+            phase,
+            Phase::Active(Active::Draft | Active::Planned)
+                | Phase::Paused { from: Active::Draft | Active::Planned, .. }
+        );
+        began && phase != Phase::Finished && !self.state.is_latched()
+    }
+
     /// The step that is under way or comes next.
     pub(super) fn step_rule(&self) -> Option<&StepRule> {
         self.rule.as_ref()?.steps.get(*self.steps.get(self.state.step_index())?)

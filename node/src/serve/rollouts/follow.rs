@@ -1,7 +1,6 @@
 //! What the policy file and the kill switch have become since the last tick.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use rollout::audit::{Entry, Source};
@@ -9,7 +8,7 @@ use rollout::machine::{Active, Event, Phase, Plan, Rollout, Step};
 use rollout::{InForce, RolloutRule, StepRule};
 
 use super::driven::Driven;
-use super::{By, Driver, gone, now_ms};
+use super::{By, Driver, gone, milliseconds, now_ms};
 
 impl Driver {
     pub(super) fn follow_policy(&mut self, in_force: &Arc<InForce>) {
@@ -25,18 +24,19 @@ impl Driver {
             let entry = Entry {
                 to: Some(format!("sha256 {}", in_force.checksum)),
                 details: changes.iter().map(ToString::to_string).collect(),
-                ..self.entry(&By::because("file", Source::File, "the policy file changed"), "policy")
+                ..self.entry(&By { actor: "file".into(), source: Source::File, ..By::node() }, "policy")
             };
-            self.note(Entry { reason: None, ..entry });
+            self.note(entry);
         }
         for rule in in_force.policy.rollouts() {
-            let is_new = rule.covers(&self.subnet) && !self.rollouts.contains_key(&rule.id);
+            if !rule.covers(&self.subnet) || self.rollouts.contains_key(&rule.id) {
+                continue;
+            }
             match self.plan(rule) {
-                Ok((plan, _)) if is_new => {
+                Ok((plan, _)) => {
                     self.rollouts.insert(rule.id.clone(), Driven::new(Rollout::new(plan, now_ms())));
                 }
-                Err(error) if is_new => tracing::error!("rollout {}: {error}", rule.id),
-                Ok(_) | Err(_) => {}
+                Err(error) => tracing::error!("rollout {}: {error}", rule.id),
             }
         }
         for id in self.ids() {
@@ -66,13 +66,8 @@ impl Driver {
             (_, Some(Err(error))) => tracing::error!("rollout {id}: {error}"),
             (None, _) | (_, None) => {
                 (driven.rule, driven.planned) = (None, None);
-                let idle = matches!(
-                    driven.state.phase(),
-                    Phase::Active(Active::Draft | Active::Planned | Active::Completed)
-                        | Phase::Paused { from: Active::Draft | Active::Planned, .. }
-                        | Phase::Finished
-                );
-                if !idle && !driven.state.is_latched() {
+                let completed = driven.state.phase() == Phase::Active(Active::Completed);
+                if driven.is_under_way() && !completed {
                     self.step(id, Event::Abort, &gone());
                 }
             }
@@ -84,7 +79,6 @@ impl Driver {
         let policy = &self.policy;
         let ours: Vec<(usize, &StepRule)> =
             rule.steps.iter().enumerate().filter(|(_, step)| step.covers(&self.subnet)).collect();
-        let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let steps = ours.iter().map(|(_, step)| Step {
             name: step.name.clone(),
             digest: step.digest,
@@ -113,18 +107,8 @@ impl Driver {
         if !self.killed {
             return;
         }
-        let exposes = |driven: &Driven| {
-            let idle = matches!(
-                driven.state.phase(),
-                Phase::Active(Active::Draft | Active::Planned)
-                    | Phase::Paused { from: Active::Draft | Active::Planned, .. }
-                    | Phase::Finished
-            );
-            !idle && !driven.state.is_latched()
-        };
-        let killed: Vec<String> =
-            self.rollouts.iter().filter(|(_, driven)| exposes(driven)).map(|(id, _)| id.clone()).collect();
-        for id in killed {
+        let under_way = self.rollouts.iter().filter(|(_, driven)| driven.is_under_way());
+        for id in under_way.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
             let by = By::because("kill switch", Source::KillSwitch, "the kill switch is engaged");
             self.step(&id, Event::Kill, &by);
         }

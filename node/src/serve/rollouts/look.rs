@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::driven::Driven;
 use super::judge;
 use super::trial::Trial;
-use super::{By, Driver, HISTORY_MAX, now_ms};
+use super::{By, Driver, HISTORY_MAX, milliseconds, now_ms};
 use crate::verdict;
 
 impl Driver {
@@ -207,11 +207,12 @@ impl Driver {
         if driven.history.len() >= HISTORY_MAX {
             driven.history.pop_front();
         }
-        let step_name = step_name(driven);
+        let step = driven.step_rule().map(|step| step.name.clone());
         driven.history.push_back(json!({
-            "time_ms": now_ms(), "step": step_name, "look": driven.looks, "verdict": verdict.as_str(),
+            "time_ms": now_ms(), "step": step, "look": driven.looks, "verdict": verdict.as_str(),
             "guards": driven.verdicts,
         }));
+        self.board.set_history(id, driven.history.iter().cloned().collect());
         driven.record = None;
         for line in observed {
             let event = Event::Judged { verdict: Verdict::Fail, on_fail: OnFail::Observe };
@@ -307,17 +308,9 @@ impl Driven {
     }
 }
 
-fn step_name(driven: &Driven) -> Option<String> {
-    driven.step_rule().map(|step| step.name.clone())
-}
-
 /// How long a step was measured with traffic.
 fn watched(driven: &Driven, counts: Counts) -> Duration {
     Duration::from_millis(driven.state.baked_ms().saturating_add(counts.paused_ms))
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What a guard says, as the look shows it or in the same form.

@@ -39,6 +39,8 @@ struct Logs {
     /// All of them, the present one last.
     names: Vec<String>,
     open: Option<(Hlog<File>, PathBuf)>,
+    /// Those that nothing is written to any more.
+    closed: Vec<Source>,
 }
 
 impl Trial {
@@ -84,6 +86,7 @@ impl Trial {
             let path = self.logs.directory.join(&name);
             let bytes = read_file(&path, LOG_BYTES_MAX).map_err(|error| error.to_string());
             let read = bytes.and_then(|bytes| {
+                self.logs.closed.push(source(&name, &bytes));
                 // A process that was killed leaves a line without its end.
                 let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
                 let mut intervals = Vec::new();
@@ -168,18 +171,19 @@ impl Trial {
 
     /// The logs that the measurements stand in too.
     pub(super) fn sources(&self) -> Vec<Source> {
-        let source = |name: &String| {
-            let bytes = read_file(&self.logs.directory.join(name), LOG_BYTES_MAX).ok()?;
-            let sha256 = hex::encode(Sha256::digest(&bytes));
-            Some(Source { name: name.clone(), sha256, bytes: bytes.len() as u64 })
-        };
-        self.logs.names.iter().filter_map(source).collect()
+        let open = self.logs.open.as_ref().and(self.logs.present());
+        self.logs.closed.iter().cloned().chain(open).collect()
     }
 
     /// Why something is missing.
     pub(super) fn why_incomplete(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
+}
+
+fn source(name: &str, bytes: &[u8]) -> Source {
+    let sha256 = hex::encode(Sha256::digest(bytes));
+    Source { name: name.to_owned(), sha256, bytes: bytes.len() as u64 }
 }
 
 /// Logs of runs that are over: their verdict records hold what was decided by them.
@@ -201,13 +205,22 @@ impl Logs {
         let mut names: Vec<String> = names.filter(ours).collect();
         names.sort();
         names.truncate(LOGS_MAX);
-        Self { directory, prefix, names, open: None }
+        Self { directory, prefix, names, open: None, closed: Vec::new() }
+    }
+
+    /// The last one as it is on the disk now.
+    fn present(&self) -> Option<Source> {
+        let name = self.names.last()?;
+        let bytes = read_file(&self.directory.join(name), LOG_BYTES_MAX).ok()?;
+        Some(source(name, &bytes))
     }
 
     fn write(&mut self, interval: &Interval) -> Result<(), String> {
         let full = |path: &Path| fs::metadata(path).is_ok_and(|found| found.len() >= LOG_BYTES);
         if self.open.as_ref().is_none_or(|(_, path)| full(path)) {
-            self.open = None;
+            if self.open.take().is_some() {
+                self.closed.extend(self.present());
+            }
             self.begin(interval).map_err(|error| format!("{}: {error}", self.directory.display()))?;
         }
         let Some((log, path)) = &mut self.open else { return Ok(()) };

@@ -1,12 +1,11 @@
 //! Rollouts as others see them.
 
-use std::time::Duration;
-
 use rollout::machine::{Active, Pause, Phase, Rollback, Status};
 use rollout::{RolloutRule, StepRule};
 use serde_json::{Value, json};
 
 use super::driven::Driven;
+use super::milliseconds;
 
 /// The word of a phase in answers, metrics and the audit log.
 pub(super) fn word(phase: Phase) -> &'static str {
@@ -76,20 +75,12 @@ pub(super) fn status_word(status: Status) -> &'static str {
     }
 }
 
-fn seconds(duration: Duration) -> f64 {
-    duration.as_secs_f64()
-}
-
 fn step(step: &StepRule, number: usize) -> Value {
     json!({
         "number": number, "name": step.name, "design": step.design.as_str(), "mode": step.mode.as_str(),
         "percent": f64::from(step.percent_ppm) / 1e4, "nodes_per_subnet": step.nodes_per_subnet,
-        "subnets": step.subnets, "bake_ms": millis(step.bake), "max_bake_ms": millis(step.max_bake),
+        "subnets": step.subnets, "bake_ms": milliseconds(step.bake), "max_bake_ms": milliseconds(step.max_bake),
     })
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A rollout of the policy file that this process drives, or has driven.
@@ -134,7 +125,7 @@ pub(super) fn rollout(id: &str, driven: &Driven, next: &str) -> Value {
         "block": driven.block.map(|side| format!("{side:?}").to_lowercase()),
         "look": driven.looks,
         "looks": driven.schedule.map(|schedule| schedule.planned),
-        "look_seconds": driven.schedule.map(|schedule| seconds(schedule.period)),
+        "look_seconds": driven.schedule.map(|schedule| schedule.period.as_secs_f64()),
         "messages": driven.trial.as_ref().map(|trial| trial.counts.messages),
         "traps": driven.trial.as_ref().map(|trial| trial.counts.traps),
         "compared": driven.trial.as_ref().map(|trial| trial.counts.compared),
@@ -142,7 +133,6 @@ pub(super) fn rollout(id: &str, driven: &Driven, next: &str) -> Value {
         "next": next,
         "verdicts": driven.verdicts,
         "record": driven.record,
-        "history": driven.history,
         "ended": driven.ended,
     })
 }
