@@ -128,7 +128,7 @@ fn serve(arguments: &ServeArgs, stop: &Arc<Stop>) -> Result<Served, String> {
     stop.reload_on_hangup(&board);
     let admin = arguments.admin.clone().unwrap_or_else(|| arguments.state.join("admin.sock"));
     let (commands, asked) = commands::queue();
-    listen(arguments, &admin, &board, commands)?;
+    // Before anybody can ask for the audit log: it is there from then on.
     let driver = Driver::start(
         Arc::clone(&board),
         Arc::clone(stop),
@@ -136,6 +136,7 @@ fn serve(arguments: &ServeArgs, stop: &Arc<Stop>) -> Result<Served, String> {
         &arguments.config,
         &arguments.state,
     )?;
+    listen(arguments, &admin, &board, commands)?;
     let Recovered { nodes, past } = recovery::recover(nodes, &log, &board, stop)?;
     let recording = log.resume()?;
     let clock = Clock::after(nodes[0].state().time);

@@ -279,14 +279,21 @@ fn crashes_of_more_canisters_than_accepted_roll_back_and_those_of_one_do_not() {
             .map(|worker| (worker["canister"].as_str().unwrap().to_owned(), worker["pid"].as_i64().unwrap()))
             .collect()
     };
-    // Kills a worker of each of these, and waits until so many deaths were noticed.
-    let crash = |canisters: &[String], deaths: u64| {
-        for canister in canisters {
-            let has = |status: &Value| served(status).iter().any(|(of, _)| of == canister);
-            let status = serving.until(has);
-            let (_, pid) = served(&status).into_iter().find(|(of, _)| of == canister).unwrap();
+    // Kills a worker of each of these. They are named by one status: the second death rolls back, and then there
+    // is no worker left to kill.
+    let crash = |canisters: &[String]| {
+        let mut pids = Vec::new();
+        serving.until(|status| {
+            let served = served(status);
+            let pid = |canister| served.iter().find(|(of, _)| of == canister).map(|(_, pid)| *pid);
+            pids = canisters.iter().filter_map(pid).collect();
+            pids.len() == canisters.len()
+        });
+        for pid in pids {
             kill(pid, Signal::KILL);
         }
+    };
+    let deaths = |deaths: u64| {
         serving.until(|status| status["nodes"][0]["sandbox"]["deaths"].as_u64() >= Some(deaths));
     };
     let mut canisters: Vec<String> = Vec::new();
@@ -296,10 +303,12 @@ fn crashes_of_more_canisters_than_accepted_roll_back_and_those_of_one_do_not() {
         canisters.dedup();
         canisters.len() >= 3
     });
-    crash(&canisters[..1], 1);
-    crash(&canisters[..1], 2);
+    for killed in 1..=2 {
+        crash(&canisters[..1]);
+        deaths(killed);
+    }
     assert_eq!(serving.rollout()["phase"], "baking", "one canister, twice");
-    crash(&canisters[..3], 5);
+    crash(&canisters[..3]);
     let rollout = serving.until_rollout(|rollout| rollout["phase"] == "rolled-back");
     let why = rollout["why"].as_str().unwrap();
     assert!(why.starts_with("crash FAIL: ") && why.ends_with("found, 1 accepted"), "{why}");
