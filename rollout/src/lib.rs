@@ -41,11 +41,12 @@ pub use mode::{Floor, Mode};
 pub use policy::{
     Bounds, COMPARISONS_MIN, Change, Conditions, Decision, ENTRIES_MAX, ExposedStep, Exposure, Exposures,
     FILE_BYTES_MAX, GuardRule, GuardTest, Layer, LayerSaid, Location, Measure, Notice, Policy, Reason,
-    Resolution, RolloutRule, Schedule, Scope, Standing, StepRule, finished, json_schema, parse_time,
+    Resolution, RolloutRule, Schedule, Scope, ShadowRule, Standing, StepRule, finished, json_schema,
+    parse_time,
 };
 pub use selector::{
-    Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, Sandbox, Selector, ShadowCounts,
-    ShadowOptions, Switch, compare, shown,
+    Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, Reproducer, Sandbox, Selector,
+    ShadowCounts, ShadowOptions, Switch, compare, shown,
 };
 pub use verdict_record::{
     Guard, Look, NAME_BYTES_MAX, RECORD_BYTES_MAX, RecordDifference, RecordError, Series, Source, Test,

@@ -16,6 +16,7 @@ mod resolution;
 mod rollouts;
 mod rule;
 mod schema;
+mod shadow;
 mod show;
 mod syntax;
 mod units;
@@ -39,6 +40,7 @@ pub use notice::Notice;
 pub use resolution::{Conditions, Decision, Layer, Reason, Scope};
 pub use rollouts::{COMPARISONS_MIN, GuardRule, GuardTest, RolloutRule, Schedule, StepRule};
 pub use rule::Measure;
+pub use shadow::ShadowRule;
 
 use crate::{Diagnostic, Mode, Position};
 use document::{Document, Entry};
@@ -68,6 +70,7 @@ pub struct Policy {
     bounds: Bounds,
     switching: Switching,
     measure: Measure,
+    shadow: ShadowRule,
     rollouts: Vec<RolloutRule>,
     guards: Vec<GuardRule>,
 }
@@ -131,6 +134,7 @@ impl Policy {
             bounds: Bounds::read(&document),
             switching: Switching::read(&document),
             measure: Measure::read(&document),
+            shadow: ShadowRule::read(&document),
             rollouts: rollouts::read(&document),
             guards: rollouts::guards(&document),
             file,
@@ -143,6 +147,7 @@ impl Policy {
     #[must_use]
     pub fn fixed(mode: Mode) -> Self {
         let mut policy = Self::new("(fixed)".into(), Document::default());
+        policy.shadow = ShadowRule::EVERYTHING;
         policy.default.mode = Some(Said { value: mode, at: Position { line: 1, column: 1 }, bytes: (0, 0) });
         policy
     }
@@ -196,6 +201,12 @@ impl Policy {
     #[must_use]
     pub fn measure(&self) -> Measure {
         self.measure
+    }
+
+    /// What of the executions in shadow is compared.
+    #[must_use]
+    pub fn shadow(&self) -> ShadowRule {
+        self.shadow
     }
 
     /// Whether a command has to say why.

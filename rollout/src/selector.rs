@@ -2,6 +2,7 @@
 
 mod compare;
 mod paused;
+mod reproducer;
 mod shadow;
 mod switches;
 
@@ -13,6 +14,7 @@ use execution::{Backend, BackendError, Batch, Execution, Invocation, Outcome, Pr
 
 pub use compare::{Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, compare, shown};
 use paused::{Pinned, PinnedBatch, Share};
+pub use reproducer::Reproducer;
 pub use shadow::{ShadowCounts, ShadowOptions};
 pub use switches::Switch;
 
@@ -162,6 +164,14 @@ impl Selector {
         &self.border.trial
     }
 
+    /// Both backends: in-process and sandboxed.
+    ///
+    /// # Errors
+    /// This node can't sandbox.
+    pub fn backends(&self) -> Result<[Arc<dyn Backend>; 2], BackendError> {
+        Ok([Arc::clone(&self.in_process), self.sandbox.get()?])
+    }
+
     /// For each swap after which something ran, its first finished execution; oldest first.
     #[must_use]
     pub fn switches(&self) -> Vec<Switch> {
@@ -202,8 +212,8 @@ impl Selector {
     }
 
     fn pinned(&self, pin: Pin, snapshot: &Snapshot, invocation: &Invocation) -> Pinned {
-        let shadow =
-            (pin.mode == Mode::Shadow).then(|| (self.shadow.clone(), snapshot.clone(), invocation.clone()));
+        let shadow = (pin.mode == Mode::Shadow && self.shadow.is_sampled(pin.in_force.policy.shadow()))
+            .then(|| (self.shadow.clone(), snapshot.clone(), invocation.clone()));
         Pinned { shadow, ..Pinned::new(pin, &self.border, snapshot, invocation) }
     }
 }

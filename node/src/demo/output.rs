@@ -176,10 +176,10 @@ impl Summary {
         line(format_args!(
             "messages                   sent {sent}, answered {answered}, rejected {rejected}, lost {lost}, applied twice {applied_twice}"
         ));
-        let ShadowCounts { offered, equal, diverged, dropped, failed, .. } = self.shadow;
+        let ShadowCounts { offered, equal, diverged, failed, .. } = self.shadow;
         line(format_args!(
             "run in shadow              {offered}: equal {equal}, different {diverged}, not compared {}",
-            dropped + failed
+            self.shadow.let_go() + failed
         ));
         line(format_args!(
             "load                       {:.1} s at {} a second asked, {:.0} reached, {} rounds",
@@ -230,7 +230,7 @@ impl Summary {
             "sandbox_layers_off": self.layers_off,
             "worst_gap_ms": self.worst_gap.as_secs_f64() * 1e3,
             "shadow": { "compared": self.shadow.equal + self.shadow.diverged, "diverged": self.shadow.diverged,
-                "dropped": self.shadow.dropped, "failed": self.shadow.failed },
+                "dropped": self.shadow.let_go(), "failed": self.shadow.failed },
             "state_root": hex::encode(self.state_root),
             "state_root_never_switched": self.never_switched.as_ref().map(|never| hex::encode(never.state_root)),
             "recorded_in": self.recorded_in,

@@ -40,7 +40,7 @@ impl PolicyFile {
     /// Replaces the file at once, as an editor does.
     fn save(&self, mode: Mode) -> Result<(), String> {
         let text = format!(
-            "schema = 1\n\n[default]\nmode = \"in-process\"\nfloor = \"none\"\n\n[subnets.{SUBNET}]\nmode = \"{mode}\"\n"
+            "schema = 1\n\n[default]\nmode = \"in-process\"\nfloor = \"none\"\n\n[subnets.{SUBNET}]\nmode = \"{mode}\"\n\n[shadow]\nmax_cpu_share = 1\n"
         );
         let write = || -> std::io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(self.folder.path())?;

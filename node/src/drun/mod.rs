@@ -92,7 +92,11 @@ fn write_notes(mut out: impl Write, node: &Node, mode: rollout::Mode) -> io::Res
     writeln!(
         out,
         "shadow: {} executions, {} equal, {} different, {} failed, {} not compared",
-        counts.offered, counts.equal, counts.diverged, counts.failed, counts.dropped
+        counts.offered,
+        counts.equal,
+        counts.diverged,
+        counts.failed,
+        counts.let_go()
     )
 }
 

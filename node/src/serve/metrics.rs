@@ -259,8 +259,17 @@ fn sandboxes(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Re
 fn shadows(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Result {
     let counts: Vec<_> = nodes.iter().map(|node| (&node.name, node.instruments.shadow_counts())).collect();
     let results = |(node, counts): &(&String, ShadowCounts)| {
-        let ShadowCounts { equal, diverged, dropped, failed, .. } = *counts;
-        let results = [("equal", equal), ("different", diverged), ("dropped", dropped), ("failed", failed)];
+        let ShadowCounts { equal, diverged, dropped, over_budget, timed_out, failed, unsampled, .. } =
+            *counts;
+        let results = [
+            ("equal", equal),
+            ("different", diverged),
+            ("dropped", dropped),
+            ("over-budget", over_budget),
+            ("timed-out", timed_out),
+            ("failed", failed),
+            ("unsampled", unsampled),
+        ];
         let node = (*node).clone();
         results.map(|(word, count)| ([("node", node.clone()), ("result", word.to_owned())], count))
     };

@@ -76,7 +76,8 @@ fn node(node: &NodeView) -> Value {
         "sandbox": sandbox,
         "shadow": {
             "offered": shadow.offered, "equal": shadow.equal, "diverged": shadow.diverged,
-            "dropped": shadow.dropped, "failed": shadow.failed, "classes": classes(&shadow),
+            "dropped": shadow.dropped, "over_budget": shadow.over_budget, "timed_out": shadow.timed_out,
+            "failed": shadow.failed, "unsampled": shadow.unsampled, "classes": classes(&shadow),
         },
     })
 }
@@ -116,7 +117,7 @@ pub(super) fn divergences(board: &Board) -> Value {
 }
 
 fn divergence(node: &str, record: &DivergenceRecord) -> Value {
-    let DivergenceRecord { first, first_time, last_invocation, last_time, count } = record;
+    let DivergenceRecord { first, first_time, last_invocation, last_time, count, bundle } = record;
     let method =
         first.method.as_ref().map(|method| method.chars().take(METHOD_CHARS_MAX).collect::<String>());
     json!({
@@ -133,6 +134,8 @@ fn divergence(node: &str, record: &DivergenceRecord) -> Value {
         "first_time": seconds(*first_time),
         "last_invocation": last_invocation,
         "last_time": seconds(*last_time),
+        "bundle": bundle.as_ref().and_then(|bundle| bundle.as_ref().ok()),
+        "no_bundle": bundle.as_ref().and_then(|bundle| bundle.as_ref().err()),
     })
 }
 

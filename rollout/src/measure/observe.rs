@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use execution::{Answer, Ending, Outcome, Principal};
 
 use super::Arm;
-use crate::{Divergence, Mode};
+use crate::{Divergence, Mode, Reproducer};
 
 /// How an execution ended, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,6 +112,13 @@ pub trait Observer: Send + Sync {
     /// Shadow found a difference.
     fn on_divergence(&self, divergence: &Divergence) {
         let _ = divergence;
+    }
+
+    /// Shadow found a difference of a kind that it hasn't recorded yet; told before [`Observer::on_divergence`], on a
+    /// thread that holds up no reply. Gives the name under which it is kept, or why it isn't; `None`: nobody keeps it.
+    fn on_new_divergence(&self, reproducer: &Reproducer<'_>) -> Option<Result<String, String>> {
+        let _ = reproducer;
+        None
     }
 }
 

@@ -91,7 +91,7 @@ const EXPIRES: &str = "from this time on the mode falls through to the next laye
 const REASON: &str = "why; shown by explain and in logs";
 
 /// All of them, in the order of messages. An upper bound of a number is there to find slips, not to be reached.
-pub(super) const SECTIONS: [Section; 17] = [
+pub(super) const SECTIONS: [Section; 18] = [
     Section {
         name: "meta",
         form: Form::Once,
@@ -280,6 +280,27 @@ pub(super) const SECTIONS: [Section; 17] = [
         later: &["lowest", "highest", "significant_digits", "kinds", "hlog_dir", "hlog_keep"],
     },
     Section {
+        name: "shadow",
+        form: Form::Once,
+        about: "what of the executions in shadow is run twice, and at what price",
+        keys: &[
+            number("sample_ppm", (1, 1_000_000), "of a million so many are compared; silent: all"),
+            key(
+                "max_cpu_share",
+                Kind::Decimal { least: 1_000, most: 1_000_000 },
+                "of the machine's processor time, at most for candidates; silent: 0.1",
+            ),
+            key(
+                "deadline_factor",
+                Kind::Decimal { least: 1_000_000, most: 1_000_000_000 },
+                "a candidate is given so many times the control's time",
+            ),
+            duration("deadline_min", (10, HOUR), "and so long at least"),
+            number("records_max", (1, 100_000), "different differences kept; more are only counted"),
+        ],
+        later: &["order", "compare", "ignore"],
+    },
+    Section {
         name: "memory",
         form: Form::Once,
         about: "memory of record; in force from the next start",
@@ -341,7 +362,7 @@ pub(super) const SECTIONS: [Section; 17] = [
 ];
 
 /// Sections that the full schema has and this version does not.
-pub(super) const LATER: [&str; 5] = ["capacity", "shadow", "store", "admin", "notify"];
+pub(super) const LATER: [&str; 4] = ["capacity", "store", "admin", "notify"];
 
 /// The section whose tables stand under `key` in those of `parent`.
 pub(super) fn within(parent: &str, key: &str) -> Option<&'static Section> {

@@ -181,6 +181,8 @@ pub struct DivergenceRecord {
     pub last_time: SystemTime,
     /// How often.
     pub count: u64,
+    /// What [`crate::Observer::on_new_divergence`] said of its reproducer when it was first seen.
+    pub bundle: Option<Result<String, String>>,
 }
 
 /// Every field in which `candidate` differs from `control`, both run on `snapshot`.

@@ -7,7 +7,7 @@ use execution::{
     BackendError, Batch, Execution, Instructions, Invocation, Left, Outcome, PausedRun, Snapshot,
 };
 
-use super::shadow::{Call, Queue};
+use super::shadow::{Call, Control, Queue};
 use super::{Border, Pin, observed, span};
 use crate::{Arm, LivePolicy, Observed};
 
@@ -71,7 +71,13 @@ impl Pinned {
                 Some(overlay) => Call::Query { overlay: overlay.cloned() },
                 None => Call::Execute,
             };
-            queue.offer(call, snapshot, invocation, outcome, stamp);
+            let rule = self.pin.in_force.policy.shadow();
+            queue.offer(
+                rule,
+                Control { call, snapshot, invocation, outcome: outcome.clone() },
+                observed.duration,
+                stamp,
+            );
         }
     }
 

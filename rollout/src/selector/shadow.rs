@@ -1,39 +1,52 @@
 //! The second run of an execution: off the reply path, compared, dropped.
 
+mod budget;
+mod runner;
+
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
+use std::hash::Hasher;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use execution::{Backend, BackendError, Execution, Invocation, Outcome, Principal, Snapshot};
+use siphasher::sip::SipHasher13;
 
 use super::{
-    Border, Divergence, DivergenceClass, DivergenceRecord, Field, Sandbox, Stamp, compare, observed, span,
+    Border, Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, Reproducer, Sandbox, Stamp,
+    compare, observed, span,
 };
-use crate::{Arm, Mode};
+use crate::policy::PPM;
+use crate::{Arm, Mode, ShadowRule};
+use budget::Budget;
+use runner::{Ran, Runner, Threads};
+
+/// Candidates that hang at a time. Beyond that no other is begun until one of them has ended, as the sandbox sees to.
+const HUNG_MAX: usize = 4;
 
 /// Bounds of shadow.
 #[derive(Clone, Copy, Debug)]
 pub struct ShadowOptions {
     /// Candidates that may wait; beyond that they are dropped and counted.
     pub queue_max: usize,
-    /// Threads that run candidates.
+    /// Candidates that run at a time.
     pub threads: usize,
-    /// Different differences kept; beyond that they are only counted.
-    pub records_max: usize,
 }
 
 impl Default for ShadowOptions {
     fn default() -> Self {
-        Self { queue_max: 256, threads: 1, records_max: 1_000 }
+        Self { queue_max: 256, threads: 1 }
     }
 }
 
-/// What became of the executions that ran in shadow. After settling, `offered` is the sum of `equal`,
-/// `diverged`, `dropped` and `failed`.
+/// What became of the executions that ran in shadow. After settling, `offered` is the sum of `equal`, `diverged`,
+/// `dropped`, `over_budget`, `timed_out` and `failed`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShadowCounts {
-    /// Executions committed in shadow.
+    /// Executions committed in shadow whose sample was not taken.
+    pub unsampled: u64,
+    /// Executions committed in shadow that were to be compared.
     pub offered: u64,
     /// Candidates that gave the same outcome.
     pub equal: u64,
@@ -48,8 +61,12 @@ pub struct ShadowCounts {
     pub nondeterministic_control: u64,
     /// [`DivergenceClass::Unconfirmed`]
     pub unconfirmed: u64,
-    /// Candidates not run because the queue was full.
+    /// Candidates not run because the queue was full, or too many hung.
     pub dropped: u64,
+    /// Candidates not run because those before them had taken what there is of processor time.
+    pub over_budget: u64,
+    /// Candidates that had not ended by their deadline. Nothing is known of what they would have given.
+    pub timed_out: u64,
     /// Candidates without an outcome: something around the guest failed.
     pub failed: u64,
     /// Differences that found no room among the records.
@@ -66,6 +83,12 @@ impl ShadowCounts {
             DivergenceClass::NondeterministicControl => self.nondeterministic_control,
             DivergenceClass::Unconfirmed => self.unconfirmed,
         }
+    }
+
+    /// Candidates that were let go for whatever reason, failed ones excepted.
+    #[must_use]
+    pub fn let_go(&self) -> u64 {
+        self.dropped + self.over_budget + self.timed_out
     }
 
     fn diverged(&mut self, class: DivergenceClass) {
@@ -85,13 +108,20 @@ pub(super) enum Call {
     Query { overlay: Option<Snapshot> },
 }
 
+/// The run whose outcome is committed.
+pub(super) struct Control {
+    pub(super) call: Call,
+    pub(super) snapshot: Snapshot,
+    pub(super) invocation: Invocation,
+    pub(super) outcome: Outcome,
+}
+
 struct Job {
-    call: Call,
-    snapshot: Snapshot,
-    invocation: Invocation,
-    control: Outcome,
+    control: Arc<Control>,
     stamp: Stamp,
     offered: Instant,
+    deadline: Duration,
+    records_max: usize,
 }
 
 /// Candidates waiting, and what was found. A clone is the same queue.
@@ -106,16 +136,20 @@ struct Shared {
     in_process: Arc<dyn Backend>,
     sandbox: Arc<Sandbox>,
     border: Arc<Border>,
+    /// Executions asked for a sample so far.
+    asked: AtomicU64,
+    unsampled: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
+    candidates: Threads,
 }
 
-#[derive(Default)]
 struct State {
     waiting: VecDeque<Job>,
     running: usize,
     threads: usize,
     closed: bool,
+    budget: Budget,
     counts: ShadowCounts,
     records: HashMap<Signature, DivergenceRecord>,
 }
@@ -130,35 +164,69 @@ impl Queue {
         sandbox: Arc<Sandbox>,
         border: Arc<Border>,
     ) -> Self {
-        let state = Mutex::new(State::default());
-        let shared = Shared { options, in_process, sandbox, border, state, changed: Condvar::new() };
+        let state = Mutex::new(State {
+            waiting: VecDeque::new(),
+            running: 0,
+            threads: 0,
+            closed: false,
+            budget: Budget::new(Instant::now()),
+            counts: ShadowCounts::default(),
+            records: HashMap::new(),
+        });
+        let shared = Shared {
+            options,
+            in_process,
+            sandbox,
+            border,
+            asked: AtomicU64::new(0),
+            unsampled: AtomicU64::new(0),
+            state,
+            changed: Condvar::new(),
+            candidates: Threads::default(),
+        };
         Self(Arc::new(Owner(Arc::new(shared))))
     }
 
-    /// Queues a candidate, or drops it when there is no room. Never waits for one.
-    pub(super) fn offer(
-        &self,
-        call: Call,
-        snapshot: Snapshot,
-        invocation: Invocation,
-        control: &Outcome,
-        stamp: Stamp,
-    ) {
+    /// Whether the execution that begins now is one of those that are compared. Every one has the same chance, in
+    /// whatever order they come.
+    pub(super) fn is_sampled(&self, rule: ShadowRule) -> bool {
+        if rule.sample_ppm >= PPM {
+            return true;
+        }
         let shared = &self.0.0;
+        let mut hasher = SipHasher13::new();
+        hasher.write_u64(shared.asked.fetch_add(1, Ordering::Relaxed));
+        let sampled = (u128::from(hasher.finish()) * u128::from(PPM)) >> 64 < u128::from(rule.sample_ppm);
+        if !sampled {
+            shared.unsampled.fetch_add(1, Ordering::Relaxed);
+        }
+        sampled
+    }
+
+    /// Queues the candidate of a control that took `spent`, or drops it when there is no room. Never waits for one.
+    pub(super) fn offer(&self, rule: ShadowRule, control: Control, spent: Duration, stamp: Stamp) {
+        let shared = &self.0.0;
+        let offered = Instant::now();
         let mut state = shared.lock();
         state.counts.offered += 1;
-        if state.waiting.len() >= shared.options.queue_max || !start_thread(shared, &mut state) {
+        if !state.budget.allows(rule.cpu_share_ppm, offered) {
+            state.counts.over_budget += 1;
+            return;
+        }
+        let hang = shared.candidates.count() >= shared.options.threads + HUNG_MAX;
+        if hang || state.waiting.len() >= shared.options.queue_max || !start_thread(shared, &mut state) {
             state.counts.dropped += 1;
             return;
         }
-        let offered = Instant::now();
-        state.waiting.push_back(Job { call, snapshot, invocation, control: control.clone(), stamp, offered });
+        let (deadline, records_max) = (rule.deadline(spent), rule.records_max);
+        state.waiting.push_back(Job { control: Arc::new(control), stamp, offered, deadline, records_max });
         drop(state);
         shared.changed.notify_all();
     }
 
     pub(super) fn counts(&self) -> ShadowCounts {
-        self.0.0.lock().counts
+        let shared = &self.0.0;
+        ShadowCounts { unsampled: shared.unsampled.load(Ordering::Relaxed), ..shared.lock().counts }
     }
 
     pub(super) fn divergences(&self) -> Vec<DivergenceRecord> {
@@ -206,9 +274,10 @@ impl Shared {
     }
 
     fn serve(&self) {
+        let mut runner = None;
         while let Some(job) = self.next() {
             let _running = Running(self);
-            self.compare(job);
+            self.compare(&mut runner, job);
         }
     }
 
@@ -220,49 +289,58 @@ impl Shared {
         Some(job)
     }
 
-    /// Runs the candidate and compares. Its pages go back to the arena when `job` is dropped.
-    fn compare(&self, job: Job) {
+    /// Runs the candidate and compares. Its pages go back to the arena when `job` is dropped, and what hangs has ended.
+    fn compare(&self, runner: &mut Option<Runner>, job: Job) {
+        let Control { snapshot, invocation, outcome: control, .. } = &*job.control;
         let arm = Arm::ShadowCandidate;
-        let span = span(&job.snapshot, &job.invocation, Mode::Shadow, arm, job.stamp.generation);
+        let span = span(snapshot, invocation, Mode::Shadow, arm, job.stamp.generation);
         let _entered = span.enter();
-        let mut observed = observed(&job.snapshot, &job.invocation, Mode::Shadow, arm, job.stamp.generation);
+        let mut observed = observed(snapshot, invocation, Mode::Shadow, arm, job.stamp.generation);
         observed.queued = job.offered.elapsed();
-        let started = Instant::now();
-        let candidate = match self.candidate(&job) {
-            Ok(candidate) => candidate,
-            Err(error) => {
+        let (ran, spent) = self.run(runner, &job, Side::Candidate);
+        observed.duration = spent;
+        let candidate = match ran {
+            Ran::Outcome(candidate) => candidate,
+            Ran::Failed(why) => {
                 span.record("outcome", "failed");
-                tracing::warn!("shadow candidate failed around the guest: {error}");
+                tracing::warn!("shadow candidate failed around the guest: {why}");
                 self.lock().counts.failed += 1;
                 return;
             }
+            Ran::TimedOut => {
+                span.record("outcome", "timed out");
+                tracing::warn!("shadow candidate had not ended after {:?}", job.deadline);
+                self.lock().counts.timed_out += 1;
+                return;
+            }
         };
-        observed.duration = started.elapsed();
         self.border.finished(&observed.with(&candidate), job.stamp, &span);
-        let differences = compare(&job.snapshot, &job.control, &candidate);
+        let differences = compare(snapshot, control, &candidate);
         if differences.is_empty() {
             self.lock().counts.equal += 1;
             return;
         }
-        let class = self.classify(&job);
-        let divergences: Vec<_> = differences
-            .into_iter()
-            .map(|difference| Divergence::new(&job.snapshot, &job.invocation, difference, class))
-            .collect();
-        self.note(class, &divergences);
+        let class = self.classify(runner, &job);
+        self.note(&job, &candidate, &differences, class);
     }
 
     /// Runs both again on the same snapshot.
-    fn classify(&self, job: &Job) -> DivergenceClass {
-        let again = |run: Result<Outcome, BackendError>| match run {
-            Ok(outcome) => Some(compare(&job.snapshot, &job.control, &outcome).is_empty()),
-            Err(error) => {
-                tracing::warn!("a difference could not be looked at again: {error}");
+    fn classify(&self, runner: &mut Option<Runner>, job: &Job) -> DivergenceClass {
+        let mut again = |side| match self.run(runner, job, side).0 {
+            Ran::Outcome(outcome) => {
+                Some(compare(&job.control.snapshot, &job.control.outcome, &outcome).is_empty())
+            }
+            Ran::Failed(why) => {
+                tracing::warn!("a difference could not be looked at again: {why}");
+                None
+            }
+            Ran::TimedOut => {
+                tracing::warn!("a difference could not be looked at again within {:?}", job.deadline);
                 None
             }
         };
-        match again(Self::run(self.in_process.as_ref(), job)) {
-            Some(true) => match again(self.candidate(job)) {
+        match again(Side::Control) {
+            Some(true) => match again(Side::Candidate) {
                 Some(true) => DivergenceClass::FlakyCandidate,
                 Some(false) => DivergenceClass::Confirmed,
                 None => DivergenceClass::Unconfirmed,
@@ -272,42 +350,95 @@ impl Shared {
         }
     }
 
-    fn candidate(&self, job: &Job) -> Result<Outcome, BackendError> {
-        Self::run(self.sandbox.get()?.as_ref(), job)
-    }
-
-    fn run(backend: &dyn Backend, job: &Job) -> Result<Outcome, BackendError> {
-        let mut execution = match &job.call {
-            Call::Query { overlay } => {
-                return backend.query(&job.snapshot, &job.invocation, overlay.as_ref());
-            }
-            Call::Execute => backend.execute(&job.snapshot, &job.invocation)?,
+    /// Runs one side within the job's deadline, and says how long that took.
+    fn run(&self, runner: &mut Option<Runner>, job: &Job, side: Side) -> (Ran, Duration) {
+        let backend = match side {
+            Side::Control => Ok(Arc::clone(&self.in_process)),
+            Side::Candidate => self.sandbox.get(),
         };
-        loop {
-            match execution {
-                Execution::Finished(outcome) => return Ok(outcome),
-                Execution::Paused(run) => execution = run.resume(job.invocation.slice)?,
-            }
-        }
+        let backend = match backend {
+            Ok(backend) => backend,
+            Err(error) => return (Ran::Failed(error.to_string()), Duration::ZERO),
+        };
+        let thread = match runner.take().map_or_else(|| Runner::start(&self.candidates), Ok) {
+            Ok(thread) => thread,
+            Err(error) => return (Ran::Failed(format!("no thread for it: {error}")), Duration::ZERO),
+        };
+        let control = Arc::clone(&job.control);
+        let span = tracing::Span::current();
+        let started = Instant::now();
+        let task = Box::new(move || span.in_scope(|| control.run_again(backend.as_ref())));
+        let (left, ran) = thread.run(task, job.deadline);
+        let spent = started.elapsed();
+        *runner = left;
+        self.lock().budget.charge(spent);
+        (ran, spent)
     }
 
-    fn note(&self, class: DivergenceClass, divergences: &[Divergence]) {
+    /// Counts, keeps and tells of what differs.
+    fn note(&self, job: &Job, candidate: &Outcome, differences: &[Comparison], class: DivergenceClass) {
+        let Control { call, snapshot, invocation, outcome: control } = &*job.control;
+        let divergences: Vec<_> = differences
+            .iter()
+            .map(|difference| Divergence::new(snapshot, invocation, difference.clone(), class))
+            .collect();
+        let observer = self.border.observer.as_deref();
+        let is_new = self.lock().is_new(&divergences, job.records_max);
+        let query = match call {
+            Call::Execute => None,
+            Call::Query { overlay } => Some(overlay.as_ref()),
+        };
+        let bundle = observer.filter(|_| is_new).and_then(|observer| {
+            observer.on_new_divergence(&Reproducer {
+                snapshot,
+                invocation,
+                query,
+                control,
+                candidate,
+                differences,
+                class,
+            })
+        });
         let mut state = self.lock();
         state.counts.diverged(class);
-        for divergence in divergences {
-            state.record(divergence, self.options.records_max);
+        for divergence in &divergences {
+            state.record(divergence, &bundle, job.records_max);
         }
         drop(state);
-        for divergence in divergences {
+        for divergence in &divergences {
             tracing::error!("modes differ: {divergence}");
-            if let Some(observer) = &self.border.observer {
+            if let Some(observer) = observer {
                 observer.on_divergence(divergence);
             }
         }
     }
 }
 
-/// A candidate under way. Counted even when a backend panics, so that nobody waits for it for ever.
+/// Of a comparison.
+#[derive(Clone, Copy)]
+enum Side {
+    Control,
+    Candidate,
+}
+
+impl Control {
+    /// The same run on `backend`.
+    fn run_again(&self, backend: &dyn Backend) -> Result<Outcome, BackendError> {
+        let Self { call, snapshot, invocation, .. } = self;
+        let mut execution = match call {
+            Call::Query { overlay } => return backend.query(snapshot, invocation, overlay.as_ref()),
+            Call::Execute => backend.execute(snapshot, invocation)?,
+        };
+        loop {
+            match execution {
+                Execution::Finished(outcome) => return Ok(outcome),
+                Execution::Paused(run) => execution = run.resume(invocation.slice)?,
+            }
+        }
+    }
+}
+
+/// A comparison under way. Counted even when an observer panics, so that nobody waits for it for ever.
 struct Running<'a>(&'a Shared);
 
 impl Drop for Running<'_> {
@@ -324,25 +455,41 @@ impl Drop for Running<'_> {
     }
 }
 
+fn signature(divergence: &Divergence) -> Signature {
+    let Divergence { canister, kind, method, difference, invocation: _, class } = divergence;
+    (*canister, kind, method.clone(), difference.field, *class)
+}
+
 impl State {
-    fn record(&mut self, divergence: &Divergence, records_max: usize) {
-        let Divergence { canister, kind, method, difference, invocation, class } = divergence;
+    /// Whether one of these would make a record.
+    fn is_new(&self, divergences: &[Divergence], records_max: usize) -> bool {
+        self.records.len() < records_max
+            && divergences.iter().any(|divergence| !self.records.contains_key(&signature(divergence)))
+    }
+
+    fn record(
+        &mut self,
+        divergence: &Divergence,
+        bundle: &Option<Result<String, String>>,
+        records_max: usize,
+    ) {
         let now = SystemTime::now();
         let room = self.records.len() < records_max;
-        match self.records.entry((*canister, kind, method.clone(), difference.field, *class)) {
+        match self.records.entry(signature(divergence)) {
             Entry::Occupied(mut record) => {
                 let record = record.get_mut();
                 record.count += 1;
-                (record.last_invocation, record.last_time) = (*invocation, now);
+                (record.last_invocation, record.last_time) = (divergence.invocation, now);
             }
             Entry::Vacant(vacant) if room => {
                 let first = divergence.clone();
                 vacant.insert(DivergenceRecord {
                     first,
                     first_time: now,
-                    last_invocation: *invocation,
+                    last_invocation: divergence.invocation,
                     last_time: now,
                     count: 1,
+                    bundle: bundle.clone(),
                 });
             }
             Entry::Vacant(_) => self.counts.unrecorded += 1,

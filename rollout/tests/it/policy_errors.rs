@@ -83,7 +83,7 @@ fn an_unknown_key_is_refused_at_every_level() {
         "error: unknown key `defalt`
  --> p.toml:2:1
 2 | defalt = 3
-  | ^^^^^^ expected schema, meta, kill_switch, switch, default, subnets, nodes, canisters, exemptions, rollouts, guards, guard_defaults, measure, memory, sandbox, in_process or code_cache; did you mean `default`?
+  | ^^^^^^ expected schema, meta, kill_switch, switch, default, subnets, nodes, canisters, exemptions, rollouts, guards, guard_defaults, measure, shadow, memory, sandbox, in_process or code_cache; did you mean `default`?
 error: unknown key `mod` in [default]
  --> p.toml:4:1
 4 | mod = 1
@@ -382,7 +382,7 @@ error: unknown key `mode` in [in_process]
 #[test]
 fn every_key_that_is_misspelt_is_refused_with_the_right_one() {
     let keys = crate::schema::keys();
-    assert_eq!(keys.len(), 72);
+    assert_eq!(keys.len(), 77);
     for (header, key) in keys {
         let text = refused(&format!("schema = 1\n{header}\n{key}x = 1\n"));
         assert!(
@@ -395,7 +395,7 @@ fn every_key_that_is_misspelt_is_refused_with_the_right_one() {
 
 #[test]
 fn every_key_with_a_value_of_another_type_is_refused_where_the_value_stands() {
-    let decimals = ["percent", "limit", "quantile"];
+    let decimals = ["percent", "limit", "quantile", "max_cpu_share", "deadline_factor"];
     for (header, key) in crate::schema::keys() {
         // That of steps is a table of its own kind.
         if (header.as_str(), key.as_str()) == ("[rollouts.a]", "steps") {
@@ -522,7 +522,7 @@ fn a_key_that_is_defined_twice_in_a_list_names_the_first() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
-    for text in ["[capacity]", "[shadow]", "[store]", "[admin]", "[[notify.webhooks]]"] {
+    for text in ["[capacity]", "[store]", "[admin]", "[[notify.webhooks]]"] {
         let errors = refused(&format!("schema = 1\n{text}\n"));
         assert!(errors.contains("is not supported yet in this version"), "{text}: {errors}");
     }
@@ -530,6 +530,8 @@ fn what_is_not_built_yet_is_refused_by_name() {
         ("[kill_switch]", "max_age"),
         ("[switch]", "prewarm"),
         ("[measure]", "hlog_dir"),
+        ("[shadow]", "ignore"),
+        ("[shadow]", "order"),
         ("[rollouts.a]", "windows"),
         ("[[rollouts.a.steps]]", "gates"),
         ("[guard_defaults]", "alpha"),

@@ -132,6 +132,12 @@ looks = \"5m\"
 interval = \"10s\"
 block = \"60s\"
 warmup_discard = \"120s\"
+[shadow]
+sample_ppm = 20_000
+max_cpu_share = 0.25
+deadline_factor = 2.5
+deadline_min = \"1s\"
+records_max = 100
 [memory]
 total = \"64GiB\"
 canister = \"16GiB\"
@@ -251,6 +257,13 @@ looks = \"5m\"                             # built in
 interval = \"10s\"                         # built in
 block = \"1m\"                             # built in
 warmup_discard = \"2m\"                    # built in
+
+[shadow]
+sample_ppm = 1000000                     # built in
+max_cpu_share = 0.1                      # built in
+deadline_factor = 5                      # built in
+deadline_min = \"2s\"                      # built in
+records_max = 1000                       # built in
 
 [memory]
 total = \"1GiB\"                           # built in

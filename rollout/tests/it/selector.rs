@@ -1,5 +1,7 @@
 //! The selector with backends made for each test.
 
+mod shadow;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,7 +17,7 @@ use execution::{
 };
 use rollout::{
     Arm, Collector, DivergenceClass, Exposure, Exposures, Field, LivePolicy, Mode, OutcomeWord, Policy,
-    Recorder, Sandbox, Selector, ShadowOptions, compare,
+    Recorder, Sandbox, Selector, ShadowCounts, ShadowOptions, compare,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);

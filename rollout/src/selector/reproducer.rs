@@ -1,0 +1,24 @@
+//! What is needed to see a difference again.
+
+use execution::{Invocation, Outcome, Snapshot};
+
+use super::{Comparison, DivergenceClass};
+
+/// An execution whose runs differed, with all that it ran on. Together with the module's bytes it runs anywhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Reproducer<'a> {
+    /// Code and memory before it.
+    pub snapshot: &'a Snapshot,
+    /// What ran.
+    pub invocation: &'a Invocation,
+    /// Whether it ran as a query, and in one that is composite, what its earlier steps left.
+    pub query: Option<Option<&'a Snapshot>>,
+    /// What was committed.
+    pub control: &'a Outcome,
+    /// What the candidate gave.
+    pub candidate: &'a Outcome,
+    /// In what they differ, one field at least.
+    pub differences: &'a [Comparison],
+    /// What both runs said, made again.
+    pub class: DivergenceClass,
+}
