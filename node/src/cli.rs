@@ -217,7 +217,8 @@ impl Command {
             // It runs none, and looks at workers with the rights that a node has.
             Self::Sandbox(_) => true,
             Self::Compare(_) | Self::Verdict { .. } | Self::Audit(_) => false,
-            Self::Config(_) | Self::Explain(_) | Self::Status(_) | Self::Divergences(_) => false,
+            Self::Divergences(command) => matches!(command, DivergencesCommand::Replay(_)),
+            Self::Config(_) | Self::Explain(_) | Self::Status(_) => false,
             Self::Rollout(_) => false,
             Self::Version { .. } => false,
         }
@@ -305,6 +306,18 @@ Example:
         #[command(flatten)]
         arguments: serve::client::DivergencesArgs,
     },
+    /// Run the message of a difference again in both modes, on the state that it had
+    #[command(after_help = "\
+A node keeps the first of each kind of difference in its state directory: the module, the canister's
+memory before the message, and the message. No node is needed to run it again, and it may be taken to
+another machine. It holds all that the canister held.
+
+Exit codes: 0 the modes agree (not reproduced); 1 they differ (reproduced); 2 wrong usage; 3 it can't
+be said.
+
+Example:
+  bulkhead divergences replay /var/lib/bulkhead/divergences/3f0c1a2b4d5e6f70.bundle --runs 10")]
+    Replay(crate::bundle::replay::ReplayArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -546,6 +559,7 @@ fn dispatch(command: Command) -> Result<(), CommandError> {
         Command::Divergences(DivergencesCommand::Show { number, arguments }) => {
             serve::client::divergence(&arguments, number)
         }
+        Command::Divergences(DivergencesCommand::Replay(arguments)) => crate::bundle::replay::run(&arguments),
         Command::Rollout(command) => of_rollout(&command),
         Command::Explain(arguments) => policy::explain(&arguments),
         Command::Sandbox(SandboxCommand::Report { json }) => confinement::report(json),

@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod bounds;
+pub mod bundle;
 pub mod cli;
 pub mod code_cache;
 pub mod compare;
@@ -16,6 +17,7 @@ pub mod key;
 mod load;
 pub mod log;
 pub mod management;
+mod modules;
 pub mod node;
 pub mod observation;
 pub mod outcomes;

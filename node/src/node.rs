@@ -17,7 +17,7 @@ use in_process::compile::ModuleCompiler;
 use in_process::{Engine, InProcess};
 use rollout::{
     Arm, Bounds, DivergenceRecord, LiveOptions, LivePolicy, Mode, Observed, Observer, PhaseRecorder,
-    Recorder, Sandbox, Selector, ShadowCounts, ShadowOptions, Start, Trial,
+    Recorder, Reproducer, Sandbox, Selector, ShadowCounts, ShadowOptions, Start, Trial,
 };
 use rustix::process::{Pid, Signal};
 use sandbox_host::{
@@ -26,10 +26,12 @@ use sandbox_host::{
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
+use crate::bundle::Bundles;
 use crate::code_cache::{CachingCompiler, CodeCache, CodeCacheStatus, Fingerprint};
 use crate::image;
 use crate::key::{KeyError, SecretSigner};
 use crate::log::{AppendError, Message};
+use crate::modules::{KeepingCompiler, Modules};
 use crate::observation::Observation;
 use crate::outcomes::Outcomes;
 use crate::recording::{self, RecordError, Recorded, Recording};
@@ -46,6 +48,9 @@ pub struct NodeOptions {
     pub threads: Option<usize>,
     /// Whether each executed message carries its canister's state root.
     pub message_roots: bool,
+    /// A directory for uploaded modules, and for the first of each kind of difference that shadow finds, with all that
+    /// it takes to see it again; `None`: nothing is kept.
+    pub evidence: Option<PathBuf>,
 }
 
 /// Where the mode comes from.
@@ -100,7 +105,13 @@ impl NodeOptions {
     /// A node that stays in one mode.
     #[must_use]
     pub fn fixed(mode: Mode, preset: Preset) -> Self {
-        Self { policy: PolicySource::Fixed(mode), preset, threads: None, message_roots: false }
+        Self {
+            policy: PolicySource::Fixed(mode),
+            preset,
+            threads: None,
+            message_roots: false,
+            evidence: None,
+        }
     }
 }
 
@@ -130,6 +141,7 @@ pub struct Node {
     observations: Arc<Observations>,
     sandbox: Option<Arc<Sandboxed>>,
     phases: Arc<PhaseRecorder>,
+    evidence: Option<PathBuf>,
     /// While what it does is observed.
     watch: Option<Watch>,
     /// While that goes to a log. A lock, because queries are asked through a shared reference.
@@ -164,6 +176,8 @@ struct Observations {
     watching: AtomicBool,
     given: Given,
     outcomes: Outcomes,
+    /// Where differences are kept.
+    bundles: Option<Bundles>,
 }
 
 /// Where a node was before a round.
@@ -281,6 +295,14 @@ impl Observer for Observations {
             self.given.keep(invocation, outcome);
         }
     }
+
+    fn on_new_divergence(&self, reproducer: &Reproducer<'_>) -> Option<Result<String, String>> {
+        let kept = self.bundles.as_ref()?.keep(reproducer);
+        if let Err(why) = &kept {
+            tracing::warn!("a difference could not be kept to be seen again: {why}");
+        }
+        Some(kept)
+    }
 }
 
 impl Node {
@@ -302,12 +324,17 @@ impl Node {
         Self::with(NodeOptions::fixed(mode, self.preset), Some(self.compiled.clone()), None)
     }
 
-    /// Like [`Node::twin`], with `backend` in the sandbox's place.
+    /// Like [`Node::twin`], with `backend` in the sandbox's place, and [`NodeOptions::evidence`].
     ///
     /// # Errors
     /// As for [`Node::new`].
-    pub fn twin_on(&self, mode: Mode, backend: Arc<dyn Backend>) -> Result<Self, NodeError> {
-        let options = NodeOptions::fixed(mode, self.preset);
+    pub fn twin_on(
+        &self,
+        mode: Mode,
+        backend: Arc<dyn Backend>,
+        evidence: Option<PathBuf>,
+    ) -> Result<Self, NodeError> {
+        let options = NodeOptions { evidence, ..NodeOptions::fixed(mode, self.preset) };
         Self::with(options, Some(self.compiled.clone()), Some(backend))
     }
 
@@ -317,7 +344,8 @@ impl Node {
     /// # Errors
     /// As for [`Node::new`].
     pub fn peer(&self, policy: PolicySource) -> Result<Self, NodeError> {
-        let options = NodeOptions { policy, ..NodeOptions::fixed(Mode::InProcess, self.preset) };
+        let evidence = self.evidence.clone();
+        let options = NodeOptions { policy, evidence, ..NodeOptions::fixed(Mode::InProcess, self.preset) };
         Self::with(options, Some(self.compiled.clone()), None)
     }
 
@@ -385,7 +413,15 @@ impl Node {
             Some(compiled) => compiled,
             None => Compiled::new(&config, launchers, &bounds)?,
         };
-        let observations = Arc::new(Observations::default());
+        let modules = options.evidence.as_ref().map(|state| Arc::new(Modules::new(state.join("modules"))));
+        let bundles = options.evidence.as_ref().zip(modules.clone()).map(|(state, modules)| {
+            let node = match &options.policy {
+                PolicySource::File { node, .. } => node,
+                PolicySource::Fixed(_) => "-",
+            };
+            Bundles::new(state.join("divergences"), node, modules)
+        });
+        let observations = Arc::new(Observations { bundles, ..Observations::default() });
         let selector = Arc::new(Selector::with(
             live,
             Arc::new(InProcess::new(compiled.engine.clone(), &bounds::in_process(&bounds))),
@@ -402,7 +438,10 @@ impl Node {
             ..defaults
         };
         let backend = Arc::clone(&selector) as Arc<dyn Backend>;
-        let compiler = Arc::clone(&compiled.compiler) as Arc<dyn Compiler>;
+        let mut compiler = Arc::clone(&compiled.compiler) as Arc<dyn Compiler>;
+        if let Some(modules) = modules {
+            compiler = Arc::new(KeepingCompiler { modules, compiler });
+        }
         let subnet = Subnet::new(config, backend, compiler, scheduler);
         let preset = options.preset;
         Ok(Self {
@@ -413,6 +452,7 @@ impl Node {
             observations,
             sandbox,
             phases,
+            evidence: options.evidence,
             watch: None,
             recording: None,
         })
@@ -595,6 +635,14 @@ impl Node {
     #[must_use]
     pub fn shadow_counts(&self) -> ShadowCounts {
         self.selector.shadow_counts()
+    }
+
+    /// Its backends: in-process and sandboxed.
+    ///
+    /// # Errors
+    /// It can't sandbox.
+    pub fn backends(&self) -> Result<[Arc<dyn Backend>; 2], BackendError> {
+        self.selector.backends()
     }
 
     /// The differences that shadow found.

@@ -237,7 +237,14 @@ fn shown_difference(one: &Value) -> String {
         ("last", format!("{}, invocation {}", time(&one["last_time"]), one["last_invocation"])),
     ];
     let mut text: String = lines.iter().map(|(name, said)| format!("{name:<11}{said}\n")).collect();
-    text += "again      bulkhead replay STATE/input.log --mode in-process --against sandboxed\n";
+    let again = match (one["bundle"].as_str(), one["no_bundle"].as_str()) {
+        (Some(bundle), _) => format!("bulkhead divergences replay {bundle}"),
+        (None, why) => format!(
+            "not kept, {}; the whole log: bulkhead replay STATE/input.log --mode in-process --against sandboxed",
+            why.unwrap_or("-")
+        ),
+    };
+    let _ = writeln!(text, "{:<11}{again}", "again");
     text
 }
 

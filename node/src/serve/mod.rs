@@ -182,8 +182,11 @@ fn start(arguments: &ServeArgs) -> Result<Vec<Node>, String> {
         node: format!("n{number}"),
         generations: Some(arguments.state.join("policies").join(format!("n{number}"))),
     };
-    let options =
-        NodeOptions { policy: policy(1), ..NodeOptions::fixed(Mode::InProcess, Preset::Application) };
+    let options = NodeOptions {
+        policy: policy(1),
+        evidence: Some(arguments.state.clone()),
+        ..NodeOptions::fixed(Mode::InProcess, Preset::Application)
+    };
     let mut nodes = vec![Node::new(options).map_err(|error| error.to_string())?];
     for number in 2..=arguments.nodes {
         nodes.push(nodes[0].peer(policy(number)).map_err(|error| format!("node n{number}: {error}"))?);

@@ -243,7 +243,7 @@ impl Backend for Wrong {
 fn beside_wrong(method: &'static str, make_wrong: fn(&Snapshot, &mut Outcome)) -> Verdict {
     let node = Node::new(NodeOptions::fixed(Mode::InProcess, Preset::Application)).unwrap();
     let right = InProcess::new(node.engine().clone(), &InProcessOptions::default());
-    let other = node.twin_on(Mode::Sandboxed, Arc::new(Wrong { right, method, make_wrong })).unwrap();
+    let other = node.twin_on(Mode::Sandboxed, Arc::new(Wrong { right, method, make_wrong }), None).unwrap();
     let log = log();
     on_executor_stack(|| {
         let mut log = Reader::begin(&log[..]).unwrap();
@@ -338,7 +338,7 @@ impl Backend for Failing {
 #[test]
 fn a_node_that_can_not_run_a_message_leaves_it_undecided_and_says_which() {
     let node = Node::new(NodeOptions::fixed(Mode::InProcess, Preset::Application)).unwrap();
-    let failing = node.twin_on(Mode::Sandboxed, Arc::new(Failing)).unwrap();
+    let failing = node.twin_on(Mode::Sandboxed, Arc::new(Failing), None).unwrap();
     let log = log();
     let verdict = on_executor_stack(|| {
         let mut log = Reader::begin(&log[..]).unwrap();
@@ -380,7 +380,7 @@ impl Backend for FailingAt {
 fn failing_at(mode: Mode, fails: fn(&Snapshot, &EntryPoint) -> bool) -> Node {
     let node = Node::new(NodeOptions::fixed(Mode::InProcess, Preset::Application)).unwrap();
     let right = InProcess::new(node.engine().clone(), &InProcessOptions::default());
-    node.twin_on(mode, Arc::new(FailingAt { right, fails })).unwrap()
+    node.twin_on(mode, Arc::new(FailingAt { right, fails }), None).unwrap()
 }
 
 #[track_caller]

@@ -2,6 +2,7 @@
 
 mod audit;
 mod bounds;
+mod bundle;
 mod cli;
 mod code_cache;
 mod compare;

@@ -442,7 +442,7 @@ function drawDivergences(found) {
   element("divergences").tBodies[0].replaceChildren(...divergences.slice(0, 100).map((one) =>
     row([
       one.class, one.node, one.canister, one.method === null ? one.kind : `${one.kind} ${one.method}`, one.field, one.control, one.candidate,
-      number(one.count), new Date(one.last_time * 1000).toISOString(),
+      number(one.count), new Date(one.last_time * 1000).toISOString(), one.bundle ?? one.no_bundle ?? NO_DATA,
     ])));
 }
 

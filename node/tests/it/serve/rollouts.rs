@@ -397,8 +397,10 @@ fn a_state_that_is_damaged_stops_the_start_and_names_the_file() {
     serving.until_phase("planned");
     serving.stopped();
     std::fs::write(folder.path().join("state/rollouts/q4.json"), "{").unwrap();
-    let (code, _, stderr) = Serving::start(folder.path(), &["--nodes", "1"]).ended();
+    let Ran { code, stdout, stderr } =
+        run_in(folder.path(), &["serve", "--config", "p.toml", "--state", "state", "--nodes", "1"]);
     assert_eq!(code, Some(1));
+    assert_eq!(stdout, "", "nothing listens");
     assert!(stderr.contains("rollouts/q4.json: it is no rollout state"), "{stderr}");
     assert!(stderr.contains("restore the file from a copy"), "{stderr}");
 }
