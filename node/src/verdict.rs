@@ -95,7 +95,7 @@ fn shown(look: &Look, judgements: &[Judgement]) -> String {
         look.look,
         look.looks.looks(),
         look.looks.guards(),
-        look.looks.alpha() * 100.0
+        look.looks.at(look.look).alpha() * 100.0
     ));
     line(format_args!(
         "{:<24} {:>6} {:>7} {:>18} {:>10} {:>10} {:>6}  verdict",
@@ -122,7 +122,7 @@ fn limit(test: &Test) -> Option<f64> {
     match test {
         Test::Latency { ratio, .. } => Some(ratio.limit.as_f64()),
         Test::Rate { ratio, .. } => Some(ratio.limit.as_f64()),
-        Test::Divergence(_) => None,
+        Test::Divergence(_) | Test::Crash(_) => None,
     }
 }
 

@@ -11,7 +11,7 @@ mod latency;
 mod rate;
 mod verdict;
 
-pub use crash::{CrashFuse, CrashFuseError};
+pub use crash::{CrashFuse, CrashFuseError, Crashed};
 pub use divergence::Divergences;
 pub use latency::{LatencyRatio, Quantile};
 pub use rate::{EVENTS_MAX, Rate, RateRatio};

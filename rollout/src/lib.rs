@@ -24,9 +24,9 @@ mod verdict_record;
 pub use diagnostic::{Diagnostic, Position};
 pub use experiment::{BLOCK_LENGTHS, BLOCKS_MAX, Block, BlockError, Blocks, Design, SETTLING, Side, Windows};
 pub use guards::{
-    ALPHA, BLOCKS_MIN, CONFIDENCE, CrashFuse, CrashFuseError, Divergences, EVENTS_MAX, Estimate, GUARDS_MAX,
-    Judgement, LOOKS_MAX, LatencyRatio, Limit, Looks, Quantile, RESAMPLES, Rate, RateRatio, TAIL_EVENTS,
-    Verdict, VerdictReason, seed,
+    ALPHA, BLOCKS_MIN, CONFIDENCE, CrashFuse, CrashFuseError, Crashed, Divergences, EVENTS_MAX, Estimate,
+    GUARDS_MAX, Judgement, LOOKS_MAX, LatencyRatio, Limit, Looks, Quantile, RESAMPLES, Rate, RateRatio,
+    TAIL_EVENTS, Verdict, VerdictReason, seed,
 };
 pub use live::{
     Checksum, GENERATIONS_KEPT, InForce, LiveOptions, LivePolicy, LoadError, OnReload, Receipt, Trigger,

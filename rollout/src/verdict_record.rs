@@ -3,7 +3,7 @@
 mod wire;
 
 use crate::experiment::Blocks;
-use crate::guards::{Divergences, Judgement, LatencyRatio, Looks, Rate, RateRatio, Verdict, seed};
+use crate::guards::{Crashed, Divergences, Judgement, LatencyRatio, Looks, Rate, RateRatio, Verdict, seed};
 use crate::measure::Arm;
 
 /// Largest record, bytes.
@@ -21,7 +21,7 @@ pub struct Look {
     pub run: String,
     /// The step of that run.
     pub step: String,
-    /// Which of the planned looks, from one.
+    /// Which look it is, from one. Beyond the planned ones, see [`Looks::at`].
     pub look: u32,
     /// How often the step is looked at, and at how many guards.
     pub looks: Looks,
@@ -85,6 +85,8 @@ pub enum Test {
     },
     /// Of comparisons.
     Divergence(Divergences),
+    /// Of workers.
+    Crash(Crashed),
 }
 
 impl Look {
@@ -95,13 +97,15 @@ impl Look {
     }
 
     fn judge_one(&self, guard: &Guard) -> Judgement {
+        let looks = self.looks.at(self.look);
         match &guard.test {
             Test::Latency { series, ratio } => match self.series.get(*series) {
-                Some(series) => ratio.judge(&series.blocks, self.looks, self.seed(guard)),
+                Some(series) => ratio.judge(&series.blocks, looks, self.seed(guard)),
                 None => Judgement::no_data(),
             },
-            Test::Rate { ratio, control, candidate } => ratio.judge(*control, *candidate, self.looks),
+            Test::Rate { ratio, control, candidate } => ratio.judge(*control, *candidate, looks),
             Test::Divergence(divergences) => divergences.judge(),
+            Test::Crash(crashed) => crashed.judge(),
         }
     }
 

@@ -84,6 +84,8 @@ pub(super) struct Driver {
     trouble: Option<String>,
     /// What there is to know of the policy, as it was audited.
     notices: Vec<String>,
+    /// Why the policy file is not in force as it is, as it was audited.
+    refused: Option<String>,
 }
 
 /// The policy file has it no more.
@@ -143,6 +145,7 @@ impl Driver {
             store_tried: None,
             trouble: None,
             notices: Vec::new(),
+            refused: None,
             board,
             stop,
         };
@@ -217,6 +220,7 @@ impl Driver {
     fn tick(&mut self) {
         let in_force = self.board.nodes()[0].instruments.live().in_force();
         self.follow_policy(&in_force);
+        self.follow_refusals();
         self.follow_kill(&in_force);
         // Before anything that takes time.
         for id in self.ids() {

@@ -15,6 +15,33 @@ const CANISTERS_MAX: usize = 100_000;
 #[error("a crash fuse accepts at most {CANISTERS_MAX} canisters, in a window longer than nothing")]
 pub struct CrashFuseError;
 
+/// What a crash fuse has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crashed {
+    /// Canisters whose workers crashed within the window; no more than one beyond `max` are counted.
+    pub canisters: u64,
+    /// So many are accepted.
+    pub max: u64,
+    /// Executions of the candidate.
+    pub executed: u64,
+}
+
+impl Crashed {
+    /// FAIL if there are more than are accepted.
+    #[must_use]
+    pub fn judge(&self) -> Judgement {
+        let Self { canisters, max, executed } = *self;
+        let (verdict, reason) = if canisters > max {
+            (Verdict::Fail, VerdictReason::Events { found: canisters, max })
+        } else if executed == 0 {
+            (Verdict::Inconclusive, VerdictReason::NoData)
+        } else {
+            (Verdict::Pass, VerdictReason::WithinAllowance { allowance: max })
+        };
+        Judgement { verdict, reason, estimate: None, samples: [0, executed], blocks: 0 }
+    }
+}
+
 /// Blows when workers of more than `max` canisters have crashed within a window. No statistics, no minimum.
 ///
 /// Moments are counted from any fixed one, by a clock that doesn't go back.
@@ -57,19 +84,17 @@ impl CrashFuse {
         }
     }
 
+    /// What it has seen within the window before `now`.
+    #[must_use]
+    pub fn seen(&mut self, now: Duration) -> Crashed {
+        self.forget(now);
+        Crashed { canisters: self.crashed.len() as u64, max: self.max as u64, executed: self.executed }
+    }
+
     /// FAIL if it is blown now.
     #[must_use]
     pub fn judge(&mut self, now: Duration) -> Judgement {
-        self.forget(now);
-        let found = self.crashed.len() as u64;
-        let (verdict, reason) = if self.crashed.len() > self.max {
-            (Verdict::Fail, VerdictReason::Events { found, max: self.max as u64 })
-        } else if self.executed == 0 {
-            (Verdict::Inconclusive, VerdictReason::NoData)
-        } else {
-            (Verdict::Pass, VerdictReason::WithinAllowance { allowance: self.max as u64 })
-        };
-        Judgement { verdict, reason, estimate: None, samples: [0, self.executed], blocks: 0 }
+        self.seen(now).judge()
     }
 
     fn forget(&mut self, now: Duration) {

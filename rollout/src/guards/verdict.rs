@@ -91,6 +91,8 @@ impl Limit {
 pub struct Looks {
     looks: u32,
     guards: u32,
+    /// How far beyond the planned looks.
+    over: u32,
 }
 
 impl Looks {
@@ -98,8 +100,19 @@ impl Looks {
     #[must_use]
     pub fn new(looks: u32, guards: u32) -> Option<Self> {
         let within = (1..=LOOKS_MAX).contains(&looks) && (1..=GUARDS_MAX).contains(&guards);
-        within.then_some(Self { looks, guards })
+        within.then_some(Self { looks, guards, over: 0 })
     }
+
+    /// These at look number `look`, from one. A step that was paused for long is looked at more often than planned; each
+    /// look beyond the plan gets half the part of the one before, so that all of them together have no more than one
+    /// planned look, and a candidate that is clearly slow still fails.
+    #[must_use]
+    pub fn at(self, look: u32) -> Self {
+        Self { over: look.saturating_sub(self.looks).min(Self::OVER_MAX), ..self }
+    }
+
+    /// Halvings from which on a part is as good as none.
+    const OVER_MAX: u32 = 20;
 
     /// Planned looks.
     #[must_use]
@@ -116,7 +129,7 @@ impl Looks {
     /// Chance of a false FAIL that one look at one guard may have.
     #[must_use]
     pub fn alpha(self) -> f64 {
-        ALPHA / (f64::from(self.looks) * f64::from(self.guards))
+        ALPHA / (f64::from(self.looks) * f64::from(self.guards) * f64::from(1_u32 << self.over))
     }
 }
 

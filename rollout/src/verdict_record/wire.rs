@@ -9,8 +9,8 @@ use super::{
 };
 use crate::experiment::{BLOCK_LENGTHS, BLOCKS_MAX, Block, Blocks, COUNTS_MAX, Design};
 use crate::guards::{
-    ALPHA, BLOCKS_MIN, CONFIDENCE, Divergences, GUARDS_MAX, LatencyRatio, Limit, Looks, Quantile, RESAMPLES,
-    Rate, RateRatio, TAIL_EVENTS, Verdict,
+    ALPHA, BLOCKS_MIN, CONFIDENCE, Crashed, Divergences, GUARDS_MAX, LatencyRatio, Limit, Looks, Quantile,
+    RESAMPLES, Rate, RateRatio, TAIL_EVENTS, Verdict,
 };
 use crate::head::{self, HeadError};
 use crate::measure::{Arm, KINDS, Latencies};
@@ -112,6 +112,7 @@ enum TestV1 {
     LatencyRatio { series: usize, quantile_ppm: u32, limit: f64 },
     RateRatio { limit: f64, allowance: u64, control: [u64; 2], candidate: [u64; 2] },
     Divergence { compared: u64, confirmed: u64, compared_min: u64 },
+    Crash { canisters: u64, max: u64, executed: u64 },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -162,7 +163,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<VerdictRecord, RecordError> {
     let looks = u32::try_from(record.guards.len())
         .ok()
         .and_then(|guards| Looks::new(record.looks, guards))
-        .filter(|looks| (1..=looks.looks()).contains(&record.look))
+        .filter(|_| record.look > 0)
         .ok_or_else(|| {
             wrong("looks", format!("look {} of {}, {GUARDS_MAX} guards at most", record.look, record.looks))
         })?;
@@ -313,6 +314,9 @@ impl From<&Test> for TestV1 {
             Test::Divergence(Divergences { compared, confirmed, compared_min }) => {
                 Self::Divergence { compared: *compared, confirmed: *confirmed, compared_min: *compared_min }
             }
+            Test::Crash(Crashed { canisters, max, executed }) => {
+                Self::Crash { canisters: *canisters, max: *max, executed: *executed }
+            }
         }
     }
 }
@@ -342,6 +346,7 @@ impl TestV1 {
                 }
                 Test::Divergence(Divergences { compared, confirmed, compared_min })
             }
+            Self::Crash { canisters, max, executed } => Test::Crash(Crashed { canisters, max, executed }),
         })
     }
 }

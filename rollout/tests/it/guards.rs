@@ -343,6 +343,19 @@ fn a_crash_loop_of_one_canister_blows_no_fuse_and_four_canisters_do() {
 }
 
 #[test]
+fn looks_beyond_the_plan_have_no_more_chance_of_a_false_fail_together_than_one_of_it() {
+    let looks = Looks::new(12, 3).unwrap();
+    let planned = looks.alpha();
+    assert!((planned * 36.0 - 0.01).abs() < 1e-12, "{planned}");
+    assert!((1..=12).all(|look| looks.at(look).alpha() == planned));
+    assert_eq!(looks.at(13).alpha(), planned / 2.0);
+    // A look each five minutes for a month.
+    let beyond: f64 = (13..8_700).map(|look| looks.at(look).alpha()).sum();
+    assert!(beyond < planned * 1.01, "{beyond}");
+    assert!(looks.at(u32::MAX).alpha() > 0.0);
+}
+
+#[test]
 fn a_fuse_keeps_no_more_canisters_than_it_takes_to_blow_it() {
     let mut fuse = CrashFuse::new(3, Duration::from_secs(600)).unwrap();
     for number in 0..200 {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use rollout::{
-    Arm, Block, Blocks, Design, Divergences, Guard, Latencies, LatencyRatio, Limit, Look, Looks, Quantile,
-    Rate, RateRatio, RecordError, Series, Source, Test, Verdict, VerdictRecord,
+    Arm, Block, Blocks, Crashed, Design, Divergences, Guard, Latencies, LatencyRatio, Limit, Look, Looks,
+    Quantile, Rate, RateRatio, RecordError, Series, Source, Test, Verdict, VerdictRecord,
 };
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ fn look() -> Look {
         run: "run-1".to_owned(),
         step: "one-node".to_owned(),
         look: 3,
-        looks: Looks::new(12, 4).unwrap(),
+        looks: Looks::new(12, 5).unwrap(),
         sources: vec![Source { name: "a.hlog".to_owned(), sha256: "ab".repeat(32), bytes: 1234 }],
         series: vec![Series {
             kind: "update",
@@ -52,6 +52,10 @@ fn look() -> Look {
             Guard {
                 name: "divergence".to_owned(),
                 test: Test::Divergence(Divergences { compared: 10, confirmed: 0, compared_min: 5 }),
+            },
+            Guard {
+                name: "crash".to_owned(),
+                test: Test::Crash(Crashed { canisters: 2, max: 1, executed: 1_000 }),
             },
         ],
     }
@@ -74,7 +78,7 @@ fn a_record_holds_all_that_its_verdicts_follow_from() {
     assert_eq!(differences, []);
     assert_eq!(judgements, look().judge());
     let verdicts: Vec<Verdict> = judgements.iter().map(|judgement| judgement.verdict).collect();
-    assert_eq!(verdicts, [Verdict::Pass, Verdict::Inconclusive, Verdict::Fail, Verdict::Pass]);
+    assert_eq!(verdicts, [Verdict::Pass, Verdict::Inconclusive, Verdict::Fail, Verdict::Pass, Verdict::Fail]);
     // No trap of the control: the ratio and its upper bound have no number.
     let said = &record()["guards"][2]["said"];
     assert!(
@@ -96,9 +100,13 @@ fn a_record_that_was_touched_is_found_out() {
         ("/guards/0/test/latency-ratio/limit", json!(1.05), "update p50", "verdict"),
         ("/guards/2/test/rate-ratio/candidate", json!([3, 1_000]), "traps", "verdict"),
         ("/guards/3/test/divergence/confirmed", json!(1), "divergence", "verdict"),
+        ("/guards/4/test/crash/canisters", json!(1), "crash", "verdict"),
+        ("/guards/4/test/crash/executed", json!(7), "crash", "samples"),
         ("/run", json!("run-2"), "update p50", "lower bound"),
         ("/look", json!(4), "update p50", "lower bound"),
         ("/looks", json!(3), "update p50", "lower bound"),
+        // Beyond the plan, where less may fail.
+        ("/look", json!(14), "update p50", "lower bound"),
     ] {
         let mut record = record();
         *record.pointer_mut(place).unwrap() = value;
@@ -137,7 +145,7 @@ fn values_out_of_bounds_are_refused_with_their_place() {
         ),
         ("/guards/3/test/divergence/confirmed", json!(11), "guard 3: 11 differences in 10 comparisons"),
         ("/looks", json!(0), "looks: look 3 of 0"),
-        ("/look", json!(13), "looks: look 13 of 12"),
+        ("/look", json!(0), "looks: look 0 of 12"),
         ("/guards", json!([]), "looks: look 3 of 12, 64 guards at most"),
     ] {
         let mut record = record();

@@ -10,6 +10,9 @@ use rollout::{InForce, RolloutRule, StepRule};
 use super::driven::Driven;
 use super::{By, Driver, gone, milliseconds, now_ms};
 
+/// Lines of a refusal that are audited.
+const REFUSAL_LINES_MAX: usize = 16;
+
 impl Driver {
     pub(super) fn follow_policy(&mut self, in_force: &Arc<InForce>) {
         if in_force.generation == self.generation {
@@ -52,6 +55,23 @@ impl Driver {
         }
         // What the file says of exposed steps may have changed.
         self.expose();
+    }
+
+    /// Notes a policy that was refused, once.
+    pub(super) fn follow_refusals(&mut self) {
+        let refused = self.board.nodes()[0].instruments.live().last_error().map(|error| error.to_string());
+        if refused == self.refused {
+            return;
+        }
+        if let Some(why) = &refused {
+            let by = By { actor: "file".into(), source: Source::File, ..By::node() };
+            let entry = Entry {
+                details: why.lines().take(REFUSAL_LINES_MAX).map(str::to_owned).collect(),
+                ..self.entry(&by, "policy-refused")
+            };
+            self.note(entry);
+        }
+        self.refused = refused;
     }
 
     /// Takes the file's version of a rollout in.

@@ -7,8 +7,8 @@ use execution::Principal;
 use rollout::machine::OnFail;
 use rollout::store::Counts;
 use rollout::{
-    COMPARISONS_MIN, CrashFuse, Divergences, Guard, GuardRule, GuardTest, Judgement, Look, Looks, Policy,
-    Rate, Schedule, StepRule, Test, Verdict,
+    COMPARISONS_MIN, CrashFuse, Crashed, Divergences, Guard, GuardRule, GuardTest, Judgement, Look, Looks,
+    Policy, Rate, Schedule, StepRule, Test, Verdict,
 };
 
 use super::trial::Trial;
@@ -52,17 +52,19 @@ impl Crashes {
         self.fuses.iter_mut().for_each(|(_, fuse)| fuse.executed(executions));
     }
 
-    pub(super) fn judge(&mut self) -> Vec<(GuardRule, Judgement)> {
+    /// What each has seen by now.
+    pub(super) fn seen(&mut self) -> Vec<(GuardRule, Crashed)> {
         let now = self.began.elapsed();
-        self.fuses.iter_mut().map(|(guard, fuse)| (guard.clone(), fuse.judge(now))).collect()
+        self.fuses.iter_mut().map(|(guard, fuse)| (guard.clone(), fuse.seen(now))).collect()
     }
 }
 
-/// Everything that the guards but the crash fuses say at a look; each with what its failure does.
+/// Everything that the guards look at; each with what its failure does.
 pub(super) fn look(
     policy: &Policy,
     step: &StepRule,
     trial: &Trial,
+    crashed: &[(GuardRule, Crashed)],
     (run, look, schedule): (&str, u32, Schedule),
 ) -> Result<(Look, Vec<OnFail>), String> {
     let series = trial.series(run, &step.name, look);
@@ -101,7 +103,12 @@ pub(super) fn look(
                 });
                 consequences.push(rule.on_fail);
             }
-            GuardTest::Crashes { .. } => {}
+            GuardTest::Crashes { .. } => {
+                let seen = crashed.iter().find(|(guard, _)| guard.name == rule.name);
+                let Some((_, seen)) = seen else { continue };
+                guards.push(Guard { name: rule.name.clone(), test: Test::Crash(*seen) });
+                consequences.push(rule.on_fail);
+            }
         }
     }
     // Those that only observe too: a record says no other number.
@@ -110,6 +117,19 @@ pub(super) fn look(
     let looks = looks.ok_or_else(|| format!("more than {} guards of one step", rollout::GUARDS_MAX))?;
     let (run, step) = (run.to_owned(), step.name.clone());
     Ok((Look { run, step, look, looks, sources: trial.sources(), series, guards }, consequences))
+}
+
+/// What a fuse saw that has blown between two looks.
+pub(super) fn blown((run, step, look): (&str, &StepRule, u32), planned: u32, guard: Guard) -> Option<Look> {
+    Some(Look {
+        run: run.to_owned(),
+        step: step.name.clone(),
+        look,
+        looks: Looks::new(planned, 1)?,
+        sources: Vec::new(),
+        series: Vec::new(),
+        guards: vec![guard],
+    })
 }
 
 /// What is known of differences in shadow.

@@ -6,8 +6,8 @@ use rollout::audit::Source;
 use rollout::machine::{Active, Event, OnFail, Phase};
 use rollout::store::Counts;
 use rollout::{
-    Design, GuardRule, GuardTest, Interval, Judgement, Mode, Side, TrialInterval, Verdict, VerdictRecord,
-    seed,
+    Design, Guard, GuardRule, GuardTest, Interval, Judgement, Mode, Side, Test, TrialInterval, Verdict,
+    VerdictRecord, seed,
 };
 use serde_json::{Value, json};
 
@@ -154,25 +154,17 @@ impl Driver {
     /// Judges, keeps the record, and tells the machine.
     fn look(&mut self, id: &str) -> Result<(), String> {
         let Some(driven) = self.rollouts.get_mut(id) else { return Ok(()) };
-        let (Some(trial), Some(schedule), Some(step)) = (&driven.trial, driven.schedule, driven.step_rule())
-        else {
-            return Ok(());
-        };
-        let (look, on_fail) = judge::look(
-            &self.policy,
-            step,
-            trial,
-            (&driven.run(id), driven.looks.min(schedule.planned), schedule),
-        )?;
+        let Some(schedule) = driven.schedule else { return Ok(()) };
+        let crashed = driven.crashes.as_mut().map(judge::Crashes::seen).unwrap_or_default();
+        let (Some(trial), Some(step)) = (&driven.trial, driven.step_rule()) else { return Ok(()) };
+        let (look, on_fail) =
+            judge::look(&self.policy, step, trial, &crashed, (&driven.run(id), driven.looks, schedule))?;
         let (is_aa, bake_ms) = (step.design == Design::Aa, milliseconds(step.bake));
         let (record, judgements) = VerdictRecord::judged(look);
         let mut shown = verdict::shown_json(record.look(), &judgements);
         let mut judged: Vec<(String, OnFail, Judgement)> = Vec::new();
         for ((guard, on_fail), judgement) in record.look().guards.iter().zip(on_fail).zip(judgements) {
             judged.push((guard.name.clone(), on_fail, judgement));
-        }
-        for (guard, judgement) in driven.crashes.iter_mut().flat_map(judge::Crashes::judge) {
-            judged.push((guard.name, guard.on_fail, judgement));
         }
         let verdicts: Vec<_> = judged.iter().map(|(_, on_fail, judged)| (*on_fail, judged.verdict)).collect();
         let (verdict, mut on_fail) = judge::together(&verdicts);
@@ -195,13 +187,7 @@ impl Driver {
             .filter(|(_, on_fail, said)| *on_fail == OnFail::Observe && said.verdict == Verdict::Fail)
             .map(|(name, _, said)| judge::line(name, said))
             .collect();
-        let name = format!(
-            "{:012}-run{}-step{}-look{}-{verdict}.json",
-            now_ms() / 1_000,
-            driven.state.run(),
-            driven.state.step_index() + 1,
-            driven.looks
-        );
+        let name = driven.record_name(verdict);
         driven.verdicts =
             judged.iter().map(|(name, on_fail, said)| shown_one(&mut shown, name, *on_fail, said)).collect();
         if driven.history.len() >= HISTORY_MAX {
@@ -219,14 +205,18 @@ impl Driver {
             self.step(id, event, &By::because("guards", Source::Guard, line));
         }
         self.step(id, Event::Judged { verdict, on_fail }, &By::because("guards", Source::Guard, reason));
-        // After it: a rollback waits for no disk. Of crash fuses alone there is nothing to recompute, and the audit log
-        // has what they saw.
-        if !record.look().guards.is_empty() {
-            let kept = self.store.keep_verdict(id, &name, record.to_json().as_bytes());
-            kept.map_err(|error| format!("its record could not be kept: {error}"))?;
-            if let Some(driven) = self.rollouts.get_mut(id) {
-                driven.record = Some(name);
-            }
+        self.keep_record(id, name, &record)
+    }
+
+    /// Keeps what a verdict came from. After the rollback that it caused: that waits for no disk.
+    fn keep_record(&mut self, id: &str, name: String, record: &VerdictRecord) -> Result<(), String> {
+        if record.look().guards.is_empty() {
+            return Ok(());
+        }
+        let kept = self.store.keep_verdict(id, &name, record.to_json().as_bytes());
+        kept.map_err(|error| format!("its record could not be kept: {error}"))?;
+        if let Some(driven) = self.rollouts.get_mut(id) {
+            driven.record = Some(name);
         }
         Ok(())
     }
@@ -262,42 +252,58 @@ impl Driver {
         if driven.in_force.is_none() || driven.state.is_latched() {
             return;
         }
-        let mut blown: Vec<(GuardRule, Judgement)> = Vec::new();
+        let mut blown: Vec<(GuardRule, Test)> = Vec::new();
         if let Some(crashes) = &mut driven.crashes {
             for node in self.board.nodes() {
                 let in_force = node.instruments.live().in_force();
                 crashes.saw(&node.instruments.crashes(), |canister| in_force.is_on_trial(canister));
             }
-            blown.extend(crashes.judge());
+            blown.extend(crashes.seen().into_iter().map(|(guard, seen)| (guard, Test::Crash(seen))));
         }
         if let Some(step) = driven.in_force_rule() {
             let fuses = self.policy.guards().iter();
             let fuses = fuses.filter(|guard| guard.test == GuardTest::Divergences && guard.judges(step));
             let counts = driven.trial.as_ref().map_or_else(Counts::default, |trial| trial.counts);
             let confirmed = driven.confirmed.max(counts.confirmed);
-            let judgement = judge::divergences(step, Counts { confirmed, ..counts }).judge();
-            blown.extend(fuses.map(|guard| (guard.clone(), judgement.clone())));
+            let compared = counts.compared.max(confirmed);
+            let seen = judge::divergences(step, Counts { confirmed, compared, ..counts });
+            blown.extend(fuses.map(|guard| (guard.clone(), Test::Divergence(seen))));
         }
-        blown.retain(|(_, judgement)| judgement.verdict == Verdict::Fail);
-        for (guard, judgement) in blown {
-            let Some(driven) = self.rollouts.get_mut(id) else { return };
-            let paused = matches!(driven.state.phase(), Phase::Paused { .. });
-            let again = match guard.on_fail {
-                OnFail::Observe => !driven.blown.insert(guard.name.clone()),
-                OnFail::Pause => paused,
-                OnFail::Rollback => driven.state.is_latched(),
-            };
-            if again {
-                continue;
+        for (guard, test) in blown {
+            if let Err(error) = self.fuse(id, &guard, test) {
+                self.trouble(format!("a fuse: {error}"));
             }
-            driven.verdicts = vec![shown_one(&mut Value::Null, &guard.name, guard.on_fail, &judgement)];
-            let by = By::because(
-                &format!("guard {}", guard.name),
-                Source::Guard,
-                judge::line(&guard.name, &judgement),
-            );
-            self.step(id, Event::Judged { verdict: Verdict::Fail, on_fail: guard.on_fail }, &by);
         }
+    }
+
+    /// Judges what a fuse saw, and acts on it if it is blown.
+    fn fuse(&mut self, id: &str, guard: &GuardRule, test: Test) -> Result<(), String> {
+        let Some(driven) = self.rollouts.get_mut(id) else { return Ok(()) };
+        let (run, planned) = (driven.run(id), driven.schedule.map_or(1, |schedule| schedule.planned));
+        let Some(step) = driven.in_force_rule() else { return Ok(()) };
+        let named = Guard { name: guard.name.clone(), test };
+        let look = judge::blown((&run, step, driven.looks.max(1)), planned, named)
+            .ok_or_else(|| format!("{planned} looks are planned"))?;
+        let (record, judgements) = VerdictRecord::judged(look);
+        let Some(judgement) = judgements.first().filter(|judgement| judgement.verdict == Verdict::Fail)
+        else {
+            return Ok(());
+        };
+        let paused = matches!(driven.state.phase(), Phase::Paused { .. });
+        let again = match guard.on_fail {
+            OnFail::Observe => !driven.blown.insert(guard.name.clone()),
+            OnFail::Pause => paused,
+            OnFail::Rollback => driven.state.is_latched(),
+        };
+        if again {
+            return Ok(());
+        }
+        driven.verdicts = vec![shown_one(&mut Value::Null, &guard.name, guard.on_fail, judgement)];
+        let name = driven.record_name(Verdict::Fail);
+        let by =
+            By::because(&format!("guard {}", guard.name), Source::Guard, judge::line(&guard.name, judgement));
+        self.step(id, Event::Judged { verdict: Verdict::Fail, on_fail: guard.on_fail }, &by);
+        self.keep_record(id, name, &record)
     }
 }
 
@@ -305,6 +311,17 @@ impl Driven {
     /// The name of a run, in seeds and records.
     pub(super) fn run(&self, id: &str) -> String {
         format!("{id}/{}", self.state.run())
+    }
+
+    /// What the record of a verdict that is reached now is called.
+    fn record_name(&self, verdict: Verdict) -> String {
+        format!(
+            "{:012}-run{}-step{}-look{}-{verdict}.json",
+            now_ms() / 1_000,
+            self.state.run(),
+            self.state.step_index() + 1,
+            self.looks
+        )
     }
 }
 

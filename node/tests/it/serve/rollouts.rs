@@ -98,6 +98,19 @@ fn done(folder: &std::path::Path, arguments: &[&str]) -> String {
     ran.stdout
 }
 
+/// The verdict that a rollout names, reached once more from what is stored with it.
+#[track_caller]
+fn recomputed(folder: &std::path::Path, rollout: &Value) -> Value {
+    let record = rollout["record"].as_str().unwrap();
+    assert!(record.ends_with("-FAIL.json"), "{record}");
+    let stored = std::fs::read_dir(folder.join("state/verdicts/q4")).unwrap();
+    let mut stored = stored.map(|entry| entry.unwrap().path());
+    let path = stored.find(|path| path.to_string_lossy().contains(record)).unwrap();
+    let ran = run_in(folder, &["verdict", "--recompute", path.to_str().unwrap(), "--json"]);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    serde_json::from_str(&ran.stdout).unwrap()
+}
+
 fn modes(status: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let nodes = status["nodes"].as_array().unwrap();
@@ -192,14 +205,7 @@ fn a_slow_candidate_rolls_back_by_itself_and_stays_out_whatever_the_file_or_a_re
     assert_eq!((&back["actor"], &back["from"]), (&"guards".into(), &"baking".into()));
 
     // The verdict follows from what is stored beside it.
-    let record = rollout["record"].as_str().unwrap();
-    assert!(record.ends_with("-FAIL.json"), "{record}");
-    let stored = std::fs::read_dir(folder.path().join("state/verdicts/q4")).unwrap();
-    let stored =
-        stored.map(|entry| entry.unwrap().path()).find(|path| path.to_string_lossy().contains(record));
-    let recomputed =
-        run_in(folder.path(), &["verdict", "--recompute", stored.unwrap().to_str().unwrap(), "--json"]);
-    assert_eq!(recomputed.code, Some(0), "{}{}", recomputed.stdout, recomputed.stderr);
+    recomputed(folder.path(), &rollout);
 
     // A restart, and a pin of the candidate, change nothing.
     serving.killed();
@@ -312,6 +318,25 @@ fn crashes_of_more_canisters_than_accepted_roll_back_and_those_of_one_do_not() {
     let rollout = serving.until_rollout(|rollout| rollout["phase"] == "rolled-back");
     let why = rollout["why"].as_str().unwrap();
     assert!(why.starts_with("crash FAIL: ") && why.ends_with("found, 1 accepted"), "{why}");
+    let rollout = serving.until_rollout(|rollout| rollout["record"].is_string());
+    let json = recomputed(folder.path(), &rollout);
+    assert_eq!(
+        (&json["guards"][0]["guard"], &json["guards"][0]["verdict"]),
+        (&"crash".into(), &"FAIL".into())
+    );
+
+    // What the file says is not taken because it is wrong is audited as well, once.
+    save(folder.path(), "[default]\nmode = \"sandboxd\"\n");
+    let reload = run_in(folder.path(), &["config", "reload", "--admin", "state/admin.sock"]);
+    assert_eq!(reload.code, Some(1), "{}", reload.stdout);
+    let refused = |audit: &Value| {
+        let entries = audit["entries"].as_array().unwrap().clone();
+        entries.into_iter().filter(|entry| entry["action"] == "policy-refused").collect::<Vec<_>>()
+    };
+    serving.until(|_| !refused(&serving.json("/v1/audit")).is_empty());
+    let refused = refused(&serving.json("/v1/audit"));
+    assert_eq!((refused.len(), &refused[0]["actor"]), (1, &"file".into()), "{refused:?}");
+    assert!(refused[0]["details"][0].as_str().unwrap().contains("sandboxd"), "{refused:?}");
     serving.stopped();
 }
 
