@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::Principal;
 use crate::memory::Budget;
+use crate::{Principal, RoundObserver};
 
 /// Stack of a thread that runs rounds or queries, bytes: modules are validated and compiled on it. Canister code has
 /// stacks of its own.
@@ -29,6 +29,8 @@ pub struct SchedulerOptions {
     pub message_roots: bool,
     /// How much memory canisters may hold.
     pub memory: MemoryOptions,
+    /// Hears of messages on their way.
+    pub observer: Option<Arc<dyn RoundObserver>>,
 }
 
 /// How much memory canisters may hold on this node. Where one of these is met, the message waits.
@@ -61,7 +63,8 @@ impl Default for SchedulerOptions {
     /// One executor for each core.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, on_thread_start: None, message_roots: false, memory: MemoryOptions::default() }
+        let memory = MemoryOptions::default();
+        Self { threads, on_thread_start: None, message_roots: false, memory, observer: None }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::certification::CertifiedState;
-use crate::check::{Checked, check};
+use crate::check::Checked;
 use crate::module::MethodKind;
 use crate::report::Executed;
 use crate::run::{Call, Env, ended, retried};
@@ -159,10 +159,10 @@ impl Asking<'_> {
         let mut invocation = self.view.env.invocation(canister, call);
         invocation.system.data_certificate = self.certificate.take();
         let on = overlay.unwrap_or(snapshot);
-        let backend = &*self.view.env.backend;
-        let checked = retried(backend, || {
-            let outcome = backend.query(snapshot, &invocation, overlay)?;
-            Ok(check(&invocation, on, outcome)?)
+        let env = &self.view.env;
+        let checked = retried(&*env.backend, || {
+            let outcome = env.backend.query(snapshot, &invocation, overlay)?;
+            env.checked(&invocation, on, outcome)
         })?;
         let outcome = &checked.outcome;
         self.left = self.left.saturating_sub(outcome.instructions);

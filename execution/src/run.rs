@@ -26,8 +26,8 @@ use crate::state::{
 };
 use crate::{
     Answer, Backend, BackendError, Compiler, Cycles, Ending, EntryPoint, Execution, Freezing, Instructions,
-    Invocation, Nanoseconds, OutgoingCall, PausedRun, Principal, Snapshot, SystemView, Trap, UserError,
-    Violation, slices_max, text,
+    Invocation, MessageKey, Nanoseconds, Outcome, OutgoingCall, PausedRun, Principal, RoundObserver,
+    Snapshot, SystemView, Trap, UserError, Violation, slices_max, text,
 };
 
 /// How often a message is tried on the backend within one round.
@@ -58,6 +58,7 @@ pub(crate) struct Env {
     pub(crate) message_bytes_available: u64,
     pub(crate) message_roots: bool,
     pub(crate) memory: MemoryOptions,
+    pub(crate) observer: Option<Arc<dyn RoundObserver>>,
 }
 
 /// What differs from entry point to entry point.
@@ -151,6 +152,20 @@ impl Env {
 }
 
 impl Env {
+    /// `check`, of which the observer is told.
+    pub(crate) fn checked(
+        &self,
+        invocation: &Invocation,
+        snapshot: &Snapshot,
+        outcome: Outcome,
+    ) -> Result<Checked, BackendError> {
+        let checked = check(invocation, snapshot, outcome)?;
+        if let Some(observer) = &self.observer {
+            observer.checked(invocation.id);
+        }
+        Ok(checked)
+    }
+
     /// Callbacks that one more message may make: the canister's own slots and its part of the shared ones, as long
     /// as there is memory for that many responses.
     fn callbacks_free(&self, canister: &CanisterState) -> usize {
@@ -237,6 +252,8 @@ pub(crate) struct Staged {
     slices: u32,
     /// Slices that end without a pause: those that the message had used up when it was given up.
     slices_at_once: u32,
+    /// The message, until it is run.
+    waiting: Option<MessageKey>,
 }
 
 impl Staged {
@@ -249,6 +266,7 @@ impl Staged {
             instructions: 0,
             slices: 0,
             slices_at_once,
+            waiting: None,
         }
     }
 
@@ -259,6 +277,9 @@ impl Staged {
         snapshot: &Snapshot,
         invocation: &Invocation,
     ) -> Result<Checked, BackendError> {
+        if let Some((observer, message)) = self.env.observer.as_ref().zip(self.waiting.take()) {
+            observer.begun(message, &snapshot.canister, invocation.entry.kind());
+        }
         let mut tries = Tries::default();
         let before = self.slices;
         loop {
@@ -278,7 +299,7 @@ impl Staged {
         let mut execution = self.env.backend.execute(snapshot, invocation)?;
         for _ in 0..slices_max(invocation.instructions_max, invocation.slice) {
             match execution {
-                Execution::Finished(outcome) => return Ok(check(invocation, snapshot, outcome)?),
+                Execution::Finished(outcome) => return self.env.checked(invocation, snapshot, outcome),
                 Execution::Paused(run) => {
                     let run = InHand(Some(run));
                     self.slices += 1;

@@ -350,6 +350,7 @@ impl Subnet {
                 / (active.max(1) as u64),
             message_roots: self.options.message_roots,
             memory: self.options.memory.clone(),
+            observer: self.options.observer.clone(),
         }
     }
 

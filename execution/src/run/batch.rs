@@ -161,6 +161,7 @@ fn expected(env: &Env, canister: &CanisterState, most: usize) -> Vec<Invocation>
     let env = Arc::new(Env {
         backend: Arc::clone(&asked) as Arc<dyn Backend>,
         invocations: Arc::default(),
+        observer: None,
         ..env.clone()
     });
     let mut canister = canister.clone();

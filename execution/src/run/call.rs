@@ -5,11 +5,12 @@ use crate::module::MethodKind;
 use crate::report::Ended;
 use crate::run::{Call, Staged, ended};
 use crate::state::{Ingress, MessageId, Origin, Request, Status};
-use crate::{BackendError, Cycles, EntryPoint, ErrorCode, UserError, text};
+use crate::{BackendError, Cycles, EntryPoint, ErrorCode, MessageKey, UserError, text};
 
 impl Staged {
     /// A call by another canister. One whose deadline has passed is dropped: its caller knows.
     pub(super) async fn request(&mut self, request: &Request) -> Result<(), BackendError> {
+        self.waiting = Some(MessageKey::of_request(&request.sender, request.callback));
         if request.deadline != 0 && request.deadline <= self.env.time {
             return Ok(());
         }
@@ -23,7 +24,9 @@ impl Staged {
 
     /// A call by a user.
     pub(super) async fn ingress(&mut self, ingress: &Ingress) -> Result<(), BackendError> {
-        let origin = Origin::Ingress { id: ingress.id(), sender: ingress.sender };
+        let id = ingress.id();
+        self.waiting = Some(MessageKey::of_ingress(&id));
+        let origin = Origin::Ingress { id, sender: ingress.sender };
         self.call(origin, &ingress.method, &ingress.arg, 0).await
     }
 

@@ -3,11 +3,14 @@
 use crate::answer::Verdict;
 use crate::run::{Call, Staged, ended};
 use crate::state::{CallContext, Origin, Payload, PendingCall, Response};
-use crate::{BackendError, Callback, Checked, Ending, EntryPoint, Instructions, Snapshot, Trap, text};
+use crate::{
+    BackendError, Callback, Checked, Ending, EntryPoint, Instructions, MessageKey, Snapshot, Trap, text,
+};
 
 impl Staged {
     /// Delivers a response. One that comes after its deadline finds no callback and is dropped.
     pub(super) async fn response(&mut self, response: &Response) -> Result<(), BackendError> {
+        self.waiting = Some(MessageKey::of_response(&response.receiver, response.callback));
         let Some(pending) = self.canister.calls.take(response.callback) else { return Ok(()) };
         let transmission = self.env.config.limits.response_price(response.payload.bytes());
         let unused = pending.transmission_prepaid.saturating_sub(transmission);

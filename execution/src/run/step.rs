@@ -61,6 +61,9 @@ pub(crate) fn begin(env: Arc<Env>, canister: CanisterState, input: Input, slices
     let mut staged = Staged::new(env, canister, slices_at_once);
     Step(Box::pin(async move {
         let install = staged.take(input).await?;
+        if let Some((observer, message)) = staged.env.observer.as_ref().zip(staged.waiting) {
+            observer.dropped(message);
+        }
         stop_when_idle(&mut staged.canister, &mut staged.outputs);
         let Staged { canister, outputs, executed, instructions, .. } = staged;
         Ok(Stepped { canister, balance_before, outputs, executed, instructions, install })

@@ -4,7 +4,7 @@ use crate::answer::Verdict;
 use crate::report::Ended;
 use crate::run::{Call, Staged, ended};
 use crate::state::{Hook, Origin, Status, Task};
-use crate::{BackendError, EntryPoint, Principal, text};
+use crate::{BackendError, EntryPoint, MessageKey, Principal, text};
 
 impl Staged {
     /// Runs a task if it is still due; without the prepayment it is skipped.
@@ -12,6 +12,7 @@ impl Staged {
         if task == Task::LowWasmMemory {
             return self.low_memory().await;
         }
+        self.waiting = Some(MessageKey::of_task(&self.canister.id, task));
         let Some(module) = self.canister.module() else { return Ok(()) };
         let exports = module.interface.exports;
         let entry = match task {

@@ -7,7 +7,7 @@ use crate::report::Ended;
 use crate::run::{Call, ended, retried};
 use crate::state::{CanisterState, Ingress, IngressStatus, ManagementCall, MessageId, Origin, Status};
 use crate::subnet::Subnet;
-use crate::{Cycles, EntryPoint, ErrorCode, Principal, UserError, check, text};
+use crate::{Cycles, EntryPoint, ErrorCode, MessageKey, Principal, UserError, check, text};
 
 /// Calls of the management canister that may wait for one canister's message in hand.
 const CALLS_WAITING_MAX: usize = 100;
@@ -32,6 +32,9 @@ impl Subnet {
             self.admit_call(ingress)?;
         }
         self.state.ingress.receive(id, sender, receiver, bytes, time);
+        if receiver != Principal::management_canister() {
+            self.ready(MessageKey::of_ingress(&id));
+        }
         Ok(id)
     }
 
@@ -143,7 +146,7 @@ impl Subnet {
         // Like a query, it has no slices and doesn't wait for a message that the canister has in hand.
         let inspected = retried(&*env.backend, || {
             let outcome = env.backend.query(&snapshot, &invocation, None)?;
-            Ok(check(&invocation, &snapshot, outcome)?)
+            env.checked(&invocation, &snapshot, outcome)
         });
         let checked = inspected.map_err(|error| {
             tracing::warn!(canister = %canister.id, %error, "inspect_message failed");

@@ -104,6 +104,9 @@ impl Done {
             stepped.executed.iter_mut().for_each(|executed| executed.state_root = Some(root));
         }
         self.canister = stepped.canister;
+        if let Some((observer, last)) = env.observer.as_ref().zip(stepped.executed.last()) {
+            observer.committed(last.invocation);
+        }
         self.outputs.append(&mut stepped.outputs);
         self.executed.append(&mut stepped.executed);
         self.install = self.install.or(stepped.install);

@@ -12,7 +12,7 @@ use crate::state::{
 };
 use crate::subnet::inputs::{Done, Job, run_inputs};
 use crate::subnet::{Failing, Subnet};
-use crate::{BackendError, ErrorCode, Instructions, Nanoseconds, Principal, UserError};
+use crate::{BackendError, ErrorCode, Instructions, MessageKey, Nanoseconds, Principal, UserError};
 
 /// Deliveries between canisters in one round.
 const DELIVERIES_MAX: usize = 256;
@@ -293,6 +293,7 @@ impl Subnet {
     fn queue_tasks(&mut self) {
         let now = self.state.time;
         for id in self.schedule.due(now) {
+            let mut queued = Vec::new();
             self.change(id, |canister| {
                 let heartbeat = canister.module().is_some_and(|module| module.interface.exports.heartbeat);
                 let timer = (1..=now).contains(&canister.global_timer)
@@ -310,10 +311,12 @@ impl Subnet {
                     };
                     if due && !canister.inputs.tasks.contains(&task) {
                         canister.inputs.tasks.push_back(task);
+                        queued.push(task);
                     }
                 }
                 canister.task_pointer = next;
             });
+            queued.into_iter().for_each(|task| self.ready(MessageKey::of_task(&id, task)));
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::answer::{Output, Verdict, answer};
 use crate::state::{CanisterMessage, CanisterState, ManagementCall, Origin, Request};
 use crate::subnet::Subnet;
-use crate::{Principal, management, text};
+use crate::{MessageKey, Principal, management, text};
 
 impl Subnet {
     /// Delivers outputs in order. Queues can't overflow: each call had a slot when it was made, and
@@ -51,7 +51,17 @@ impl Subnet {
 
     /// Appends to a canister's queue; what is for a deleted canister is gone with it.
     pub(crate) fn push(&mut self, receiver: Principal, sender: Principal, message: CanisterMessage) {
+        if self.canister(&receiver).is_some() {
+            self.ready(MessageKey::of_message(&message));
+        }
         self.change(receiver, |canister| canister.inputs.push(sender, message));
+    }
+
+    /// A message waits from now on.
+    pub(super) fn ready(&self, message: MessageKey) {
+        if let Some(observer) = &self.options.observer {
+            observer.ready(message);
+        }
     }
 
     /// Changes a canister in place, if it exists.

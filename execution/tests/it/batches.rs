@@ -14,7 +14,7 @@ use crate::scripted::{Bench, Fail, Op, Program, Scripted, call, killed};
 
 /// A backend that runs what is expected ahead.
 #[derive(Clone)]
-struct Ahead {
+pub(crate) struct Ahead {
     script: Arc<Scripted>,
     most: usize,
     /// Whether it goes on after a message that changed what the next one sees.
@@ -32,7 +32,7 @@ struct Ahead {
 }
 
 impl Ahead {
-    fn new(script: &Arc<Scripted>, most: usize) -> Self {
+    pub(crate) fn new(script: &Arc<Scripted>, most: usize) -> Self {
         Self {
             script: Arc::clone(script),
             most,

@@ -13,6 +13,7 @@ mod history;
 mod lies;
 mod lifecycle;
 mod message_memory;
+mod observed;
 mod overload;
 mod pending;
 mod queries;

@@ -451,8 +451,16 @@ impl Bench {
         threads: usize,
         backend: impl FnOnce(&Arc<Scripted>) -> Arc<dyn Backend>,
     ) -> Self {
+        Self::scheduled(config, SchedulerOptions { threads, ..SchedulerOptions::default() }, backend)
+    }
+
+    /// The same with other options.
+    pub(crate) fn scheduled(
+        config: SubnetConfig,
+        options: SchedulerOptions,
+        backend: impl FnOnce(&Arc<Scripted>) -> Arc<dyn Backend>,
+    ) -> Self {
         let script = Arc::new(Scripted::default());
-        let options = SchedulerOptions { threads, ..SchedulerOptions::default() };
         let backend = backend(&script);
         let subnet = Subnet::new(config, backend, Arc::clone(&script) as Arc<dyn Compiler>, options);
         let mut bench = Self { script, subnet, time: START, nonce: 0 };
