@@ -33,9 +33,9 @@ pub use live::{
 };
 pub use measure::{
     Arm, Beside, Collector, HISTOGRAM_TEXT_BYTES_MAX, HistogramError, Hlog, HlogError, INTERVALS_MAX,
-    Interval, KINDS, LOG_BYTES_MAX, Latencies, LogReadError, LoggedInterval, MEASUREMENTS_MAX, Observed,
-    Observer, OutcomeWord, PhaseRecorder, PhaseTimes, Recorder, Row, SandboxPhase, Start, Summary, Table,
-    Trial, TrialInterval, read_log, write_hgrm,
+    Interval, KINDS, LOG_BYTES_MAX, Latencies, LogReadError, LoggedInterval, MEASUREMENTS_MAX, MessagePhase,
+    MessageRecorder, MessageTimes, Observed, Observer, OutcomeWord, PhaseRecorder, PhaseTimes, Recorder, Row,
+    SAMPLED, SandboxPhase, Start, Summary, Table, Trial, TrialInterval, is_sampled, read_log, write_hgrm,
 };
 pub use mode::{Floor, Mode};
 pub use policy::{

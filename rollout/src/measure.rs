@@ -3,6 +3,7 @@
 mod hgrm;
 mod hlog;
 mod latencies;
+mod messages;
 mod observe;
 mod phases;
 mod recorder;
@@ -13,6 +14,7 @@ mod trial;
 pub use hgrm::write_hgrm;
 pub use hlog::{Hlog, HlogError, INTERVALS_MAX, LOG_BYTES_MAX, LogReadError, LoggedInterval, read_log};
 pub use latencies::{HISTOGRAM_TEXT_BYTES_MAX, HistogramError, Latencies, MEASUREMENTS_MAX};
+pub use messages::{MessagePhase, MessageRecorder, MessageTimes, SAMPLED, is_sampled};
 pub use observe::{Collector, Observed, Observer, OutcomeWord};
 pub use phases::{PhaseRecorder, PhaseTimes, SandboxPhase, Start};
 pub use recorder::{Arm, Interval, KINDS, Recorder};

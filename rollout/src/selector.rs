@@ -10,7 +10,10 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use execution::{Backend, BackendError, Batch, Execution, Invocation, Outcome, Principal, Snapshot};
+use execution::{
+    Backend, BackendError, Batch, Execution, Invocation, MessageKey, Outcome, Principal, RoundObserver,
+    Snapshot,
+};
 
 pub use compare::{Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, compare, shown};
 use paused::{Pinned, PinnedBatch, Share};
@@ -18,7 +21,9 @@ pub use reproducer::Reproducer;
 pub use shadow::{ShadowCounts, ShadowOptions};
 pub use switches::Switch;
 
-use crate::{Arm, InForce, LivePolicy, Mode, Observed, Observer, OutcomeWord, Recorder, Trial};
+use crate::{
+    Arm, InForce, LivePolicy, MessageRecorder, Mode, Observed, Observer, OutcomeWord, Recorder, Trial,
+};
 
 /// Makes the sandboxed backend when it is first needed.
 type MakeSandbox = Box<dyn Fn() -> Result<Arc<dyn Backend>, BackendError> + Send + Sync>;
@@ -89,6 +94,7 @@ pub struct Selector {
 struct Border {
     recorder: Arc<Recorder>,
     trial: Arc<Trial>,
+    messages: MessageRecorder,
     observer: Option<Arc<dyn Observer>>,
     switches: switches::Switches,
 }
@@ -140,7 +146,8 @@ impl Selector {
     ) -> Self {
         let sandbox = Arc::new(sandbox);
         let (trial, switches) = (Arc::default(), switches::Switches::default());
-        let border = Arc::new(Border { recorder, trial, observer, switches });
+        let messages = MessageRecorder::default();
+        let border = Arc::new(Border { recorder, trial, messages, observer, switches });
         let shadow =
             shadow::Queue::new(options, Arc::clone(&in_process), Arc::clone(&sandbox), Arc::clone(&border));
         Self { live, in_process, sandbox, border, shadow }
@@ -170,6 +177,12 @@ impl Selector {
     /// This node can't sandbox.
     pub fn backends(&self) -> Result<[Arc<dyn Backend>; 2], BackendError> {
         Ok([Arc::clone(&self.in_process), self.sandbox.get()?])
+    }
+
+    /// Where the time of messages goes, of a subnet that this observes.
+    #[must_use]
+    pub fn messages(&self) -> &MessageRecorder {
+        &self.border.messages
     }
 
     /// For each swap after which something ran, its first finished execution; oldest first.
@@ -292,6 +305,32 @@ impl Backend for Selector {
     fn relieve(&self, short: &BackendError) -> bool {
         let in_process = self.in_process.relieve(short);
         self.sandbox.made().is_some_and(|sandbox| sandbox.relieve(short)) || in_process
+    }
+}
+
+/// It knows in which mode a message runs, and has the clock that `execution` doesn't read.
+impl RoundObserver for Selector {
+    fn ready(&self, message: MessageKey) {
+        self.border.messages.ready(message.number());
+    }
+
+    fn begun(&self, message: MessageKey, canister: &Principal, kind: &'static str) {
+        if let Some(wait) = self.border.messages.begun(message.number()) {
+            let arm = Arm::committed(self.live.load().mode_of(canister));
+            self.border.messages.waited(arm, kind, wait);
+        }
+    }
+
+    fn dropped(&self, message: MessageKey) {
+        let _unmeasured = self.border.messages.begun(message.number());
+    }
+
+    fn checked(&self, invocation: u64) {
+        self.border.messages.checked(invocation);
+    }
+
+    fn committed(&self, invocation: u64) {
+        self.border.messages.committed(invocation);
     }
 }
 

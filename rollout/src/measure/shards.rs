@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
@@ -15,16 +16,16 @@ const SHARDS: usize = 64;
 /// Histograms of nanoseconds by what was measured.
 pub(super) type ByKey<K> = BTreeMap<K, Histogram<u64>>;
 
-pub(super) struct Shards<K>([Mutex<ByKey<K>>; SHARDS]);
+pub(super) struct Shards<K, const N: usize = SHARDS>([Mutex<ByKey<K>>; N]);
 
-impl<K: Copy + Ord> Shards<K> {
+impl<K: Copy + Ord, const N: usize> Shards<K, N> {
     pub(super) fn new() -> Self {
         Self(std::array::from_fn(|_| Mutex::new(ByKey::new())))
     }
 
     /// Records nanoseconds; more than the highest of a histogram count as that.
     pub(super) fn record(&self, measured: impl IntoIterator<Item = (K, u64)>) {
-        let mut shard = lock(&self.0[shard()]);
+        let mut shard = lock(&self.0[thread_number() % N]);
         for (key, nanoseconds) in measured {
             shard.entry(key).or_insert_with(histogram).saturating_record(nanoseconds.min(HIGHEST_NS));
         }
@@ -32,7 +33,7 @@ impl<K: Copy + Ord> Shards<K> {
 
     /// Records nanoseconds if they still count, which is asked while nobody can take what was recorded.
     pub(super) fn record_if(&self, counts: impl FnOnce() -> bool, key: K, nanoseconds: u64) {
-        let mut shard = lock(&self.0[shard()]);
+        let mut shard = lock(&self.0[thread_number() % N]);
         if counts() {
             shard.entry(key).or_insert_with(histogram).saturating_record(nanoseconds.min(HIGHEST_NS));
         }
@@ -60,13 +61,17 @@ pub(super) fn add<K: Copy + Ord>(to: &mut ByKey<K>, from: &ByKey<K>) {
     }
 }
 
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A histogram is consistent whatever statement its holder stopped at.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// This thread's shard: its own while there are at most `SHARDS` threads.
-fn shard() -> usize {
+/// This thread's number among those that have asked: its own while there are at most `SHARDS` threads.
+pub(crate) fn thread_number() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static SHARD: Cell<Option<usize>> = const { Cell::new(None) };

@@ -79,6 +79,7 @@ impl Pinned {
                 stamp,
             );
         }
+        self.border.messages.answered(observed.invocation, observed.arm, observed.duration);
     }
 
     pub(super) fn failed(self, error: BackendError) -> BackendError {

@@ -6,6 +6,7 @@ mod guards;
 mod histograms;
 mod logs;
 mod machine;
+mod messages;
 mod policy_errors;
 mod reload;
 mod resolution;

@@ -20,9 +20,9 @@ use rollout::{
     Recorder, Sandbox, Selector, ShadowCounts, ShadowOptions, compare,
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-fn snapshot() -> Snapshot {
+pub(crate) fn snapshot() -> Snapshot {
     let arena = Arena::new(1 << 20).unwrap();
     let heap = Memory::with_segments(&arena, 1, [(0, &[7_u8; 4096][..])]).unwrap();
     let code = Blob::new(b"x").unwrap();
@@ -37,7 +37,7 @@ fn snapshot() -> Snapshot {
     }
 }
 
-fn invocation(id: u64) -> Invocation {
+pub(crate) fn invocation(id: u64) -> Invocation {
     let entry = EntryPoint::Update { method: "add".into(), arg: Arc::from([]) };
     let system = SystemView {
         canister: Principal::from_slice(&[1, 1]),
@@ -74,7 +74,7 @@ fn page(snapshot: &Snapshot, byte: u8) -> execution::memory::PageVersion {
     snapshot.arena.store(&[byte; PAGE_BYTES]).unwrap()
 }
 
-fn outcome(snapshot: &Snapshot) -> Outcome {
+pub(crate) fn outcome(snapshot: &Snapshot) -> Outcome {
     let memory = MemoryDelta {
         heap_pages: None,
         stable_pages: Some(2),
@@ -99,26 +99,26 @@ fn outcome(snapshot: &Snapshot) -> Outcome {
 
 /// A door that a run waits at until the test opens it.
 #[derive(Default)]
-struct Gate {
+pub(crate) struct Gate {
     state: Mutex<(u64, bool)>,
     changed: Condvar,
 }
 
 impl Gate {
-    fn pass(&self) {
+    pub(crate) fn pass(&self) {
         let mut state = self.state.lock().unwrap();
         state.0 += 1;
         self.changed.notify_all();
         drop(self.changed.wait_while(state, |state| !state.1).unwrap());
     }
 
-    fn open(&self) {
+    pub(crate) fn open(&self) {
         self.state.lock().unwrap().1 = true;
         self.changed.notify_all();
     }
 
     /// Waits until somebody stands at the door.
-    fn reached(&self) {
+    pub(crate) fn reached(&self) {
         let state = self.state.lock().unwrap();
         let waited = self.changed.wait_timeout_while(state, PATIENCE, |state| state.0 == 0).unwrap();
         assert!(!waited.1.timed_out());
@@ -128,20 +128,20 @@ impl Gate {
 type Run = dyn Fn(&Snapshot, &Invocation) -> Result<Execution, BackendError> + Send + Sync;
 
 /// A backend that runs a closure and counts.
-struct Fake {
+pub(crate) struct Fake {
     run: Box<Run>,
     runs: AtomicU64,
     relieved: AtomicU64,
 }
 
 impl Fake {
-    fn new(
+    pub(crate) fn new(
         run: impl Fn(&Snapshot, &Invocation) -> Result<Execution, BackendError> + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self { run: Box::new(run), runs: AtomicU64::new(0), relieved: AtomicU64::new(0) })
     }
 
-    fn finishing(change: impl Fn(&Snapshot, &mut Outcome) + Send + Sync + 'static) -> Arc<Self> {
+    pub(crate) fn finishing(change: impl Fn(&Snapshot, &mut Outcome) + Send + Sync + 'static) -> Arc<Self> {
         Self::new(move |snapshot, _| {
             let mut outcome = outcome(snapshot);
             change(snapshot, &mut outcome);
@@ -178,7 +178,7 @@ impl Backend for Fake {
 }
 
 /// Pauses once, then finishes.
-struct Once(Outcome);
+pub(crate) struct Once(pub(crate) Outcome);
 
 impl PausedRun for Once {
     fn resume(self: Box<Self>, _slice: Instructions) -> Result<Execution, BackendError> {
@@ -188,7 +188,7 @@ impl PausedRun for Once {
     fn abort(self: Box<Self>) {}
 }
 
-fn selector(
+pub(crate) fn selector(
     mode: Mode,
     control: &Arc<Fake>,
     candidate: &Arc<Fake>,
@@ -475,7 +475,7 @@ fn a_candidate_that_panics_counts_as_failed_and_the_next_one_runs() {
 }
 
 /// Runs what is expected ahead, one after another.
-struct Ahead(Arc<Fake>);
+pub(crate) struct Ahead(pub(crate) Arc<Fake>);
 
 impl Backend for Ahead {
     fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
@@ -733,7 +733,7 @@ fn a_node_that_sandboxes_one_canister_looks_ahead_and_the_others_run_one_by_one(
 }
 
 /// A policy whose step exposes this node's canisters, followed by a selector.
-fn on_trial(control: &Arc<Fake>, candidate: &Arc<Fake>) -> (tempfile::TempDir, Selector) {
+pub(crate) fn on_trial(control: &Arc<Fake>, candidate: &Arc<Fake>) -> (tempfile::TempDir, Selector) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("policy.toml");
     std::fs::write(&path, crate::rollouts::FULL).unwrap();
@@ -743,7 +743,7 @@ fn on_trial(control: &Arc<Fake>, candidate: &Arc<Fake>) -> (tempfile::TempDir, S
     (directory, Selector::new(live, Arc::clone(control) as _, sandbox, recorder))
 }
 
-fn exposed(step: Option<usize>) -> Exposures {
+pub(crate) fn exposed(step: Option<usize>) -> Exposures {
     let policy = Policy::parse("p", crate::rollouts::FULL).unwrap();
     let exposure = Exposure { step: crate::rollouts::exposed(&policy, step), ..Exposure::default() };
     Exposures { rollouts: [("q4".to_owned(), exposure)].into(), nodes: vec!["n1".to_owned()] }
