@@ -30,12 +30,14 @@ pub use guards::{
 };
 pub use live::{
     Checksum, GENERATIONS_KEPT, InForce, LiveOptions, LivePolicy, LoadError, OnReload, Receipt, Trigger,
+    UnderWay,
 };
 pub use measure::{
     Arm, Beside, Collector, HISTOGRAM_TEXT_BYTES_MAX, HistogramError, Hlog, HlogError, INTERVALS_MAX,
     Interval, KINDS, LOG_BYTES_MAX, Latencies, LogReadError, LoggedInterval, MEASUREMENTS_MAX, MessagePhase,
     MessageRecorder, MessageTimes, Observed, Observer, OutcomeWord, PhaseRecorder, PhaseTimes, Recorder, Row,
-    SAMPLED, SandboxPhase, Start, Summary, Table, Trial, TrialInterval, is_sampled, read_log, write_hgrm,
+    SAMPLED, SandboxPhase, Start, Summary, SwitchDirection, SwitchPhase, SwitchTimes, Table, Trial,
+    TrialInterval, is_sampled, read_log, write_hgrm,
 };
 pub use mode::{Floor, Mode};
 pub use policy::{

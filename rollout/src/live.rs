@@ -4,6 +4,7 @@ mod conditions;
 mod generations;
 mod in_force;
 mod load;
+mod under_way;
 mod watch;
 
 use std::collections::HashSet;
@@ -19,8 +20,12 @@ use jiff::Timestamp;
 pub use generations::GENERATIONS_KEPT;
 pub use in_force::InForce;
 pub use load::{Checksum, LoadError};
+pub use under_way::UnderWay;
 
-use crate::{Bounds, Change, Exposure, Exposures, Mode, Policy, Resolution, RolloutRule};
+use crate::measure::SwitchRecorder;
+use crate::{
+    Bounds, Change, Exposure, Exposures, Mode, Policy, Resolution, RolloutRule, SwitchDirection, SwitchTimes,
+};
 use generations::Generations;
 use in_force::{Accepted, Place};
 use load::Loaded;
@@ -122,6 +127,7 @@ struct Shared {
     reading: Mutex<()>,
     loader: Mutex<Loader>,
     changed: Condvar,
+    switches: Arc<SwitchRecorder>,
     generations: Option<Generations>,
     on_reload: OnReload,
 }
@@ -223,13 +229,14 @@ impl LivePolicy {
     /// Exposes rollouts so far and no further, from now on. A policy that lacks one that isn't [released](Exposure) is
     /// refused from then on, and so is one that has other modes for it.
     pub fn expose(&self, exposures: Exposures) -> Arc<InForce> {
+        let asked = Instant::now();
         let shared = &self.shared;
         let mut loader = shared.lock();
         let was_latched = |id: &str| loader.exposures.rollouts.get(id).is_some_and(|before| before.latched);
         let is_rollback = exposures.rollouts.iter().any(|(id, next)| next.latched && !was_latched(id));
         loader.exposures = Arc::new(exposures);
         let accepted = shared.in_force.load().accepted();
-        shared.swap(&mut loader, accepted, is_rollback)
+        shared.swap(&mut loader, accepted, asked, is_rollback)
     }
 
     /// Whether nothing is under way that began under an earlier policy or exposure than the one in force. A run that is
@@ -239,6 +246,22 @@ impl LivePolicy {
         let mut loader = self.shared.lock();
         loader.retired.retain(|retired| retired.strong_count() > 0);
         loader.retired.is_empty()
+    }
+
+    /// What is under way: under the policy in force, and under all earlier ones together.
+    #[must_use]
+    pub fn under_way(&self) -> (UnderWay, UnderWay) {
+        let earlier: Vec<Arc<InForce>> =
+            self.shared.lock().retired.iter().filter_map(Weak::upgrade).collect();
+        let mut old = UnderWay::default();
+        earlier.iter().for_each(|earlier| old.add(&earlier.under_way()));
+        (self.load().under_way(), old)
+    }
+
+    /// How long the switches so far took, into the sandbox and out of it.
+    #[must_use]
+    pub fn switch_times(&self) -> SwitchTimes {
+        self.shared.switches.total()
     }
 
     /// Why the file as it is now is not in force; `None`: it is.
@@ -334,7 +357,9 @@ impl Shared {
         let mut loader = Loader::default();
         let conditions = loader.conditions(&accepted.policy, false);
         let exposures = Arc::clone(&loader.exposures);
-        let in_force = InForce::new(accepted, &place, conditions, exposures, &started, 1);
+        let mut in_force = InForce::new(accepted, &place, conditions, exposures, &started, 1);
+        let switches = Arc::new(SwitchRecorder::default());
+        in_force.measured_by(&switches, Vec::new());
         loader.tell(&in_force, conditions.0);
         Arc::new(Self {
             place,
@@ -344,6 +369,7 @@ impl Shared {
             reading: Mutex::new(()),
             loader: Mutex::new(loader),
             changed: Condvar::new(),
+            switches,
             generations,
             on_reload,
         })
@@ -411,7 +437,9 @@ impl Shared {
             let mut loader = self.lock();
             loader.allows(&before.policy, &policy, &self.place.subnet)?;
             loader.last_error = None;
-            self.swap(&mut loader, Accepted { policy, generation, checksum }, true)
+            // Nothing may keep it: whether it is drained is told from that.
+            drop(before);
+            self.swap(&mut loader, Accepted { policy, generation, checksum }, asked, true)
         };
         let took = asked.elapsed();
         if !in_force.restart_for.is_empty() {
@@ -428,18 +456,27 @@ impl Shared {
 
     /// Puts `accepted` in force, under the conditions of now. Where that takes something out of the sandbox, what runs
     /// there is ended by its deadline only if it `is_rollback`: the turns of a switchback wait for it to end.
-    fn swap(&self, loader: &mut Loader, accepted: Accepted, is_rollback: bool) -> Arc<InForce> {
+    fn swap(
+        &self,
+        loader: &mut Loader,
+        accepted: Accepted,
+        asked: Instant,
+        is_rollback: bool,
+    ) -> Arc<InForce> {
         let before = self.in_force.load_full();
         let killed_before = before.killed && before.policy.kill_file() == accepted.policy.kill_file();
         let conditions = loader.conditions(&accepted.policy, killed_before);
         let exposures = Arc::clone(&loader.exposures);
         let swap = before.swap + 1;
         let mut next = InForce::new(accepted, &self.place, conditions, exposures, &self.started, swap);
-        let leaves = is_rollback && before.leaves_sandbox(&next);
+        let directions = before.directions_to(&next);
+        let leaves = is_rollback && directions.contains(&SwitchDirection::FromSandbox);
         next.rolled_back = if leaves { Some(next.since) } else { before.rolled_back };
+        next.measured_by(&self.switches, directions);
         let (next, was_killed) = (Arc::new(next), before.killed);
         // Before anything is logged: a log that nobody reads blocks, and a switch doesn't wait for it.
         self.in_force.store(Arc::clone(&next));
+        self.switches.swapped(swap, next.directions(), asked.elapsed());
         loader.retired.retain(|retired| retired.strong_count() > 0);
         loader.retired.push(Arc::downgrade(&before));
         drop(before);
@@ -459,12 +496,15 @@ impl Shared {
 
     /// Follows the clock and the kill switch.
     fn refresh(&self) {
+        let asked = Instant::now();
         let mut loader = self.lock();
         let before = self.in_force.load_full();
         let conditions = loader.conditions(&before.policy, before.killed);
         let (at, killed) = conditions;
         if killed != before.killed || !before.holds_at(at) {
-            self.swap(&mut loader, before.accepted(), true);
+            let accepted = before.accepted();
+            drop(before);
+            self.swap(&mut loader, accepted, asked, true);
         }
     }
 

@@ -8,6 +8,7 @@ mod observe;
 mod phases;
 mod recorder;
 mod shards;
+mod switch_times;
 mod table;
 mod trial;
 
@@ -18,5 +19,8 @@ pub use messages::{MessagePhase, MessageRecorder, MessageTimes, SAMPLED, is_samp
 pub use observe::{Collector, Observed, Observer, OutcomeWord};
 pub use phases::{PhaseRecorder, PhaseTimes, SandboxPhase, Start};
 pub use recorder::{Arm, Interval, KINDS, Recorder};
+pub(crate) use shards::thread_number;
+pub(crate) use switch_times::SwitchRecorder;
+pub use switch_times::{SwitchDirection, SwitchPhase, SwitchTimes};
 pub use table::{Beside, Row, Summary, Table};
 pub use trial::{Trial, TrialInterval};

@@ -100,7 +100,6 @@ struct Border {
 }
 
 /// What an execution is pinned to from its start to its end.
-#[derive(Clone)]
 struct Pin {
     mode: Mode,
     on_trial: bool,
@@ -108,7 +107,24 @@ struct Pin {
     in_force: Arc<InForce>,
 }
 
+impl Clone for Pin {
+    fn clone(&self) -> Self {
+        Self::new(self.mode, self.on_trial, Arc::clone(&self.in_force))
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.in_force.leave(self.mode);
+    }
+}
+
 impl Pin {
+    fn new(mode: Mode, on_trial: bool, in_force: Arc<InForce>) -> Self {
+        in_force.enter(mode);
+        Self { mode, on_trial, in_force }
+    }
+
     fn stamp(&self) -> Stamp {
         Stamp { generation: self.in_force.generation, on_trial: self.on_trial.then_some(self.in_force.swap) }
     }
@@ -213,7 +229,7 @@ impl Selector {
     fn pin(&self, canister: &Principal) -> Pin {
         let in_force = self.live.in_force();
         let placed = in_force.placed(canister);
-        Pin { mode: placed.mode, on_trial: placed.on_trial, in_force }
+        Pin::new(placed.mode, placed.on_trial, in_force)
     }
 
     /// The backend whose outcome is committed.

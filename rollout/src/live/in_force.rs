@@ -8,8 +8,10 @@ use execution::Principal;
 use jiff::Timestamp;
 
 use super::Checksum;
+use super::under_way::{Counts, UnderWay};
+use crate::measure::SwitchRecorder;
 use crate::policy::{Buckets, PPM};
-use crate::{Bounds, Conditions, Decision, Exposures, Mode, Policy, Resolution, Scope};
+use crate::{Bounds, Conditions, Decision, Exposures, Mode, Policy, Resolution, Scope, SwitchDirection};
 
 /// Where a node stands.
 #[derive(Clone, Debug)]
@@ -56,6 +58,12 @@ pub struct InForce {
     pub since: Instant,
     /// When it was swapped in, on the wall clock.
     pub since_time: SystemTime,
+    /// Where it leads from what was in force before.
+    directions: Vec<SwitchDirection>,
+    /// What is under way under it.
+    under_way: Counts,
+    /// Told when nothing holds it any more.
+    switches: Option<Arc<SwitchRecorder>>,
     /// When a canister, or all of them, were last taken out of the sandbox.
     pub(super) rolled_back: Option<Instant>,
     /// The latest moment before now, and the first after it, at which what the policy says changes by itself.
@@ -173,6 +181,9 @@ impl InForce {
             swap,
             since: Instant::now(),
             since_time: SystemTime::now(),
+            directions: Vec::new(),
+            under_way: Counts::default(),
+            switches: None,
             rolled_back: None,
             holds: (
                 policy.turns().filter(|&turn| turn <= at).max(),
@@ -222,6 +233,50 @@ impl InForce {
             || self.canisters.keys().chain(next.canisters.keys()).any(left)
     }
 
+    /// Where the change to `next` leads.
+    pub(super) fn directions_to(&self, next: &Self) -> Vec<SwitchDirection> {
+        let leads = |direction: &SwitchDirection| match direction {
+            SwitchDirection::ToSandbox => next.leaves_sandbox(self),
+            SwitchDirection::FromSandbox => self.leaves_sandbox(next),
+        };
+        SwitchDirection::ALL.into_iter().filter(leads).collect()
+    }
+
+    /// Has its switch measured, which leads in these `directions`.
+    pub(super) fn measured_by(&mut self, switches: &Arc<SwitchRecorder>, directions: Vec<SwitchDirection>) {
+        switches.enter(self.swap);
+        self.switches = Some(Arc::clone(switches));
+        self.directions = directions;
+    }
+
+    /// Where it leads from what was in force before.
+    pub(super) fn directions(&self) -> &[SwitchDirection] {
+        &self.directions
+    }
+
+    /// The first execution under it has finished.
+    pub(crate) fn first_execution(&self, finished: Instant) {
+        if let Some(switches) = &self.switches {
+            switches.first_execution(&self.directions, finished.saturating_duration_since(self.since));
+        }
+    }
+
+    /// Something begins that runs in `mode`.
+    pub(crate) fn enter(&self, mode: Mode) {
+        self.under_way.enter(mode);
+    }
+
+    /// It has ended.
+    pub(crate) fn leave(&self, mode: Mode) {
+        self.under_way.leave(mode);
+    }
+
+    /// What is under way under it.
+    #[must_use]
+    pub fn under_way(&self) -> UnderWay {
+        UnderWay::of(&self.under_way)
+    }
+
     /// What its decisions depend on, at another time.
     #[must_use]
     pub fn conditions(&self, at: Timestamp) -> Conditions<'_> {
@@ -236,5 +291,13 @@ impl InForce {
 
     pub(super) fn accepted(&self) -> Accepted {
         Accepted { policy: Arc::clone(&self.policy), generation: self.generation, checksum: self.checksum }
+    }
+}
+
+impl Drop for InForce {
+    fn drop(&mut self) {
+        if let Some(switches) = &self.switches {
+            switches.gone(self.swap);
+        }
     }
 }

@@ -44,6 +44,7 @@ impl Switches {
             return;
         }
         self.newest.store(swap, Ordering::Relaxed);
+        pin.in_force.first_execution(observed.finished);
         if seen.len() == SWITCHES_MAX {
             seen.pop_front();
         }

@@ -15,4 +15,5 @@ mod schema;
 mod selector;
 mod simulation;
 mod store;
+mod switches;
 mod verdict_record;
