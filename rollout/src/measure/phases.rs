@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::shards::{ByKey, Shards, add};
+use super::shards::{ByKey, Shards, add, nanoseconds};
 
 /// A part of a sandboxed execution. Hand-over and run can't be told apart from outside: both are the worker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,38 +55,50 @@ impl Start {
     }
 }
 
-/// Records the phases of sandboxed executions from many threads; merging is exact.
-pub struct PhaseRecorder(Shards<(Start, SandboxPhase)>);
+/// Records the phases of sandboxed executions from many threads, and bare round trips beside them; merging is exact.
+pub struct PhaseRecorder {
+    phases: Shards<(Start, SandboxPhase)>,
+    round_trips: Shards<(), 1>,
+}
 
-/// Times of each phase.
+/// Times of each phase, and of bare round trips.
 #[derive(Clone, Debug, Default)]
-pub struct PhaseTimes(ByKey<(Start, SandboxPhase)>);
+pub struct PhaseTimes {
+    phases: ByKey<(Start, SandboxPhase)>,
+    round_trips: ByKey<()>,
+}
 
 impl Default for PhaseRecorder {
     fn default() -> Self {
-        Self(Shards::new())
+        Self { phases: Shards::new(), round_trips: Shards::new() }
     }
 }
 
 impl PhaseRecorder {
     /// Records an execution: how long each of [`SandboxPhase::ALL`] took. Longer than 60 s counts as 60 s.
     pub fn record(&self, start: Start, times: [Duration; 3]) {
-        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let phases = SandboxPhase::ALL.into_iter().zip(times);
-        self.0.record(phases.map(|(phase, time)| ((start, phase), nanoseconds(time))));
+        self.phases.record(phases.map(|(phase, time)| ((start, phase), nanoseconds(time))));
+    }
+
+    /// Records a round trip to a worker in which nothing is asked of it.
+    pub fn record_round_trip(&self, time: Duration) {
+        self.round_trips.record([((), nanoseconds(time))]);
     }
 
     /// Everything so far.
     #[must_use]
     pub fn total(&self) -> PhaseTimes {
         let mut times = PhaseTimes::default();
-        self.0.add_to(&mut times.0);
+        self.phases.add_to(&mut times.phases);
+        self.round_trips.add_to(&mut times.round_trips);
         times
     }
 
     /// Forgets everything.
     pub fn clear(&self) {
-        self.0.clear();
+        self.phases.clear();
+        self.round_trips.clear();
     }
 }
 
@@ -99,12 +111,19 @@ impl std::fmt::Debug for PhaseRecorder {
 impl PhaseTimes {
     /// What both hold; exact. The other ones may be of another node.
     pub fn add(&mut self, other: &Self) {
-        add(&mut self.0, &other.0);
+        add(&mut self.phases, &other.phases);
+        add(&mut self.round_trips, &other.round_trips);
     }
 
     /// Nanoseconds of one phase; `None`: nothing was measured.
     #[must_use]
     pub fn one(&self, start: Start, phase: SandboxPhase) -> Option<&Histogram<u64>> {
-        self.0.get(&(start, phase)).filter(|histogram| !histogram.is_empty())
+        self.phases.get(&(start, phase)).filter(|histogram| !histogram.is_empty())
+    }
+
+    /// Nanoseconds of a bare round trip, which is part of the worker's phase whatever runs; `None`: none was made.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<&Histogram<u64>> {
+        self.round_trips.get(&()).filter(|histogram| !histogram.is_empty())
     }
 }

@@ -43,7 +43,7 @@ mod worker;
 
 pub use compiler::{CompilerOptions, SandboxedCompiler};
 pub use launchers::{Images, Launchers};
-pub use options::{Observer, Phases, SandboxOptions, Unwanted};
+pub use options::{Observer, Phases, ROUND_TRIP_EVERY, RoundTripObserver, SandboxOptions, Unwanted};
 pub use sandbox_os::Ended;
 pub use sandbox_os::machine::memory_bytes as machine_memory_bytes;
 pub use sandboxed::Sandboxed;

@@ -27,6 +27,9 @@ pub struct Phases {
 /// Called after each execution, or its first slice, on the thread that asked for it.
 pub type Observer = Arc<dyn Fn(&Phases) + Send + Sync>;
 
+/// Called with how long a bare round trip to a worker took, on the thread that asked for it.
+pub type RoundTripObserver = Arc<dyn Fn(Duration) + Send + Sync>;
+
 /// Whether what was asked of a worker at that moment is not wanted any more. Asked of calls that take long, several
 /// times a second: be quick.
 pub type Unwanted = Arc<dyn Fn(Instant) -> bool + Send + Sync>;
@@ -82,6 +85,13 @@ pub struct SandboxOptions {
     pub private_images: bool,
     /// Hears of each execution.
     pub observer: Option<Observer>,
+    /// Hears of bare round trips, each made before one in [`ROUND_TRIP_EVERY`] executions on warm workers, the first of
+    /// them included, and in none of its phases. `None`: none is made.
+    ///
+    /// It is the smallest exchange that there is: the worker is asked for none of the pages that its last run wrote. It
+    /// goes the way of any other request, and what is wrong with it ends the worker: one that lies about it, or hangs,
+    /// gains nothing that it doesn't have in a run. What it takes is shown and decides nothing.
+    pub round_trips: Option<RoundTripObserver>,
     /// Ends calls that would still have time: their worker goes, and whoever asked hears
     /// [`execution::BackendError::Deadline`]. `None`: no call ends for that.
     pub unwanted: Option<Unwanted>,
@@ -104,10 +114,15 @@ impl Default for SandboxOptions {
             restart_pause: Duration::from_millis(100),
             private_images: false,
             observer: None,
+            round_trips: None,
             unwanted: None,
         }
     }
 }
+
+/// Executions on warm workers for each bare round trip: so few that neither their mean nor their 99.9th percentile shows
+/// it.
+pub const ROUND_TRIP_EVERY: u64 = 2_048;
 
 /// Descriptors that a live worker costs the node: its socket, and the handle that it is killed by.
 const DESCRIPTORS_PER_WORKER: u64 = 2;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use execution::check::check;
 use execution::memory::{
@@ -248,6 +248,21 @@ impl Resident {
         resident.in_time(claimed, pace)?;
         let run = Run { id: invocation.id, target: target.clone(), bounds: first, pace, patience };
         Ok(Executed { answer, run, behind, resident })
+    }
+
+    /// Asks for none of the pages that the last run wrote; says how long that took. A worker between two runs answers it
+    /// with nothing.
+    pub(crate) fn round_trip(mut self, id: u64, patience: Duration) -> Result<(Duration, Self)> {
+        self.worker.place_here();
+        let request = ToWorker::Pages(Pages { stable: false, first: 0, count: 0 });
+        let read = |reply: ToNode<'_>| match reply {
+            ToNode::Pages(bytes) if bytes.0.is_empty() => Ok(()),
+            ToNode::Pages(_) => Err(violation(Kind::Claim, "pages where none were asked for")),
+            other => Err(unexpected(&other, "pages")),
+        };
+        let start = Instant::now();
+        let ((), worker) = self.worker.call(id, &request, &[], Patience::step(patience), read)?;
+        Ok((start.elapsed(), Self { worker, ..self }))
     }
 
     /// The worker without what it ran of `behind`; `None` if it can't go back.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use execution::{Backend, BackendError, Batch, Execution, Invocation, Outcome, Principal, Snapshot};
 use sandbox_protocol::BATCH_MAX;
@@ -12,7 +13,7 @@ use crate::behind::{Behind, Terms};
 use crate::fault::{Kind, Result, violation};
 use crate::housekeeping::Housekeeping;
 use crate::launchers::Launchers;
-use crate::options::{Phases, SandboxOptions};
+use crate::options::{Phases, ROUND_TRIP_EVERY, SandboxOptions};
 use crate::pace::Pace;
 use crate::paused::Paused;
 use crate::pool::Pool;
@@ -32,6 +33,8 @@ pub struct Sandboxed {
     source: Arc<dyn WorkerSource>,
     options: SandboxOptions,
     pace: Pace,
+    /// Executions on warm workers.
+    warm: AtomicU64,
 }
 
 impl Sandboxed {
@@ -74,7 +77,8 @@ impl Sandboxed {
             options.unwanted.clone(),
         )?;
         let pace = Pace::new(&options);
-        Ok(Self { _housekeeping: housekeeping, table, pool, registry, source, options, pace })
+        let warm = AtomicU64::new(0);
+        Ok(Self { _housekeeping: housekeeping, table, pool, registry, source, options, pace, warm })
     }
 
     /// Launches a worker, if none is ready: whether this machine and user can confine one as is required.
@@ -120,6 +124,7 @@ impl Sandboxed {
         if cold {
             lease.may_start()?;
         }
+        let mut aside = Duration::ZERO;
         let began = |resident: Resident| {
             let prepared = Instant::now();
             let Executed { answer, run, behind, resident } =
@@ -130,7 +135,7 @@ impl Sandboxed {
             Ok((step.judged(target, invocation)?, behind, patience, prepared, answered))
         };
         let result = match warm {
-            Some(resident) => began(resident),
+            Some(resident) => self.round_trip(resident, invocation, &mut aside).and_then(began),
             None => self.load(role, target, invocation).and_then(began),
         };
         lease.note(&result);
@@ -141,7 +146,7 @@ impl Sandboxed {
             canister: target.canister,
             invocation: invocation.id,
             cold,
-            prepare: prepared.duration_since(start) / messages,
+            prepare: prepared.duration_since(start).saturating_sub(aside) / messages,
             worker: answered.duration_since(prepared) / messages,
             pages: answered.elapsed(),
         };
@@ -157,6 +162,25 @@ impl Sandboxed {
             registry: Arc::clone(&self.registry),
         };
         Ok(terms.end(step, behind, invocation, lease))
+    }
+
+    /// The worker again, now and then after a bare round trip to it. What that took is no part of the execution, and is
+    /// put `aside`.
+    fn round_trip(
+        &self,
+        resident: Resident,
+        invocation: &Invocation,
+        aside: &mut Duration,
+    ) -> Result<Resident> {
+        let Some(observer) = &self.options.round_trips else { return Ok(resident) };
+        if !self.warm.fetch_add(1, Ordering::Relaxed).is_multiple_of(ROUND_TRIP_EVERY) {
+            return Ok(resident);
+        }
+        let start = Instant::now();
+        let (took, resident) = resident.round_trip(invocation.id, self.options.step_patience)?;
+        observer(took);
+        *aside = start.elapsed();
+        Ok(resident)
     }
 
     /// A worker with the canister in it.

@@ -14,4 +14,5 @@ mod pages;
 mod peer;
 mod real_worker;
 mod refusals;
+mod round_trip;
 mod time;

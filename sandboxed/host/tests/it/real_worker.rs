@@ -65,7 +65,7 @@ const COUNTER: &str = r#"(module
         (call $append (i32.const 0) (i32.const 12))
         (call $reply)))"#;
 
-fn counter() -> Snapshot {
+pub(crate) fn counter() -> Snapshot {
     of_module(compile(COUNTER), 64 << 20)
 }
 
@@ -208,7 +208,7 @@ pub(crate) fn reply(outcome: &Outcome) -> Vec<u8> {
     }
 }
 
-fn init(backend: &dyn Backend, snapshot: &Snapshot) -> Snapshot {
+pub(crate) fn init(backend: &dyn Backend, snapshot: &Snapshot) -> Snapshot {
     let outcome = execute(backend, snapshot, &invocation(1, EntryPoint::Init { arg: Arc::from([]) }));
     commit(snapshot, &outcome)
 }

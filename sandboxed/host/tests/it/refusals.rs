@@ -14,6 +14,7 @@ use sandbox_protocol::{
 use crate::canister::{invocation, update};
 use crate::hostile_peer::{beyond_what_was_seen, claims, failure, violation};
 use crate::peer::{LOADED, Peers, finished, snapshot};
+use crate::round_trip::page_unasked;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -175,6 +176,7 @@ const SCENES: &[Scene] = &[
         })
     }),
     ("written pages beyond the memory that was seen", beyond_what_was_seen),
+    ("pages where none were asked for", page_unasked),
     ("another number of pages than were asked for", || {
         let mut peers = Peers::new(|peer| {
             let binding = peer.until_execute()?;
