@@ -1,12 +1,14 @@
 //! The composition root: engine, sandbox, policy, selector and rounds, put together from options.
 
+mod instruments;
+
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use execution::{
     Backend, BackendError, Compiler, Cycles, Ingress, IngressStatus, InvalidModule, MessageId, Module,
@@ -17,7 +19,7 @@ use in_process::compile::ModuleCompiler;
 use in_process::{Engine, InProcess};
 use rollout::{
     Arm, Bounds, DivergenceRecord, LiveOptions, LivePolicy, Mode, Observed, Observer, PhaseRecorder,
-    Recorder, Reproducer, Sandbox, Selector, ShadowCounts, ShadowOptions, Start, Trial,
+    Recorder, Reproducer, Sandbox, Selector, ShadowCounts, ShadowOptions, Start,
 };
 use rustix::process::{Pid, Signal};
 use sandbox_host::{
@@ -36,6 +38,8 @@ use crate::observation::Observation;
 use crate::outcomes::Outcomes;
 use crate::recording::{self, RecordError, Recorded, Recording};
 use crate::watch::{self, Given, Watch};
+
+pub use instruments::Instruments;
 
 /// What a node is made of.
 #[derive(Clone, Debug)]
@@ -185,89 +189,6 @@ struct Observations {
 pub(crate) struct Before {
     state: SubnetState,
     watch: Option<Watch>,
-}
-
-/// What a node measures, for other threads than the one that runs its rounds.
-#[derive(Clone)]
-pub struct Instruments {
-    selector: Arc<Selector>,
-    sandbox: Option<Arc<Sandboxed>>,
-    phases: Arc<PhaseRecorder>,
-    observations: Arc<Observations>,
-}
-
-impl Instruments {
-    /// The policy that the node follows.
-    #[must_use]
-    pub fn live(&self) -> &LivePolicy {
-        self.selector.live()
-    }
-
-    /// The latencies of all executions so far.
-    #[must_use]
-    pub fn recorder(&self) -> &Recorder {
-        self.selector.recorder()
-    }
-
-    /// What shadow has compared so far.
-    #[must_use]
-    pub fn shadow_counts(&self) -> ShadowCounts {
-        self.selector.shadow_counts()
-    }
-
-    /// The differences that shadow has found, one record per canister, kind, method, field and class.
-    #[must_use]
-    pub fn divergences(&self) -> Vec<DivergenceRecord> {
-        self.selector.divergences()
-    }
-
-    /// The sandbox's workers, counts and layers; `None` without a sandbox.
-    #[must_use]
-    pub fn sandbox(&self) -> Option<SandboxStatus> {
-        self.sandbox.as_ref().map(|sandbox| sandbox.status())
-    }
-
-    /// What the guards of rollouts look at.
-    #[must_use]
-    pub fn trial(&self) -> &Trial {
-        self.selector.trial()
-    }
-
-    /// When a worker of each canister was last found dead.
-    #[must_use]
-    pub fn crashes(&self) -> BTreeMap<Principal, Instant> {
-        self.sandbox.as_ref().map(|sandbox| sandbox.crashes()).unwrap_or_default()
-    }
-
-    /// Whether a worker can be launched here now: tries it.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn probe_sandbox(&self) -> Result<(), BackendError> {
-        match &self.sandbox {
-            Some(sandbox) => sandbox.probe(),
-            None => Err(BackendError::Spawn("this node has no sandbox".into())),
-        }
-    }
-
-    /// Where the time of sandboxed executions went, those of shadow too.
-    #[must_use]
-    pub fn phases(&self) -> &PhaseRecorder {
-        &self.phases
-    }
-
-    /// How executions ended.
-    #[must_use]
-    pub fn outcomes(&self) -> &Outcomes {
-        &self.observations.outcomes
-    }
-
-    /// Forgets latencies, phases and outcomes so far, e.g. those of what a restart ran again.
-    pub fn clear(&self) {
-        self.recorder().clear();
-        self.phases.clear();
-        self.outcomes().clear();
-    }
 }
 
 impl Observations {
