@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use execution::{
     Backend, BackendError, Compiler, Cycles, Ingress, IngressStatus, InvalidModule, MessageId, Module,
-    Nanoseconds, Outcome, Principal, QueryAnswer, RoundReport, SchedulerOptions, Subnet, SubnetConfig,
-    SubnetState, UserError,
+    Nanoseconds, Outcome, Principal, QueryAnswer, RoundObserver, RoundReport, SchedulerOptions, Subnet,
+    SubnetConfig, SubnetState, UserError,
 };
 use in_process::compile::ModuleCompiler;
 use in_process::{Engine, InProcess};
@@ -356,6 +356,7 @@ impl Node {
             threads: options.threads.unwrap_or(defaults.threads),
             message_roots: options.message_roots,
             memory: bounds::memory(&bounds),
+            observer: Some(Arc::clone(&selector) as Arc<dyn RoundObserver>),
             ..defaults
         };
         let backend = Arc::clone(&selector) as Arc<dyn Backend>;
@@ -663,13 +664,18 @@ fn start_sandbox(
 ) -> Result<Arc<Sandboxed>, NodeError> {
     let live = Arc::clone(live);
     let unwanted: Unwanted = Arc::new(move |began| live.is_rolled_back(began));
-    let phases = Arc::clone(phases);
+    let (phases, beside) = (Arc::clone(phases), Arc::clone(phases));
     let observer: sandbox_host::Observer = Arc::new(move |spent| {
         let start = if spent.cold { Start::Cold } else { Start::Warm };
         phases.record(start, [spent.prepare, spent.worker, spent.pages]);
     });
-    let options =
-        SandboxOptions { unwanted: Some(unwanted), observer: Some(observer), ..bounds::sandbox(bounds) };
+    let round_trips: sandbox_host::RoundTripObserver = Arc::new(move |took| beside.record_round_trip(took));
+    let options = SandboxOptions {
+        unwanted: Some(unwanted),
+        observer: Some(observer),
+        round_trips: Some(round_trips),
+        ..bounds::sandbox(bounds)
+    };
     let sandbox = Sandboxed::start(launchers, options);
     sandbox.map(Arc::new).map_err(NodeError::Sandbox)
 }

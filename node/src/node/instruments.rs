@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use execution::{BackendError, Principal};
-use rollout::{DivergenceRecord, LivePolicy, PhaseRecorder, Recorder, Selector, ShadowCounts, Trial};
+use rollout::{
+    DivergenceRecord, LivePolicy, MessageRecorder, PhaseRecorder, Recorder, Selector, ShadowCounts, Trial,
+};
 use sandbox_host::{SandboxStatus, Sandboxed};
 
 use super::Observations;
@@ -80,6 +82,12 @@ impl Instruments {
         &self.phases
     }
 
+    /// Where the time of messages goes, in every mode.
+    #[must_use]
+    pub fn messages(&self) -> &MessageRecorder {
+        self.selector.messages()
+    }
+
     /// How executions ended.
     #[must_use]
     pub fn outcomes(&self) -> &Outcomes {
@@ -90,6 +98,7 @@ impl Instruments {
     pub fn clear(&self) {
         self.recorder().clear();
         self.phases.clear();
+        self.messages().clear();
         self.outcomes().clear();
     }
 }

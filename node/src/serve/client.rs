@@ -13,7 +13,7 @@ use clap::Args;
 use execution::Principal;
 use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use tokio::net::UnixStream;
 
 use crate::cli::CommandError;
@@ -74,8 +74,12 @@ pub fn status(arguments: &StatusArgs) -> Result<(), CommandError> {
             Ok(if arguments.json { format!("{rollout}\n") } else { rollouts::shown(&rollout) })
         }
         None => {
-            let status = ask(admin, &Method::GET, "/v1/status")?;
-            Ok(if arguments.json { format!("{status}\n") } else { shown(&status) })
+            let mut status = ask(admin, &Method::GET, "/v1/status")?;
+            if !arguments.json {
+                return Ok(shown(&status));
+            }
+            status["phases"] = phases(&ask(admin, &Method::GET, "/v1/latencies")?);
+            Ok(format!("{status}\n"))
         }
     };
     let mut looked = false;
@@ -99,6 +103,14 @@ pub fn status(arguments: &StatusArgs) -> Result<(), CommandError> {
         looked = true;
         std::thread::sleep(WATCH);
     }
+}
+
+/// Where the time goes, of what `/v1/latencies` says: of all nodes together, and of each.
+fn phases(latencies: &Value) -> Value {
+    let nodes: Map<String, Value> = list(&latencies["nodes"])
+        .map(|node| (node["node"].as_str().unwrap_or_default().to_owned(), node["phases"].clone()))
+        .collect();
+    json!({ "unit": latencies["unit"], "merged": latencies["merged"]["phases"], "nodes": nodes })
 }
 
 /// Has a running node read its policy file again, and says what is in force then.

@@ -8,12 +8,16 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use rollout::{DivergenceClass, SandboxPhase, ShadowCounts, Start};
-
+use rollout::{
+    Arm, DivergenceClass, KINDS, MessagePhase, Mode, SAMPLED, SandboxPhase, ShadowCounts, Start,
+    SwitchDirection, SwitchPhase,
+};
+use sandbox_host::ROUND_TRIP_EVERY;
 use serde_json::Value;
 
 use super::rollouts::PHASES;
 use super::status::{Board, NodeView, Phase};
+use super::view::COMMITTED;
 
 /// The type that the format names.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -104,6 +108,7 @@ impl Collector for Scrape {
         self.subnet(encoder)?;
         durations(encoder, nodes)?;
         phases(encoder, nodes)?;
+        switches(encoder, nodes)?;
         executions(encoder, nodes)?;
         policies(encoder, nodes)?;
         sandboxes(encoder, nodes)?;
@@ -159,25 +164,92 @@ fn durations(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Re
     Ok(())
 }
 
-fn phases(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Result {
-    let times: Vec<_> = nodes.iter().map(|node| (&node.name, node.instruments.phases().total())).collect();
-    let series: Vec<_> = times
-        .iter()
-        .flat_map(|(node, times)| Start::ALL.map(|start| (node.as_str(), times, start)))
-        .flat_map(|(node, times, start)| SandboxPhase::ALL.map(|phase| (node, times, start, phase)))
-        .filter_map(|(node, times, start, phase)| Some((node, start, phase, times.one(start, phase)?)))
-        .collect();
+/// Histograms with their labels, of one family.
+type Series<'a, const N: usize> = Vec<([(&'static str, String); N], &'a Histogram<u64>)>;
+
+fn histograms<const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    series: Series<'_, N>,
+) -> fmt::Result {
+    // No data is no line.
     if series.is_empty() {
         return Ok(());
     }
-    let help = "Parts of a sandboxed execution";
-    let mut metric =
-        encoder.encode_descriptor("execution_phase_seconds", help, None, MetricType::Histogram)?;
-    for (node, start, phase, histogram) in series {
-        let labels = [("node", node), ("start", start.as_str()), ("phase", phase.as_str())];
-        encode_histogram(&mut metric, &labels, histogram)?;
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    series.into_iter().try_for_each(|(labels, histogram)| encode_histogram(&mut metric, &labels, histogram))
+}
+
+fn phases(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Result {
+    let times: Vec<_> = nodes
+        .iter()
+        .map(|node| (&node.name, node.instruments.phases().total(), node.instruments.messages().total()))
+        .collect();
+    let (mut phases, mut round_trips, mut waits) = (Series::new(), Series::new(), Series::new());
+    for (name, sandbox, messages) in &times {
+        let node = || ("node", (*name).clone());
+        let labels = |mode: Arm, start: &str, phase: &str| {
+            let mode = ("mode", mode.as_str().to_owned());
+            [node(), mode, ("start", start.to_owned()), ("phase", phase.to_owned())]
+        };
+        for start in Start::ALL {
+            let of = |phase: SandboxPhase| {
+                let labels = labels(Arm::Sandboxed, start.as_str(), phase.as_str());
+                Some((labels, sandbox.one(start, phase)?))
+            };
+            phases.extend(SandboxPhase::ALL.into_iter().filter_map(of));
+        }
+        for arm in COMMITTED {
+            let of =
+                |phase: MessagePhase| Some((labels(arm, "any", phase.as_str()), messages.one(arm, phase)?));
+            phases.extend(MessagePhase::ALL.into_iter().filter_map(of));
+        }
+        round_trips.extend(sandbox.round_trip().map(|found| ([node()], found)));
+        let wait = |kind: &str| Some(([node(), ("kind", kind.to_owned())], messages.waits(kind)?));
+        waits.extend(KINDS.into_iter().filter_map(wait));
     }
-    Ok(())
+    let help = format!(
+        "Parts of executions: prepare, worker and pages of sandboxed ones; of one message in {SAMPLED} queue, backend, check and commit"
+    );
+    histograms(encoder, ("execution_phase_seconds", &help), phases)?;
+    let help = format!("Bare round trips to a warm worker, one before each {ROUND_TRIP_EVERY}th execution");
+    histograms(encoder, ("sandbox_round_trip_seconds", &help), round_trips)?;
+    let help = format!("How long messages waited for their canister, one in {SAMPLED}");
+    histograms(encoder, ("queue_wait_seconds", &help), waits)
+}
+
+/// What is under way, and how long switches took.
+fn switches(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Result {
+    let mut in_flight = Vec::new();
+    for node in nodes {
+        let (current, old) = node.instruments.live().under_way();
+        for (generation, counts) in [("current", current), ("old", old)] {
+            in_flight.extend(Mode::ALL.map(|mode| {
+                let generation = ("generation", generation.to_owned());
+                ([("node", node.name.clone()), ("mode", mode.to_string()), generation], counts.one(mode))
+            }));
+        }
+    }
+    let help = "Executions under way, by whether they began under the policy in force";
+    family(encoder, ("inflight_executions", help), MetricType::Gauge, in_flight)?;
+    let times: Vec<_> =
+        nodes.iter().map(|node| (&node.name, node.instruments.live().switch_times())).collect();
+    let mut series = Series::new();
+    for (name, times) in &times {
+        for direction in SwitchDirection::ALL {
+            let of = |phase: SwitchPhase| {
+                let labels = [
+                    ("node", (*name).clone()),
+                    ("phase", phase.as_str().to_owned()),
+                    ("direction", direction.as_str().to_owned()),
+                ];
+                Some((labels, times.one(direction, phase)?))
+            };
+            series.extend(SwitchPhase::ALL.into_iter().filter_map(of));
+        }
+    }
+    let help = "Switches of the mode: until in force, from there until drained and until the first execution";
+    histograms(encoder, ("switch_duration_seconds", help), series)
 }
 
 fn encode_histogram(

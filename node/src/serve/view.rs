@@ -4,7 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
 use rollout::{
-    Arm, DivergenceClass, DivergenceRecord, Interval, KINDS, PhaseTimes, SandboxPhase, ShadowCounts, Start,
+    Arm, DivergenceClass, DivergenceRecord, Interval, KINDS, MessagePhase, MessageTimes, Mode, PhaseTimes,
+    SAMPLED, SandboxPhase, ShadowCounts, Start, SwitchDirection, SwitchPhase, SwitchTimes, UnderWay,
 };
 use serde_json::{Map, Value, json};
 
@@ -14,6 +15,8 @@ use super::status::{Board, Committed, NodeView, Phase};
 const TICKS_PER_HALF: u32 = 5;
 /// Most differences in one answer.
 const DIVERGENCES_MAX: usize = 1_000;
+/// Whose outcomes are committed.
+pub(super) const COMMITTED: [Arm; 3] = [Arm::InProcess, Arm::Sandboxed, Arm::ShadowControl];
 /// Longest name of a method that is shown, in characters.
 const METHOD_CHARS_MAX: usize = 200;
 
@@ -72,6 +75,8 @@ fn node(node: &NodeView) -> Value {
         "generation": in_force.generation,
         "in_force_since": seconds(in_force.since_time),
         "restart_for": in_force.restart_for,
+        "under_way": under_way(instruments.live().under_way()),
+        "switches": switches(&instruments.live().switch_times()),
         "policy_refused": instruments.live().last_error().map(|error| error.to_string()),
         "sandbox": sandbox,
         "shadow": {
@@ -80,6 +85,24 @@ fn node(node: &NodeView) -> Value {
             "failed": shadow.failed, "unsampled": shadow.unsampled, "classes": classes(&shadow),
         },
     })
+}
+
+/// Executions under way, by whether their policy is still in force, and by mode.
+fn under_way((current, old): (UnderWay, UnderWay)) -> Value {
+    let modes = |counts: UnderWay| -> Map<String, Value> {
+        Mode::ALL.into_iter().map(|mode| (mode.as_str().to_owned(), counts.one(mode).into())).collect()
+    };
+    json!({ "current": modes(current), "old": modes(old) })
+}
+
+/// How long switches took, by where they led. What was not measured is `null`.
+fn switches(times: &SwitchTimes) -> Map<String, Value> {
+    let of = |direction| -> Map<String, Value> {
+        let one = |phase| times.one(direction, phase).map_or(Value::Null, quantiles);
+        SwitchPhase::ALL.into_iter().map(|phase| (phase.as_str().to_owned(), one(phase))).collect()
+    };
+    let directions = SwitchDirection::ALL.into_iter();
+    directions.map(|direction| (direction.as_str().to_owned(), of(direction).into())).collect()
 }
 
 /// How many diverged in each way.
@@ -164,36 +187,64 @@ fn sum(intervals: &[Interval]) -> Interval {
 pub(super) fn latencies(board: &Board) -> Value {
     let intervals = measured(board);
     let merged = sum(&intervals);
-    let phase_times: Vec<_> = board.nodes().iter().map(|node| node.instruments.phases().total()).collect();
-    let nodes = board.nodes().iter().zip(intervals.iter().zip(&phase_times));
+    let times: Vec<Times> = board.nodes().iter().map(Times::of).collect();
+    let mut all = Times::default();
+    times.iter().for_each(|times| all.add(times));
+    let nodes = board.nodes().iter().zip(intervals.iter().zip(&times));
     json!({
         "unit": "ns",
         "since": seconds(merged.start),
         "data_age_seconds": board.committed().map(|(_, since)| since.elapsed().as_secs_f64()),
         "nodes": nodes
             .map(|(node, (interval, times))| {
-                json!({ "node": node.name, "kinds": kinds(interval), "phases": phases(times) })
+                json!({ "node": node.name, "kinds": kinds(interval), "phases": times.to_json() })
             })
             .collect::<Vec<_>>(),
-        "merged": { "kinds": kinds(&merged), "phases": phases(&merged_phases(&phase_times)) },
+        "merged": { "kinds": kinds(&merged), "phases": all.to_json() },
     })
 }
 
-fn merged_phases(of_nodes: &[PhaseTimes]) -> PhaseTimes {
-    let mut merged = PhaseTimes::default();
-    of_nodes.iter().for_each(|times| merged.add(times));
-    merged
+/// Where the time went.
+#[derive(Default)]
+struct Times {
+    sandbox: PhaseTimes,
+    messages: MessageTimes,
 }
 
-/// Where the time of sandboxed executions went: by start, the phases in their order.
-fn phases(times: &PhaseTimes) -> Value {
-    let one = |start, phase: SandboxPhase| {
-        let histogram = times.one(start, phase);
-        (phase.as_str().to_owned(), histogram.map_or(Value::Null, quantiles))
-    };
-    let of = |start: Start| SandboxPhase::ALL.map(|phase| one(start, phase)).into_iter().collect();
-    let starts = Start::ALL.map(|start| (start.as_str().to_owned(), Value::Object(of(start))));
-    starts.into_iter().collect::<Map<_, _>>().into()
+impl Times {
+    fn of(node: &NodeView) -> Self {
+        Self { sandbox: node.instruments.phases().total(), messages: node.instruments.messages().total() }
+    }
+
+    /// What both hold; exact.
+    fn add(&mut self, other: &Self) {
+        self.sandbox.add(&other.sandbox);
+        self.messages.add(&other.messages);
+    }
+
+    /// By start, the phases of sandboxed executions in their order, with the bare round trip beside them; by mode, those
+    /// of messages; by kind, how long these waited. What was not measured is `null`.
+    fn to_json(&self) -> Value {
+        let shown = |histogram: Option<&Histogram<u64>>| histogram.map_or(Value::Null, quantiles);
+        let start = |start: Start| -> Map<String, Value> {
+            let one = |phase| shown(self.sandbox.one(start, phase));
+            SandboxPhase::ALL.into_iter().map(|phase| (phase.as_str().to_owned(), one(phase))).collect()
+        };
+        let mode = |arm: Arm| -> Map<String, Value> {
+            let one = |phase| shown(self.messages.one(arm, phase));
+            MessagePhase::ALL.into_iter().map(|phase| (phase.as_str().to_owned(), one(phase))).collect()
+        };
+        let modes = COMMITTED.map(|arm| (arm.as_str().to_owned(), mode(arm).into()));
+        let waits = KINDS.into_iter().filter_map(|kind| Some((kind, self.messages.waits(kind)?)));
+        json!({
+            "warm": start(Start::Warm),
+            "cold": start(Start::Cold),
+            "round_trip": shown(self.sandbox.round_trip()),
+            "modes": modes.into_iter().collect::<Map<_, _>>(),
+            "queue_wait": waits.map(|(kind, waits)| (kind.to_owned(), quantiles(waits))).collect::<Map<_, _>>(),
+            "sampled_one_in": SAMPLED,
+        })
+    }
 }
 
 fn quantiles(histogram: &Histogram<u64>) -> Value {

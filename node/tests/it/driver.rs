@@ -17,17 +17,20 @@ pub(crate) struct Driver {
     rounds: u64,
     /// Why canisters were skipped, as texts.
     pub(crate) failures: Vec<String>,
+    /// Invocations that were committed.
+    pub(crate) executed: Vec<u64>,
 }
 
 impl Driver {
     pub(crate) fn new(node: Node) -> Self {
-        Self { node, rounds: 0, failures: Vec::new() }
+        Self { node, rounds: 0, failures: Vec::new(), executed: Vec::new() }
     }
 
     pub(crate) fn round(&mut self) {
         self.rounds += 1;
         assert!(self.rounds < ROUNDS_MAX, "in vain: {:?}", self.failures.iter().collect::<BTreeSet<_>>());
         let report = self.node.round(1_620_328_630_000_000_000 + self.rounds * 1_000_000_000, [1; 32]);
+        self.executed.extend(report.executed.iter().map(|executed| executed.invocation));
         self.failures.extend(report.failures.into_iter().map(|failure| failure.error));
     }
 

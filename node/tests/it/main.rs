@@ -12,6 +12,7 @@ mod driver;
 mod drun;
 mod hangup;
 mod log;
+mod phases;
 mod privileges;
 mod program;
 mod recorded;

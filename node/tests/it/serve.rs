@@ -427,6 +427,9 @@ fn metrics_are_openmetrics_with_help_and_type_and_no_open_set_of_labels() {
         ("bulkhead_build_info", "gauge"),
         ("bulkhead_execution_duration_seconds", "histogram"),
         ("bulkhead_execution_phase_seconds", "histogram"),
+        ("bulkhead_sandbox_round_trip_seconds", "histogram"),
+        ("bulkhead_queue_wait_seconds", "histogram"),
+        ("bulkhead_inflight_executions", "gauge"),
         ("bulkhead_messages", "counter"),
         ("bulkhead_sandbox_processes", "gauge"),
         ("bulkhead_sandbox_resident_bytes", "gauge"),
@@ -456,10 +459,65 @@ fn metrics_are_openmetrics_with_help_and_type_and_no_open_set_of_labels() {
     serving.stopped();
 }
 
+#[test]
+fn phases_of_both_modes_and_switches_are_shown_and_no_data_is_null() {
+    let folder = folder("[nodes.n2]\nmode = \"sandboxed\"\n");
+    let serving = Serving::start(folder.path(), &["--nodes", "2", "--load", "steady"]);
+    serving.acknowledged(300);
+    let latencies = serving.json("/v1/latencies");
+    let [one, two] = [0, 1].map(|node| &latencies["nodes"][node]["phases"]);
+    let merged = &latencies["merged"]["phases"];
+    for phase in ["queue", "backend", "check", "commit"] {
+        for (phases, mode, other) in [(one, "in-process", "sandboxed"), (two, "sandboxed", "in-process")] {
+            let measured = &phases["modes"][mode][phase];
+            assert!(measured["count"].as_u64() > Some(0), "{mode} {phase}: {latencies}");
+            assert!(phases["modes"][other][phase].is_null(), "no data is null: {latencies}");
+            assert_eq!(merged["modes"][mode][phase], *measured, "of the one node that measured it");
+        }
+    }
+    assert!(one["round_trip"].is_null() && two["round_trip"]["count"].as_u64() > Some(0), "{latencies}");
+    let waits = |phases: &Value| phases["queue_wait"]["update"]["count"].as_u64().unwrap();
+    assert_eq!(waits(merged), waits(one) + waits(two));
+    assert_eq!(merged["sampled_one_in"], 16);
+
+    let status = serving.until(|_| true);
+    let switches = |status: &Value, direction: &str, phase: &str| {
+        status["nodes"][1]["switches"][direction][phase]["count"].as_u64()
+    };
+    assert_eq!(switches(&status, "from_sandbox", "cutover"), None, "no data is null: {status}");
+    save(folder.path(), "[nodes.n2]\nmode = \"in-process\"\n");
+    let all = ["cutover", "drain", "first_execution"];
+    let status = serving.until(|status| {
+        all.iter().all(|phase| switches(status, "from_sandbox", phase) == Some(1))
+            && status["nodes"][1]["under_way"]["old"]["sandboxed"] == 0
+    });
+    assert!(all.iter().all(|phase| switches(&status, "to_sandbox", phase).is_none()), "{status}");
+    let (_, _, text) = serving.get("/metrics");
+    let families = openmetrics(&text);
+    assert!(families.iter().any(|(name, _)| name == "bulkhead_switch_duration_seconds"), "{text}");
+    let in_json = run_in(folder.path(), &["status", "--json", "--admin", "state/admin.sock"]);
+    let in_json: Value = serde_json::from_str(&in_json.stdout).unwrap();
+    assert!(in_json["phases"]["merged"]["modes"]["sandboxed"]["commit"]["p50"].as_u64() > Some(0));
+    assert!(in_json["phases"]["nodes"]["n1"]["modes"]["sandboxed"]["commit"].is_null(), "{in_json}");
+    serving.stopped();
+}
+
 /// Names and types of the families of a scrape; fails where a line isn't what the format asks for.
 fn openmetrics(text: &str) -> Vec<(String, String)> {
-    const LABELS: [&str; 10] =
-        ["node", "mode", "kind", "outcome", "reason", "result", "version", "start", "phase", "class"];
+    const LABELS: [&str; 12] = [
+        "node",
+        "mode",
+        "kind",
+        "outcome",
+        "reason",
+        "result",
+        "version",
+        "start",
+        "phase",
+        "class",
+        "generation",
+        "direction",
+    ];
     let mut families: Vec<(String, String)> = Vec::new();
     let body = text.strip_suffix("# EOF\n").expect("a scrape ends with EOF");
     let mut help = "";

@@ -89,6 +89,7 @@ function drawStatus() {
     return li;
   }));
   drawRollout(status.rollouts);
+  drawSwitches(status.nodes);
   offer(element("scope"), ["all nodes", ...status.nodes.map((node) => node.node)]);
 }
 
@@ -293,11 +294,30 @@ function drawLatencies() {
 
 function drawPhases() {
   const { phases } = scoped();
-  const rows = ["warm", "cold"].flatMap((start) => ["prepare", "worker", "pages"].map((phase) => {
-    const series = phases[start][phase];
-    return row([phase, start, number(series && series.count), ...QUANTILES.map((q) => number(series && series[q], latency))]);
-  }));
+  const line = (name, mode, start, series) => row([name, mode, start, number(series && series.count), ...QUANTILES.map((q) => number(series && series[q], latency))]);
+  const measured = (modes) => Object.values(modes).some((series) => series);
+  const rows = Object.entries(phases.modes).filter(([mode, of]) => !mode.startsWith("shadow") || measured(of)).flatMap(([mode, of]) => [
+    line("queue", mode, "any", of.queue),
+    line("backend", mode, "any", of.backend),
+    ...(mode !== "sandboxed" ? [] : ["warm", "cold"].flatMap((start) => ["prepare", "worker", "pages"].map((phase) => line(`· ${phase}`, mode, start, phases[start][phase])))),
+    ...(mode !== "sandboxed" ? [] : [line("(bare round trip)", mode, "warm", phases.round_trip)]),
+    line("check", mode, "any", of.check),
+    line("commit", mode, "any", of.commit),
+  ]);
   element("phases").tBodies[0].replaceChildren(...rows);
+  element("sampled").textContent = `one message in ${phases.sampled_one_in}`;
+}
+
+// How long switches took, node by node, and what is still under way of before.
+function drawSwitches(nodes) {
+  const names = { to_sandbox: "into the sandbox", from_sandbox: "out of the sandbox" };
+  const phases = { cutover: "until in force", drain: "until nothing of before ran", first_execution: "until the first execution had finished" };
+  element("switches").tBodies[0].replaceChildren(...nodes.flatMap((node) => Object.entries(names).flatMap(([direction, where]) => Object.entries(phases).map(([phase, what]) => {
+    const series = node.switches[direction][phase];
+    return row([node.node, where, what, number(series && series.count), ...["p50", "p99", "max"].map((q) => number(series && series[q], latency))]);
+  }))));
+  const sum = (generation) => nodes.reduce((total, node) => total + Object.values(node.under_way[generation]).reduce((a, b) => a + b, 0), 0);
+  element("under-way").textContent = `Under way now: ${whole(sum("current"))} under the policy in force, ${whole(sum("old"))} under earlier ones.`;
 }
 
 const percentText = (place) => `${Number((100 * (1 - 1 / place)).toPrecision(place > 50 ? 6 : 3))} %`;
