@@ -66,6 +66,11 @@ impl Canister {
         self.run(backend, EntryPoint::Update { method: method.into(), arg }).map(drop)
     }
 
+    /// The number of its last invocation.
+    pub(crate) fn last_id(&self) -> u64 {
+        self.next_id
+    }
+
     /// The hash of the heap's content, from scratch.
     pub(crate) fn heap_root(&self) -> Root {
         MemoryRoot::default().root(&self.snapshot.heap)

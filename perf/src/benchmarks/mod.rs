@@ -8,6 +8,7 @@ mod installed;
 mod large;
 mod launch;
 mod ledgers;
+mod measured;
 mod messages;
 mod metering;
 mod modes;
@@ -97,6 +98,7 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("live-workers", None, workers::live),
     Benchmark::new("idle-workers", Some("B8"), workers::idle),
     Benchmark::new("resolve", None, policy::resolve),
+    Benchmark::new("measured", None, measured::measured),
     Benchmark::new("noise", None, noise::noise),
     Benchmark::new("overload", None, overload::overload),
     Benchmark::new("pace", None, pace::pace),
