@@ -16,7 +16,7 @@ use rollout::Mode;
 
 use crate::cli::CommandError;
 use crate::hangup::ReloadOnHangup;
-use crate::load::{Clock, Load, SHIPPED};
+use crate::load::{Clock, Counts, Load, SHIPPED};
 use crate::log::Reader;
 use crate::replay::{Play, Verdict};
 use crate::{Node, NodeOptions, PolicySource, Preset, recording};
@@ -200,19 +200,20 @@ fn play(
     )?;
     // What isn't compared by then is missing from the counts, which say so.
     let _settled = node.settle_shadow(SETTLE);
+    // They are queries, which the report counts: so they come before the end of the log.
+    let counts = load.counts(&node)?;
     hlog.as_mut().map_or(Ok(()), |log| log.write(node.recorder()))?;
-    finish((node, log), &load, switches, arguments, interrupted, progress)
+    finish((node, log), (&load, counts), switches, arguments, interrupted, progress)
 }
 
 fn finish(
     (mut node, log): (Node, File),
-    load: &Load,
+    (load, counts): (&Load, Counts),
     switches: switch::Switches,
     arguments: &DemoArgs,
     interrupted: bool,
     progress: &Progress,
 ) -> Result<Summary, String> {
-    let counts = load.counts(&node)?;
     let state_root = node.state_root();
     let shadow = node.shadow_counts();
     let executions = node.recorder().table();
