@@ -209,9 +209,11 @@ async fn ready(State(shared): State<Shared>) -> Result<Json<serde_json::Value>, 
     }
 }
 
-async fn scrape(State(shared): State<Shared>) -> Response {
-    let text = metrics::scrape(&shared.board).expect("a String takes everything");
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+async fn scrape(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let format = metrics::Format::accepted(accept);
+    let text = metrics::scrape(&shared.board, format).expect("a String takes everything");
+    ([(header::CONTENT_TYPE, format.content_type())], text).into_response()
 }
 
 #[derive(Deserialize)]

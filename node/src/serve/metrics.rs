@@ -1,5 +1,7 @@
-//! `/metrics`: the text format that Prometheus scrapes (OpenMetrics 1.0). No label has an open set of values.
+//! `/metrics`: the text formats that Prometheus scrapes, OpenMetrics 1.0 for whoever asks for it and the older one for
+//! everybody else. No label has an open set of values.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,8 +21,29 @@ use super::rollouts::PHASES;
 use super::status::{Board, NodeView, Phase};
 use super::view::COMMITTED;
 
-/// The type that the format names.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// A text format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// What Prometheus had before, and what its tools read.
+    Plain,
+}
+
+impl Format {
+    /// The one for a client that accepts these types.
+    pub(super) fn accepted(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Plain }
+    }
+
+    /// The type that the format names.
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
 
 /// Upper bounds of the latency buckets, seconds: 1, 2.5, 5 in each decade from 5 us to 60 s.
 const BUCKETS: [f64; 23] = [
@@ -53,12 +76,36 @@ const BUCKETS: [f64; 23] = [
 ///
 /// # Errors
 /// Never: a `String` takes everything.
-pub(super) fn scrape(board: &Arc<Board>) -> Result<String, fmt::Error> {
+pub(super) fn scrape(board: &Arc<Board>, format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("bulkhead");
     registry.register_collector(Box::new(Scrape(Arc::clone(board))));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
-    Ok(text)
+    Ok(match format {
+        Format::OpenMetrics => text,
+        Format::Plain => plain(&text),
+    })
+}
+
+/// OpenMetrics in the older format, where a counter's family has the name of its samples, and nothing marks the end.
+fn plain(text: &str) -> String {
+    let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let counters: HashSet<&str> =
+        kinds.filter(|(_, kind)| *kind == "counter").map(|(name, _)| name).collect();
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines().filter(|line| *line != "# EOF") {
+        let (mark, said) = match line.get(..7) {
+            Some(mark @ ("# HELP " | "# TYPE ")) => (mark, &line[7..]),
+            _ => ("", line),
+        };
+        match said.split_once(' ') {
+            Some((name, rest)) if !mark.is_empty() && counters.contains(name) => {
+                out.extend([mark, name, "_total ", rest, "\n"]);
+            }
+            _ => out.extend([line, "\n"]),
+        }
+    }
+    out
 }
 
 struct Scrape(Arc<Board>);

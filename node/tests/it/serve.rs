@@ -419,10 +419,17 @@ fn metrics_are_openmetrics_with_help_and_type_and_no_open_set_of_labels() {
     let folder = folder("[nodes.n2]\nmode = \"sandboxed\"\n");
     let serving = Serving::start(folder.path(), &["--nodes", "2", "--load", "steady"]);
     serving.acknowledged(100);
-    let (code, head, text) = serving.get("/metrics");
+    let accept = "Accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3";
+    let (code, head, text) = serving.ask(&format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{accept}"));
     assert_eq!(code, 200, "{text}");
     assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
     let families = openmetrics(&text);
+    // Who asks for nothing gets what Prometheus' own tools read.
+    let (code, head, text) = serving.get("/metrics");
+    assert!(code == 200 && head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(text.contains("\n# TYPE bulkhead_messages_total counter\n"), "{text}");
+    assert!(text.contains("\n# TYPE bulkhead_sandbox_processes gauge\n"), "{text}");
+    assert!(!text.contains("# EOF"), "{text}");
     for (name, kind) in [
         ("bulkhead_build_info", "gauge"),
         ("bulkhead_execution_duration_seconds", "histogram"),
