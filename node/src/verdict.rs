@@ -126,12 +126,26 @@ fn limit(test: &Test) -> Option<f64> {
     }
 }
 
+/// What a guard on latencies compares: a quantile of one kind of message in two arms.
+fn compared(look: &Look, test: &Test) -> Value {
+    match test {
+        Test::Latency { series, ratio } => look.series.get(*series).map_or(Value::Null, |series| {
+            json!({
+                "quantile": ratio.quantile.as_f64(), "kind": series.kind,
+                "control": series.arms[0].as_str(), "candidate": series.arms[1].as_str(),
+            })
+        }),
+        Test::Rate { .. } | Test::Divergence(_) | Test::Crash(_) => Value::Null,
+    }
+}
+
 /// What each guard says, with its numbers.
 pub(crate) fn shown_json(look: &Look, judgements: &[Judgement]) -> Value {
     let guards = look.guards.iter().zip(judgements).map(|(guard, judgement)| {
         let number = |of: fn(&Estimate) -> f64| judgement.estimate.as_ref().map(of).filter(|n| n.is_finite());
         json!({
             "guard": guard.name,
+            "of": compared(look, &guard.test),
             "limit": limit(&guard.test),
             "ratio": number(|estimate| estimate.ratio),
             "lower": number(|estimate| estimate.lower),

@@ -336,7 +336,7 @@ fn shown_one(look: &mut Value, name: &str, on_fail: OnFail, judgement: &Judgemen
     let known = guards.iter_mut().find(|guard| guard["guard"] == name).map(Value::take);
     let mut shown = known.unwrap_or_else(|| {
         json!({
-            "guard": name, "limit": null, "ratio": null, "lower": null, "upper": null,
+            "guard": name, "of": null, "limit": null, "ratio": null, "lower": null, "upper": null,
             "samples": { "control": judgement.samples[0], "candidate": judgement.samples[1] },
             "blocks": judgement.blocks,
             "verdict": judgement.verdict.as_str(), "reason": judgement.reason.to_string(),
