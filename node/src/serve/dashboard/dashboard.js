@@ -16,6 +16,10 @@ const ARMS = [
 ];
 const PAIRS = [["in-process", "sandboxed"], ["shadow-control", "shadow-candidate"]];
 
+// What guards add to the percentiles.
+const [LIMIT, LOWER, UPPER] = ["limit", "bounds, from", "bounds, to"];
+const BOUNDS = "#009e73";
+
 const element = (id) => document.getElementById(id);
 const shown = (value, text = String) => (value === null || value === undefined ? NO_DATA : text(value));
 const whole = (value) => value.toLocaleString("en");
@@ -55,7 +59,9 @@ const number = (value, text = whole) => ({ text: shown(value, text), className: 
 const alarming = (value) => ({ text: shown(value, whole), className: value > 0 ? "number bad" : "number" });
 
 // What is known, and when it came.
-const known = { rollout: null, history: [], status: null, statusAt: null, latencies: null, latenciesAt: null, connected: false };
+const known = { rollout: null, history: [], events: [], status: null, latencies: null, connected: false };
+// When each answer came last.
+const cameAt = { status: null, latencies: null, rollouts: null, divergences: null, audit: null };
 const charts = { percentiles: null, ratios: null, looks: null };
 
 function drawStatus() {
@@ -158,21 +164,60 @@ function stepItem(rollout, step) {
   return li;
 }
 
-// Ratios of the looks so far, each with its bounds.
+// What changed what is measured; the states in between say no more.
+const eventful = (entry) => known.rollout && entry.subject === known.rollout.id && !["planned", "waiting", "warmup", "baking"].includes(entry.action);
+
+// What was done from a little before the first look on, oldest first.
+function eventsSince(first, last) {
+  const from = first - Math.max(30, last - first);
+  const found = known.events.filter(eventful).map((entry) => ({ ...entry, at: Date.parse(entry.time) / 1000 }));
+  return found.filter((entry) => entry.at >= from).sort((a, b) => a.at - b.at);
+}
+
+// Lines where something was done, each with its number in the list below.
+function drawEvents(plot, events) {
+  const { ctx, bbox } = plot;
+  ctx.save();
+  ctx.strokeStyle = ctx.fillStyle = getComputedStyle(document.body).color;
+  ctx.lineWidth = devicePixelRatio;
+  ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
+  ctx.textBaseline = "top";
+  ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+  events.forEach((event, index) => {
+    const x = Math.round(plot.valToPos(event.at, "x", true));
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+    ctx.fillText(String(index + 1), x + 3 * devicePixelRatio, bbox.top + (index % 3) * 12 * devicePixelRatio);
+  });
+  ctx.restore();
+}
+
+// Ratios of the looks so far, each with its bounds, and what was done meanwhile.
 function drawLooks(history) {
   const guards = [...new Set(history.flatMap((look) => look.guards.filter((one) => one.ratio !== null).map((one) => one.guard)))];
   element("ratio-box").hidden = guards.length === 0;
   if (guards.length === 0) return;
   offer(element("guard"), guards);
   const found = history.flatMap((look) => look.guards.filter((one) => one.guard === element("guard").value && one.ratio !== null).map((one) => ({ ...one, time: look.time_ms / 1000 })));
-  const of = (key) => found.map((one) => one[key]);
+  const events = found.length > 0 ? eventsSince(found[0].time, found[found.length - 1].time) : [];
+  // Events have a place in time, and no ratio.
+  const points = [...found, ...events.map((event) => ({ time: event.at }))].sort((a, b) => a.time - b.time);
+  const of = (key) => points.map((one) => one[key] ?? null);
   const series = [
     { label: "ratio", stroke: "#d55e00", points: { show: true, size: 6 } },
     { label: "from", stroke: "#56b4e9", dash: [2, 3] },
     { label: "to", stroke: "#56b4e9", dash: [2, 3] },
-    { label: "limit", stroke: "#a40e26", dash: [8, 4] },
-  ];
+    { label: "limit", stroke: color("--bad"), dash: [8, 4] },
+  ].map((one) => ({ spanGaps: true, ...one }));
+  known.shownEvents = events;
   draw("looks", "Ratio at each look", [of("time"), of("ratio"), of("lower"), of("upper"), of("limit")], series, ratioText, false, true);
+  element("events").replaceChildren(...events.map((event) => {
+    const li = document.createElement("li");
+    li.textContent = [event.time.slice(11, 19), event.action, ...(event.details || []), event.reason || ""].filter(Boolean).join(", ");
+    return li;
+  }));
 }
 
 async function readRollouts() {
@@ -180,6 +225,7 @@ async function readRollouts() {
     const response = await fetch("/v1/rollouts", { signal: AbortSignal.timeout(5000) });
     if (response.ok) {
       const { rollouts } = await response.json();
+      cameAt.rollouts = Date.now();
       const shownNow = known.rollout && rollouts.find((one) => one.id === known.rollout.id);
       known.history = shownNow ? shownNow.history : [];
       drawLooks(known.history);
@@ -192,10 +238,13 @@ async function readRollouts() {
 
 async function readAudit() {
   try {
-    const response = await fetch("/v1/audit?limit=30", { signal: AbortSignal.timeout(5000) });
+    const response = await fetch("/v1/audit?limit=100", { signal: AbortSignal.timeout(5000) });
     if (response.ok) {
       const { entries } = await response.json();
-      element("audit").tBodies[0].replaceChildren(...entries.reverse().map((one) => row([
+      cameAt.audit = Date.now();
+      known.events = entries;
+      element("audit-note").hidden = entries.length > 0;
+      element("audit").tBodies[0].replaceChildren(...entries.slice(-30).reverse().map((one) => row([
         { text: String(one.seq), className: "number" }, one.time, one.actor, one.action, one.subject || "", one.from || "",
         { text: [one.reason || "", ...(one.details || [])].filter(Boolean).join("; "), className: "wide" },
       ])));
@@ -324,15 +373,18 @@ const percentText = (place) => `${Number((100 * (1 - 1 / place)).toPrecision(pla
 // Only round percentiles have a line and a word.
 const roundPlaces = (_, places) => places.map((place) => (place === 2 || Number.isInteger(Math.log10(place)) ? place : null));
 
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
 function options(series, valueText, logarithmic, inTime) {
   const ink = getComputedStyle(document.body).color;
-  const line = getComputedStyle(document.documentElement).getPropertyValue("--line");
+  const line = color("--line");
   const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
   if (inTime) {
     return {
       width: 300, height: 280, padding: [12, 32, 0, 0],
       // Twice as fast is as far from equal as twice as slow.
       scales: { y: { distr: 3, log: 2 } },
+      hooks: { draw: [(plot) => drawEvents(plot, known.shownEvents)] },
       axes: [axis, { ...axis, size: 70, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : valueText(tick))) }],
       series: [{}, ...series.map((one) => ({ width: 2, points: { show: false }, value: (_, y) => shown(y, valueText), ...one }))],
     };
@@ -344,9 +396,10 @@ function options(series, valueText, logarithmic, inTime) {
       { ...axis, filter: roundPlaces, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : percentText(tick))), grid: { ...axis.grid, filter: roundPlaces }, ticks: { ...axis.ticks, filter: roundPlaces } },
       { ...axis, size: 70, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : valueText(tick))) },
     ],
+    hooks: { draw: [drawGuards] },
     series: [
       { label: "Percentile", value: (_, place) => (place === null || place === undefined ? "" : percentText(place)) },
-      ...series.map((one) => ({ ...one, width: 2, points: { show: false }, value: (plot, y) => (plot.cursor.idx === null || plot.cursor.idx === undefined ? "" : shown(y, valueText)) })),
+      ...series.map((one) => ({ points: { show: false }, ...one, width: 2, value: (plot, y) => (plot.cursor.idx === null || plot.cursor.idx === undefined ? "" : shown(y, valueText)) })),
     ],
   };
 }
@@ -375,11 +428,59 @@ function draw(name, caption, data, series, valueText, logarithmic, inTime = fals
   fit(name);
 }
 
+// What guards said last of the kind that is shown: limit and bounds of the candidate, as latencies on the control's curve.
+function guardMarks(arms) {
+  const verdicts = (known.rollout && known.rollout.verdicts) || [];
+  return verdicts
+    .filter(({ of, limit }) => of && limit !== null && of.kind === element("kind").value && arms[of.control])
+    .map(({ of, limit, lower, upper }) => {
+      const control = at(arms[of.control], of.quantile);
+      const times = (ratio) => (ratio === null ? null : control * ratio);
+      return { place: 1 / (1 - of.quantile), limit: times(limit), lower: times(lower), upper: times(upper) };
+    });
+}
+
+// A bar between the bounds, and a short line at the limit.
+function drawGuards(plot) {
+  const of = (label) => plot.data[plot.series.findIndex((one) => one.label === label)];
+  const [limits, lowers, uppers] = [of(LIMIT), of(LOWER), of(UPPER)];
+  if (!limits) return;
+  const { ctx } = plot;
+  ctx.save();
+  plot.data[0].forEach((place, index) => {
+    if (limits[index] === null) return;
+    const x = plot.valToPos(place, "x", true);
+    const y = (value) => plot.valToPos(value, "y", true);
+    ctx.lineWidth = 3 * devicePixelRatio;
+    ctx.strokeStyle = color("--bad");
+    ctx.beginPath();
+    ctx.moveTo(x - 14 * devicePixelRatio, y(limits[index]));
+    ctx.lineTo(x + 14 * devicePixelRatio, y(limits[index]));
+    ctx.stroke();
+    if (lowers[index] === null || uppers[index] === null) return;
+    ctx.lineWidth = 5 * devicePixelRatio;
+    ctx.strokeStyle = BOUNDS;
+    ctx.beginPath();
+    ctx.moveTo(x, y(lowers[index]));
+    ctx.lineTo(x, y(uppers[index]));
+    ctx.stroke();
+  });
+  ctx.restore();
+}
+
 function drawPercentiles(arms, measured) {
   const series = measured.map((arm) => ({ label: arm.name, stroke: arm.stroke, dash: arm.dash }));
+  const marks = measured.length > 0 ? guardMarks(arms) : [];
   const x = measured.length > 0 ? places(measured.map((arm) => arms[arm.name])) : [];
+  for (const { place } of marks) if (!x.includes(place)) x.push(place);
+  x.sort((a, b) => a - b);
   // A curve ends where its messages do: beyond 1 in n there is nothing to say.
   const lines = measured.map((arm) => x.map((place) => (place <= arms[arm.name].count ? at(arms[arm.name], 1 - 1 / place) : null)));
+  if (marks.length > 0) {
+    const only = { paths: () => null, points: { show: true, size: 5 } };
+    series.push({ label: LIMIT, stroke: color("--bad"), ...only }, { label: LOWER, stroke: BOUNDS, ...only }, { label: UPPER, stroke: BOUNDS, ...only });
+    for (const key of ["limit", "lower", "upper"]) lines.push(x.map((place) => marks.find((mark) => mark.place === place)?.[key] ?? null));
+  }
   draw("percentiles", measured.length > 0 ? "Latency by percentile" : NO_DATA, [x, ...lines], series, latency, true);
 }
 
@@ -404,21 +505,33 @@ function fit(name) {
   if (charts[name]) charts[name].plot.setSize({ width: Math.max(200, place.clientWidth), height: 280 });
 }
 
+// Age of the oldest of these answers, seconds; null: one of them never came.
+function ageOf(names) {
+  const times = names.map((name) => cameAt[name]);
+  return times.includes(null) ? null : (Date.now() - Math.min(...times)) / 1000;
+}
+
+function drawBadge(badge, seconds) {
+  const stale = seconds !== null && (!known.connected || seconds > STALE_AFTER);
+  badge.textContent = seconds === null ? `${NO_DATA} yet` : stale ? `as of ${age(seconds)}` : "live";
+  badge.className = `badge ${seconds === null ? "quiet" : stale ? "bad" : "good"}`;
+  return stale;
+}
+
 function drawAge() {
   const alarm = element("alarm");
-  const badge = element("age");
-  if (known.statusAt === null) {
-    badge.textContent = `${NO_DATA} yet`;
-    return;
-  }
-  // Of the oldest that is shown: the status, what it tells of, the latencies.
-  const since = Math.min(known.statusAt, known.latenciesAt ?? known.statusAt);
-  const rounds = known.status.phase === "serving" ? known.status.data_age_seconds ?? 0 : 0;
-  const seconds = (Date.now() - since) / 1000 + rounds;
-  const stale = !known.connected || seconds > STALE_AFTER;
-  badge.textContent = stale ? `as of ${age(seconds)}` : "live";
-  badge.className = `badge ${stale ? "bad" : "good"}`;
-  const why = known.status && known.status.why_not_ready;
+  // Rounds that don't go on are old, whatever is answered.
+  const rounds = known.status && known.status.phase === "serving" ? known.status.data_age_seconds ?? 0 : 0;
+  const old = (names) => {
+    const seconds = ageOf(names);
+    return seconds === null ? null : seconds + (names.includes("status") || names.includes("latencies") ? rounds : 0);
+  };
+  for (const badge of document.querySelectorAll("[data-of]")) drawBadge(badge, old(badge.dataset.of.split(" ")));
+  // Of all that is shown, the oldest of the two that most of it is from.
+  const seconds = old(cameAt.latencies === null ? ["status"] : ["status", "latencies"]);
+  const stale = drawBadge(element("age"), seconds);
+  if (seconds === null) return;
+  const why = known.status.why_not_ready;
   const text = stale
     ? `The node does not answer, or does not go on. What is shown is ${age(seconds).replace(" ago", "")} old.`
     : known.status.phase === "halted" || known.status.phase === "held" || known.status.phase === "full" ? why : "";
@@ -431,7 +544,7 @@ async function readLatencies() {
     const response = await fetch("/v1/latencies", { signal: AbortSignal.timeout(5000) });
     if (response.ok) {
       known.latencies = await response.json();
-      known.latenciesAt = Date.now();
+      cameAt.latencies = Date.now();
     }
   } catch {
     // The age of what is shown says it.
@@ -443,7 +556,10 @@ async function readLatencies() {
 async function readDivergences() {
   try {
     const response = await fetch("/v1/divergences", { signal: AbortSignal.timeout(5000) });
-    if (response.ok) drawDivergences(await response.json());
+    if (response.ok) {
+      drawDivergences(await response.json());
+      cameAt.divergences = Date.now();
+    }
   } catch {
     // As above.
   }
@@ -485,13 +601,22 @@ events.addEventListener("open", () => { known.connected = true; drawAge(); });
 events.addEventListener("error", () => { known.connected = false; drawAge(); });
 events.addEventListener("status", (event) => {
   known.status = JSON.parse(event.data);
-  known.statusAt = Date.now();
+  cameAt.status = Date.now();
   drawStatus();
   drawAge();
 });
 for (const id of ["scope", "kind"]) element(id).addEventListener("change", () => known.latencies && drawLatencies());
 element("guard").addEventListener("change", () => drawLooks(known.history));
 element("csv").addEventListener("click", saveCsv);
+// Charts are drawn in the colours of the scheme.
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  for (const name of Object.keys(charts)) {
+    if (charts[name]) charts[name].plot.destroy();
+    charts[name] = null;
+  }
+  if (known.latencies) drawLatencies();
+  drawLooks(known.history);
+});
 addEventListener("resize", () => Object.keys(charts).forEach(fit));
 setInterval(drawAge, 1000);
 readLatencies();
