@@ -60,7 +60,7 @@ fn run(options: &Options) -> Result<bool, String> {
         print!("{}", table.lines(before));
     }
     if !table.reductions.is_empty() {
-        println!("\nnot as this user:");
+        println!("\nnot as this user, or not on this machine:");
         table.reductions.iter().for_each(|line| println!("  {line}"));
     }
     if !missing.is_empty() {

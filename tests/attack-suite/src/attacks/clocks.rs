@@ -3,6 +3,7 @@
 use hostile::{Call, Own, call, text};
 
 use super::Attack;
+use crate::faults_on_cpuid;
 use crate::trial::{Alone, Scene, Stop, Trial, Way};
 use crate::witness::found;
 
@@ -61,5 +62,11 @@ fn processor() -> Attack {
         Own::CLOCKS,
         Stop::Fault,
     ));
-    Attack::worker("A48", "asks which processor this is (cpuid)", trial)
+    Attack::once("A48", "asks which processor this is (cpuid)", move |stage, rows| {
+        if faults_on_cpuid() {
+            trial.perform(stage, rows);
+        } else {
+            rows.reduced("CPUID faulting", "this processor can't fault on CPUID");
+        }
+    })
 }
