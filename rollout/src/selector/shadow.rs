@@ -44,7 +44,7 @@ impl Default for ShadowOptions {
 /// `dropped`, `over_budget`, `timed_out` and `failed`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShadowCounts {
-    /// Executions committed in shadow whose sample was not taken.
+    /// Executions begun in shadow that the sample left out.
     pub unsampled: u64,
     /// Executions committed in shadow that were to be compared.
     pub offered: u64,
@@ -121,6 +121,7 @@ struct Job {
     stamp: Stamp,
     offered: Instant,
     deadline: Duration,
+    cpu_share_ppm: u32,
     records_max: usize,
 }
 
@@ -142,6 +143,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     candidates: Threads,
+    budget: Arc<Budget>,
 }
 
 struct State {
@@ -149,7 +151,6 @@ struct State {
     running: usize,
     threads: usize,
     closed: bool,
-    budget: Budget,
     counts: ShadowCounts,
     records: HashMap<Signature, DivergenceRecord>,
 }
@@ -169,7 +170,6 @@ impl Queue {
             running: 0,
             threads: 0,
             closed: false,
-            budget: Budget::new(Instant::now()),
             counts: ShadowCounts::default(),
             records: HashMap::new(),
         });
@@ -183,6 +183,7 @@ impl Queue {
             state,
             changed: Condvar::new(),
             candidates: Threads::default(),
+            budget: Arc::new(Budget::new(Instant::now())),
         };
         Self(Arc::new(Owner(Arc::new(shared))))
     }
@@ -209,17 +210,22 @@ impl Queue {
         let offered = Instant::now();
         let mut state = shared.lock();
         state.counts.offered += 1;
-        if !state.budget.allows(rule.cpu_share_ppm, offered) {
+        if !shared.budget.allows(rule.cpu_share_ppm, offered) {
             state.counts.over_budget += 1;
             return;
         }
-        let hang = shared.candidates.count() >= shared.options.threads + HUNG_MAX;
-        if hang || state.waiting.len() >= shared.options.queue_max || !start_thread(shared, &mut state) {
+        if state.waiting.len() >= shared.options.queue_max || !start_thread(shared, &mut state) {
             state.counts.dropped += 1;
             return;
         }
-        let (deadline, records_max) = (rule.deadline(spent), rule.records_max);
-        state.waiting.push_back(Job { control: Arc::new(control), stamp, offered, deadline, records_max });
+        state.waiting.push_back(Job {
+            control: Arc::new(control),
+            stamp,
+            offered,
+            deadline: rule.deadline(spent),
+            cpu_share_ppm: rule.cpu_share_ppm,
+            records_max: rule.records_max,
+        });
         drop(state);
         shared.changed.notify_all();
     }
@@ -277,8 +283,24 @@ impl Shared {
         let mut runner = None;
         while let Some(job) = self.next() {
             let _running = Running(self);
-            self.compare(&mut runner, job);
+            if self.has_room_for(&job, runner.is_some()) {
+                self.compare(&mut runner, job);
+            }
         }
+    }
+
+    /// Whether a candidate may begin now: others that waited with it may have hung, or taken all there was of processor
+    /// time. Counts it where it may not.
+    fn has_room_for(&self, job: &Job, has_thread: bool) -> bool {
+        let mut state = self.lock();
+        if !self.budget.allows(job.cpu_share_ppm, Instant::now()) {
+            state.counts.over_budget += 1;
+        } else if !has_thread && self.candidates.count() >= self.options.threads + HUNG_MAX {
+            state.counts.dropped += 1;
+        } else {
+            return true;
+        }
+        false
     }
 
     fn next(&self) -> Option<Job> {
@@ -310,6 +332,11 @@ impl Shared {
             Ran::TimedOut => {
                 span.record("outcome", "timed out");
                 tracing::warn!("shadow candidate had not ended after {:?}", job.deadline);
+                // It took that long at least. Left out, those that hang would make the others look quicker.
+                self.border.recorder.record(arm, observed.kind, spent);
+                if let Some(swap) = job.stamp.on_trial {
+                    self.border.trial.record(swap, arm, observed.kind, spent, false);
+                }
                 self.lock().counts.timed_out += 1;
                 return;
             }
@@ -364,15 +391,17 @@ impl Shared {
             Ok(thread) => thread,
             Err(error) => return (Ran::Failed(format!("no thread for it: {error}")), Duration::ZERO),
         };
-        let control = Arc::clone(&job.control);
+        let (control, budget) = (Arc::clone(&job.control), Arc::clone(&self.budget));
         let span = tracing::Span::current();
         let started = Instant::now();
-        let task = Box::new(move || span.in_scope(|| control.run_again(backend.as_ref())));
+        let task = Box::new(move || {
+            // One that was left behind is charged when it ends.
+            let _charged = budget.charged();
+            span.in_scope(|| control.run_again(backend.as_ref()))
+        });
         let (left, ran) = thread.run(task, job.deadline);
-        let spent = started.elapsed();
         *runner = left;
-        self.lock().budget.charge(spent);
-        (ran, spent)
+        (ran, started.elapsed())
     }
 
     /// Counts, keeps and tells of what differs.
@@ -382,13 +411,21 @@ impl Shared {
             .iter()
             .map(|difference| Divergence::new(snapshot, invocation, difference.clone(), class))
             .collect();
+        // Counted before anything else: a rollback waits for no disk.
+        let mut state = self.lock();
+        state.counts.diverged(class);
+        let new: Vec<_> = divergences
+            .iter()
+            .filter(|divergence| state.record(divergence, job.records_max))
+            .map(signature)
+            .collect();
+        drop(state);
         let observer = self.border.observer.as_deref();
-        let is_new = self.lock().is_new(&divergences, job.records_max);
         let query = match call {
             Call::Execute => None,
             Call::Query { overlay } => Some(overlay.as_ref()),
         };
-        let bundle = observer.filter(|_| is_new).and_then(|observer| {
+        let bundle = observer.filter(|_| !new.is_empty()).and_then(|observer| {
             observer.on_new_divergence(&Reproducer {
                 snapshot,
                 invocation,
@@ -400,9 +437,10 @@ impl Shared {
             })
         });
         let mut state = self.lock();
-        state.counts.diverged(class);
-        for divergence in &divergences {
-            state.record(divergence, &bundle, job.records_max);
+        for signature in new {
+            if let Some(record) = state.records.get_mut(&signature) {
+                record.bundle.clone_from(&bundle);
+            }
         }
         drop(state);
         for divergence in &divergences {
@@ -461,18 +499,8 @@ fn signature(divergence: &Divergence) -> Signature {
 }
 
 impl State {
-    /// Whether one of these would make a record.
-    fn is_new(&self, divergences: &[Divergence], records_max: usize) -> bool {
-        self.records.len() < records_max
-            && divergences.iter().any(|divergence| !self.records.contains_key(&signature(divergence)))
-    }
-
-    fn record(
-        &mut self,
-        divergence: &Divergence,
-        bundle: &Option<Result<String, String>>,
-        records_max: usize,
-    ) {
+    /// Takes a difference into its record. Whether that is a new one.
+    fn record(&mut self, divergence: &Divergence, records_max: usize) -> bool {
         let now = SystemTime::now();
         let room = self.records.len() < records_max;
         match self.records.entry(signature(divergence)) {
@@ -480,6 +508,7 @@ impl State {
                 let record = record.get_mut();
                 record.count += 1;
                 (record.last_invocation, record.last_time) = (divergence.invocation, now);
+                false
             }
             Entry::Vacant(vacant) if room => {
                 let first = divergence.clone();
@@ -489,10 +518,14 @@ impl State {
                     last_invocation: divergence.invocation,
                     last_time: now,
                     count: 1,
-                    bundle: bundle.clone(),
+                    bundle: None,
                 });
+                true
             }
-            Entry::Vacant(_) => self.counts.unrecorded += 1,
+            Entry::Vacant(_) => {
+                self.counts.unrecorded += 1;
+                false
+            }
         }
     }
 }
