@@ -21,8 +21,8 @@ pub(crate) use write::Bundles;
 pub const MAGIC: [u8; 8] = *b"\x89BLKHDIV";
 /// The version of the format that this program writes and reads.
 pub const VERSION: u32 = 1;
-/// Longest head, bytes: the largest module and the largest message.
-const HEAD_BYTES_MAX: usize = 256 << 20;
+/// Longest head, bytes: the largest module, and a message with all that it may ask for.
+const HEAD_BYTES_MAX: usize = 128 << 20;
 /// Pages in one bundle: 256 MiB. A canister with more written is not kept.
 const PAGES_MAX: usize = 65_536;
 

@@ -2,7 +2,8 @@
 //! without it.
 //!
 //! A directory with a file for each, written when a module is installed first and never removed: the input log has the
-//! same bytes. Nobody waits for the disk, and a module that can't be kept is installed all the same.
+//! same bytes. The install waits for the disk, as its round does for the input log; a module that can't be kept is
+//! installed all the same.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
@@ -22,8 +23,9 @@ pub(crate) struct Modules {
 }
 
 impl Modules {
-    /// Those in `directory`, which is made with the first.
+    /// Those in `directory`, which is made with the first. What a killed process left of another is removed.
     pub(crate) fn new(directory: PathBuf) -> Self {
+        remove_leftovers(&directory);
         Self { directory }
     }
 
@@ -34,13 +36,14 @@ impl Modules {
     /// Keeps a module, if it isn't there.
     fn keep(&self, hash: ModuleHash, wasm: &[u8]) -> io::Result<()> {
         let path = self.path(hash);
-        // One that a power failure cut off is written again.
         if std::fs::metadata(&path).is_ok_and(|there| there.len() == wasm.len() as u64) {
             return Ok(());
         }
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
         file.write_all(wasm)?;
+        // Or a power failure leaves a file of its length that is empty.
+        file.as_file().sync_data()?;
         file.persist(&path)?;
         Ok(())
     }
@@ -67,6 +70,19 @@ impl Modules {
         &self.directory
     }
 }
+
+/// Removes files that a writer left half-written which is no more: only one process writes below a state directory.
+pub(crate) fn remove_leftovers(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
+            // The next start tries again.
+            let _stays = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// How `tempfile` begins the names of files.
+const TEMPORARY: &str = ".tmp";
 
 /// Keeps every module that another compiler has found good.
 pub(crate) struct KeepingCompiler {
@@ -106,5 +122,14 @@ mod tests {
         std::fs::write(modules.path(hash), b"was").unwrap();
         modules.keep(hash, b"wasm").unwrap();
         assert_eq!(modules.read(hash).unwrap(), b"wasm");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_half_written_is_removed_at_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_, left) = tempfile::NamedTempFile::new_in(directory.path()).unwrap().keep().unwrap();
+        std::fs::write(directory.path().join("other"), "").unwrap();
+        let _modules = Modules::new(directory.path().to_owned());
+        assert!(!left.exists() && directory.path().join("other").exists());
     }
 }

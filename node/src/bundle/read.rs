@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use execution::memory::{Arena, Memory, PAGE_BYTES, PageVersion, WASM_PAGE_BYTES};
 use execution::{
-    Backend, BackendError, Execution, GlobalValue, Invocation, Module, Outcome, Principal, Snapshot,
+    Backend, BackendError, Execution, GlobalValue, Invocation, Limits, Module, Outcome, Principal, Snapshot,
 };
 use flate2::bufread::GzDecoder;
 use rollout::shown;
@@ -17,6 +17,8 @@ use super::wire::{Extent, Gave, Head, Memories};
 use super::{BundleError, HEAD_BYTES_MAX, MAGIC, PAGES_MAX, VERSION};
 use crate::observation::escaped;
 
+/// Slices of one message; a subnet gives up a message long before.
+const SLICES_MAX: u64 = 100_000;
 const PAGES_PER_WASM_PAGE: u64 = WASM_PAGE_BYTES / PAGE_BYTES as u64;
 
 /// A difference as it was recorded, and what it ran on.
@@ -54,6 +56,32 @@ struct Moment {
     globals: Arc<[GlobalValue]>,
     heap: Memory,
     stable: Memory,
+}
+
+/// Refuses what no subnet of this program gives a message: it would run for as long as it likes.
+fn within_bounds(invocation: &Invocation) -> Result<(), BundleError> {
+    let limits = &invocation.limits;
+    let ours = [Limits::application(), Limits::system()];
+    let most = |of: fn(&Limits) -> u64| ours.iter().map(of).max().unwrap_or_default();
+    let instructions = most(|limits| {
+        let Limits { update_instructions, query_instructions, inspect_instructions, .. } = *limits;
+        update_instructions.max(query_instructions).max(inspect_instructions).max(limits.install_instructions)
+    });
+    let slices = invocation.instructions_max.checked_div(invocation.slice);
+    for (name, is_within) in [
+        ("instructions", invocation.instructions_max <= instructions),
+        ("slices", slices.is_some_and(|slices| slices <= SLICES_MAX)),
+        ("stable_bytes", limits.stable_bytes <= most(|limits| limits.stable_bytes)),
+        ("heap32_bytes", limits.heap32_bytes <= most(|limits| limits.heap32_bytes)),
+        ("heap64_bytes", limits.heap64_bytes <= most(|limits| limits.heap64_bytes)),
+    ] {
+        if !is_within {
+            return Err(BundleError::Unfit(format!(
+                "its message has more {name} than this program gives any"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn damaged(what: impl Into<String>) -> BundleError {
@@ -133,6 +161,7 @@ impl Bundle {
         let malformed = |error: sandbox_protocol::Malformed| damaged(error.to_string());
         let limits = invocation.limits.take().ok_or_else(|| damaged("its message has no limits"))?;
         let invocation = invocation.with_limits(Arc::new(limits.into())).map_err(malformed)?;
+        within_bounds(&invocation)?;
         let canister = Principal::try_from_slice(canister.0).map_err(|error| damaged(error.to_string()))?;
         let extents = [Some(&memory), overlay.as_ref()];
         let counts = extents.iter().flatten().flat_map(|memory| [memory.heap.pages, memory.stable.pages]);

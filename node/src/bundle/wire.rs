@@ -6,8 +6,9 @@ use execution::{Ending, Outcome};
 use rollout::Comparison;
 use sandbox_protocol::{Bytes, GLOBALS_MAX, Global, Invocation, List, globals};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use crate::observation::{Effects, Excerpt, Refusal};
+use crate::observation::Effects;
 
 /// Fields in which two runs may differ; there are fewer.
 const DIFFERENCES_MAX: usize = 64;
@@ -89,46 +90,39 @@ impl<'a> From<&'a Comparison> for Different<'a> {
     }
 }
 
-/// What a run gave, small, whatever it was: equal where two runs did the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a run gave, in little: equal where two runs did the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gave {
-    /// The trap; `None`: it returned.
-    trap: Option<Refusal>,
-    instructions: u64,
-    pages_dirty: [u64; 2],
-    logs: Vec<Excerpt>,
-    effects: Option<Effects>,
-    /// Whether it rejected, or let an ingress message in: what effects in a log don't say.
-    rejected: Option<Excerpt>,
-    accepted: bool,
+    /// Instructions used.
+    pub instructions: u64,
+    /// SHA-256 of everything else.
+    pub sha256: [u8; 32],
 }
 
 impl Gave {
-    /// Lines of a canister's log that are told one by one.
-    const LINES_MAX: usize = 256;
-
     /// Of an outcome.
+    ///
+    /// # Panics
+    /// Never: all of it can be encoded.
     #[must_use]
     pub fn of(outcome: &Outcome) -> Self {
         let Outcome { ending, instructions, heap_pages_dirty, stable_pages_dirty, logs, effects } = outcome;
         let trap = match ending {
             Ending::Returned => None,
-            Ending::Trapped(trap) => {
-                Some(Refusal { code: trap.code.0, text: Excerpt::of(trap.text.as_bytes()) })
-            }
+            Ending::Trapped(trap) => Some((trap.code.0, trap.text.as_str())),
         };
-        let rejected = effects.as_ref().and_then(|effects| match &effects.answer {
-            Some(execution::Answer::Reject(text)) => Some(Excerpt::of(text.as_bytes())),
-            Some(execution::Answer::Reply(_)) | None => None,
+        let lines: Vec<Bytes<'_>> = logs.iter().map(|line| Bytes(&line.text)).collect();
+        // What effects in a log don't say.
+        let (rejected, accepted) = effects.as_ref().map_or((None, false), |effects| {
+            let rejected = match &effects.answer {
+                Some(execution::Answer::Reject(text)) => Some(text.as_str()),
+                Some(execution::Answer::Reply(_)) | None => None,
+            };
+            (rejected, effects.accepted)
         });
-        Self {
-            trap,
-            instructions: *instructions,
-            pages_dirty: [*heap_pages_dirty, *stable_pages_dirty],
-            logs: logs.iter().take(Self::LINES_MAX).map(|line| Excerpt::of(&line.text)).collect(),
-            effects: effects.as_ref().map(Effects::of),
-            rejected,
-            accepted: effects.as_ref().is_some_and(|effects| effects.accepted),
-        }
+        let effects = effects.as_ref().map(Effects::of);
+        let all = (trap, heap_pages_dirty, stable_pages_dirty, lines, effects, rejected, accepted);
+        let all = postcard::to_stdvec(&all).expect("numbers, texts and lists");
+        Self { instructions: *instructions, sha256: Sha256::digest(all).into() }
     }
 }

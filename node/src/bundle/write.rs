@@ -16,8 +16,8 @@ use sandbox_protocol::{Bytes, Invocation};
 use sha2::{Digest, Sha256};
 
 use super::wire::{Different, Gave, Head, Memories};
-use super::{MAGIC, PAGES_MAX, VERSION};
-use crate::modules::Modules;
+use super::{HEAD_BYTES_MAX, MAGIC, PAGES_MAX, VERSION};
+use crate::modules::{Modules, remove_leftovers};
 
 /// How a bundle's file name ends.
 const SUFFIX: &str = ".bundle";
@@ -32,12 +32,14 @@ pub(crate) struct Bundles {
     directory: PathBuf,
     node: String,
     modules: Arc<Modules>,
-    /// So that a process counts what is there before it writes, one writer at a time.
+    /// So that this node counts what is there before it writes.
     writing: Mutex<()>,
 }
 
 impl Bundles {
+    /// Those in `directory`, which is made with the first. What a killed process left of another is removed.
     pub(crate) fn new(directory: PathBuf, node: &str, modules: Arc<Modules>) -> Self {
+        remove_leftovers(&directory);
         Self { directory, node: node.to_owned(), modules, writing: Mutex::new(()) }
     }
 
@@ -66,10 +68,7 @@ impl Bundles {
             DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
             let mut found = (0, 0);
             for entry in std::fs::read_dir(&self.directory)? {
-                let entry = entry?;
-                if entry.file_name().as_encoded_bytes().ends_with(SUFFIX.as_bytes()) {
-                    found = (found.0 + 1, found.1 + entry.metadata()?.len());
-                }
+                found = (found.0 + 1, found.1 + entry?.metadata()?.len());
             }
             io::Result::Ok(found)
         };
@@ -77,7 +76,7 @@ impl Bundles {
             counted().map_err(|error| format!("could not look into {directory}: {error}"))?;
         if count >= BUNDLES_MAX || bytes >= BYTES_MAX {
             return Err(format!(
-                "{directory} is full: it has {count} bundles with {bytes} bytes, of {BUNDLES_MAX} and {BYTES_MAX}"
+                "{directory} is full: it has {count} files with {bytes} bytes, of {BUNDLES_MAX} and {BYTES_MAX}"
             ));
         }
         Ok(())
@@ -108,6 +107,9 @@ impl Bundles {
             candidate: Gave::of(candidate),
         };
         let head = postcard::to_stdvec(&head).map_err(io::Error::other)?;
+        if head.len() > HEAD_BYTES_MAX {
+            return Err(io::Error::other(format!("its module and message have {} bytes", head.len())));
+        }
         let length = u32::try_from(head.len()).map_err(io::Error::other)?;
         let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
         let mut out = BufWriter::new(&mut file);

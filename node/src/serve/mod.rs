@@ -184,7 +184,8 @@ fn start(arguments: &ServeArgs) -> Result<Vec<Node>, String> {
     };
     let options = NodeOptions {
         policy: policy(1),
-        evidence: Some(arguments.state.clone()),
+        // It is told to those who are in another directory.
+        evidence: std::path::absolute(&arguments.state).ok(),
         ..NodeOptions::fixed(Mode::InProcess, Preset::Application)
     };
     let mut nodes = vec![Node::new(options).map_err(|error| error.to_string())?];

@@ -204,7 +204,7 @@ fn a_difference_that_can_not_be_kept_is_told_all_the_same_and_why() {
     let no_module = tempfile::tempdir().unwrap();
     std::fs::write(no_module.path().join("modules"), "").unwrap();
     for (directory, said) in [
-        (full, "divergences is full: it has 200 bundles with 0 bytes, of 200 and "),
+        (full, "divergences is full: it has 200 files with 0 bytes, of 200 and "),
         (in_the_way, "divergences: "),
         (no_module, "its module: "),
     ] {
