@@ -220,12 +220,12 @@ impl Driver {
     fn tick(&mut self) {
         let in_force = self.board.nodes()[0].instruments.live().in_force();
         self.follow_policy(&in_force);
-        self.follow_refusals();
         self.follow_kill(&in_force);
         // Before anything that takes time.
         for id in self.ids() {
             self.fuses(&id);
         }
+        self.follow_refusals();
         for id in self.ids() {
             self.drive(&id);
         }

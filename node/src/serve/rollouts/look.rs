@@ -187,7 +187,7 @@ impl Driver {
             .filter(|(_, on_fail, said)| *on_fail == OnFail::Observe && said.verdict == Verdict::Fail)
             .map(|(name, _, said)| judge::line(name, said))
             .collect();
-        let name = driven.record_name(verdict);
+        let name = driven.record_name(None, verdict);
         driven.verdicts =
             judged.iter().map(|(name, on_fail, said)| shown_one(&mut shown, name, *on_fail, said)).collect();
         if driven.history.len() >= HISTORY_MAX {
@@ -269,26 +269,28 @@ impl Driver {
             let seen = judge::divergences(step, Counts { confirmed, compared, ..counts });
             blown.extend(fuses.map(|guard| (guard.clone(), Test::Divergence(seen))));
         }
-        for (guard, test) in blown {
-            if let Err(error) = self.fuse(id, &guard, test) {
+        // What rolls back goes first, and no record is written before all of them have acted.
+        blown.sort_by_key(|(guard, _)| guard.on_fail != OnFail::Rollback);
+        let records: Vec<_> =
+            blown.into_iter().filter_map(|(guard, test)| self.fuse(id, &guard, test)).collect();
+        // The last one is shown: that of the rollback, if there is one.
+        for (name, record) in records.into_iter().rev() {
+            if let Err(error) = self.keep_record(id, name, &record) {
                 self.trouble(format!("a fuse: {error}"));
             }
         }
     }
 
-    /// Judges what a fuse saw, and acts on it if it is blown.
-    fn fuse(&mut self, id: &str, guard: &GuardRule, test: Test) -> Result<(), String> {
-        let Some(driven) = self.rollouts.get_mut(id) else { return Ok(()) };
+    /// Judges what a fuse saw, and acts on it if it is blown. Gives the record to keep.
+    fn fuse(&mut self, id: &str, guard: &GuardRule, test: Test) -> Option<(String, VerdictRecord)> {
+        let number = self.policy.guards().iter().position(|one| one.name == guard.name)? + 1;
+        let driven = self.rollouts.get_mut(id)?;
         let (run, planned) = (driven.run(id), driven.schedule.map_or(1, |schedule| schedule.planned));
-        let Some(step) = driven.in_force_rule() else { return Ok(()) };
+        let step = driven.in_force_rule()?;
         let named = Guard { name: guard.name.clone(), test };
-        let look = judge::blown((&run, step, driven.looks.max(1)), planned, named)
-            .ok_or_else(|| format!("{planned} looks are planned"))?;
+        let look = judge::blown((&run, step, driven.looks.max(1)), planned, named)?;
         let (record, judgements) = VerdictRecord::judged(look);
-        let Some(judgement) = judgements.first().filter(|judgement| judgement.verdict == Verdict::Fail)
-        else {
-            return Ok(());
-        };
+        let judgement = judgements.first().filter(|judgement| judgement.verdict == Verdict::Fail)?;
         let paused = matches!(driven.state.phase(), Phase::Paused { .. });
         let again = match guard.on_fail {
             OnFail::Observe => !driven.blown.insert(guard.name.clone()),
@@ -296,14 +298,16 @@ impl Driver {
             OnFail::Rollback => driven.state.is_latched(),
         };
         if again {
-            return Ok(());
+            return None;
         }
-        driven.verdicts = vec![shown_one(&mut Value::Null, &guard.name, guard.on_fail, judgement)];
-        let name = driven.record_name(Verdict::Fail);
+        if !driven.state.is_latched() {
+            driven.verdicts = vec![shown_one(&mut Value::Null, &guard.name, guard.on_fail, judgement)];
+        }
+        let name = driven.record_name(Some(number), Verdict::Fail);
         let by =
             By::because(&format!("guard {}", guard.name), Source::Guard, judge::line(&guard.name, judgement));
         self.step(id, Event::Judged { verdict: Verdict::Fail, on_fail: guard.on_fail }, &by);
-        self.keep_record(id, name, &record)
+        Some((name, record))
     }
 }
 
@@ -313,10 +317,11 @@ impl Driven {
         format!("{id}/{}", self.state.run())
     }
 
-    /// What the record of a verdict that is reached now is called.
-    fn record_name(&self, verdict: Verdict) -> String {
+    /// What the record of a verdict that is reached now is called; `fuse`: by that guard of the file alone, from one.
+    fn record_name(&self, fuse: Option<usize>, verdict: Verdict) -> String {
+        let fuse = fuse.map_or_else(String::new, |number| format!("-guard{number}"));
         format!(
-            "{:012}-run{}-step{}-look{}-{verdict}.json",
+            "{:012}-run{}-step{}-look{}{fuse}-{verdict}.json",
             now_ms() / 1_000,
             self.state.run(),
             self.state.step_index() + 1,
