@@ -15,8 +15,8 @@ import urllib.request
 from pathlib import Path
 
 PROGRAM = os.environ["BULKHEAD"]
-# Longer than anything takes that goes well.
-PATIENCE = 60
+# Longer than anything takes that goes well, on a slow and busy machine too, seconds.
+PATIENCE = 180
 
 # All four series are measured in it.
 ROLLOUT = Path(__file__).with_name("rollout.toml").read_text()
