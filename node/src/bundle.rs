@@ -2,7 +2,7 @@
 //! message, the message, and what each mode gave.
 //!
 //! A bundle is the magic number, the version of the format (4 bytes, little endian) and a gzip stream: the length of the
-//! head (4 bytes), the head (a postcard [`wire::Head`]), and the pages of each memory that the head names, each with its
+//! head (4 bytes), the head (a postcard `wire::Head`), and the pages of each memory that the head names, each with its
 //! index (8 bytes). It holds a canister's memory: it is its owner's to read, and nobody else's. Nothing of a bundle is
 //! trusted; every length is bounded before anything is allocated for it.
 
