@@ -22,7 +22,7 @@ PATIENCE = 180
 ROLLOUT = Path(__file__).with_name("rollout.toml").read_text()
 
 
-def until(what, condition, patience=PATIENCE):
+def until(what, condition, patience=PATIENCE, every=0.05):
     """The first true value of `condition`, asked again until there is one."""
     deadline = time.monotonic() + patience
     while True:
@@ -32,7 +32,7 @@ def until(what, condition, patience=PATIENCE):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {patience} s: {what}")
         # Between two questions; what is waited for is the condition.
-        threading.Event().wait(0.05)
+        threading.Event().wait(every)
 
 
 class Serving:
@@ -41,8 +41,8 @@ class Serving:
     def __init__(self, policy=ROLLOUT, arguments=("--nodes", "2", "--load", "steady", "--rate", "50")):
         self.temporary = tempfile.TemporaryDirectory(prefix="faces-")
         self.folder = Path(self.temporary.name)
-        code = f'[code_cache]\ndirectory = "{self.folder}/code"\n'
-        (self.folder / "p.toml").write_text(f"schema = 1\n{code}{policy}")
+        self.head = f'schema = 1\n[code_cache]\ndirectory = "{self.folder}/code"\n'
+        (self.folder / "p.toml").write_text(self.head + policy)
         self.log = (self.folder / "stderr").open("w+")
         command = [PROGRAM, "serve", "--config", "p.toml", "--state", "state", "--http", "127.0.0.1:0"]
         self.process = subprocess.Popen(
