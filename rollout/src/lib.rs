@@ -48,7 +48,7 @@ pub use policy::{
 };
 pub use selector::{
     Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, Reproducer, Sandbox, Selector,
-    ShadowCounts, ShadowOptions, Switch, compare, shown,
+    ShadowCounts, ShadowOptions, Switch, compare, run_again, shown,
 };
 pub use verdict_record::{
     Guard, Look, NAME_BYTES_MAX, RECORD_BYTES_MAX, RecordDifference, RecordError, Series, Source, Test,

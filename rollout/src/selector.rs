@@ -17,10 +17,11 @@ use execution::{
 
 pub use compare::{Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, compare, shown};
 use paused::{Pinned, PinnedBatch, Share};
-pub use reproducer::Reproducer;
+pub use reproducer::{Reproducer, run_again};
 pub use shadow::{ShadowCounts, ShadowOptions};
 pub use switches::Switch;
 
+use crate::measure::nanoseconds;
 use crate::{
     Arm, InForce, LivePolicy, MessageRecorder, Mode, Observed, Observer, OutcomeWord, Recorder, Trial,
 };
@@ -357,23 +358,24 @@ impl fmt::Debug for Selector {
 }
 
 impl Border {
-    fn finished(&self, observed: &Observed, stamp: Stamp, span: &tracing::Span) {
-        span.record("outcome", observed.outcome.as_str());
-        span.record("queue_ns", nanoseconds(observed.queued));
-        span.record("execute_ns", nanoseconds(observed.duration));
+    /// Takes in how long an execution took, and whether it trapped.
+    fn measured(&self, observed: &Observed, stamp: Stamp) {
         self.recorder.record(observed.arm, observed.kind, observed.duration);
         if let Some(swap) = stamp.on_trial {
             let trapped = observed.outcome == OutcomeWord::Trap;
             self.trial.record(swap, observed.arm, observed.kind, observed.duration, trapped);
         }
+    }
+
+    fn finished(&self, observed: &Observed, stamp: Stamp, span: &tracing::Span) {
+        span.record("outcome", observed.outcome.as_str());
+        span.record("queue_ns", nanoseconds(observed.queued));
+        span.record("execute_ns", nanoseconds(observed.duration));
+        self.measured(observed, stamp);
         if let Some(observer) = &self.observer {
             observer.on_executed(observed);
         }
     }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// An execution before it has run.

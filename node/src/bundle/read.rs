@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use execution::memory::{Arena, Memory, PAGE_BYTES, PageVersion, WASM_PAGE_BYTES};
 use execution::{
-    Backend, BackendError, Execution, GlobalValue, Invocation, Limits, Module, Outcome, Principal, Snapshot,
+    Backend, BackendError, GlobalValue, Invocation, Limits, Module, Outcome, Principal, Snapshot,
 };
 use flate2::bufread::GzDecoder;
-use rollout::shown;
+use rollout::{run_again, shown};
 use sandbox_protocol::List;
 
 use super::wire::{Extent, Gave, Head, Memories};
@@ -243,18 +243,9 @@ impl Bundle {
     /// # Errors
     /// What failed around the guest.
     pub fn run(&self, backend: &dyn Backend, module: &Arc<Module>) -> Result<Outcome, BackendError> {
-        let snapshot = self.snapshot(module);
-        if self.query {
-            let overlay = self.overlay.as_ref().map(|overlay| self.at(overlay, module));
-            return backend.query(&snapshot, &self.invocation, overlay.as_ref());
-        }
-        let mut execution = backend.execute(&snapshot, &self.invocation)?;
-        loop {
-            match execution {
-                Execution::Finished(outcome) => return Ok(outcome),
-                Execution::Paused(run) => execution = run.resume(self.invocation.slice)?,
-            }
-        }
+        let overlay = self.overlay.as_ref().map(|overlay| self.at(overlay, module));
+        let query = self.query.then_some(overlay.as_ref());
+        run_again(backend, &self.snapshot(module), &self.invocation, query)
     }
 }
 

@@ -12,17 +12,16 @@ use bulkhead_node::drun::InstallMode;
 use bulkhead_node::node::on_executor_stack;
 use bulkhead_node::{Node, NodeOptions, Preset, management};
 use execution::memory::PAGE_BYTES;
-use execution::{
-    Backend, BackendError, EntryPoint, Execution, Ingress, Invocation, Outcome, Principal, Snapshot,
-};
+use execution::{Backend, BackendError, EntryPoint, Execution, Invocation, Outcome, Principal, Snapshot};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use in_process::{InProcess, InProcessOptions};
+use in_process::InProcess;
 use rollout::Mode;
 
 use crate::driver::Driver;
 use crate::program::{bulkhead, run};
-use crate::recorded::{METHODS, module};
+use crate::recorded;
+use crate::wrong::{MakeWrong, Wrong, right};
 
 /// Writes in a composite query, calls itself, and answers in the callback with what it wrote.
 const COMPOSITE: &str = r#"(module
@@ -45,35 +44,6 @@ const COMPOSITE: &str = r#"(module
       (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))
     (drop (call $call))))"#;
 
-/// In-process, and wrong in every outcome.
-struct Twisted {
-    right: InProcess,
-    twist: fn(&Snapshot, &mut Outcome),
-}
-
-impl Backend for Twisted {
-    fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
-        match self.right.execute(snapshot, invocation)? {
-            Execution::Finished(mut outcome) => {
-                (self.twist)(snapshot, &mut outcome);
-                Ok(Execution::Finished(outcome))
-            }
-            paused @ Execution::Paused(_) => Ok(paused),
-        }
-    }
-
-    fn query(
-        &self,
-        snapshot: &Snapshot,
-        invocation: &Invocation,
-        overlay: Option<&Snapshot>,
-    ) -> Result<Outcome, BackendError> {
-        let mut outcome = self.right.query(snapshot, invocation, overlay)?;
-        (self.twist)(snapshot, &mut outcome);
-        Ok(outcome)
-    }
-}
-
 fn one_instruction_off(_: &Snapshot, outcome: &mut Outcome) {
     outcome.instructions += 1;
 }
@@ -88,11 +58,7 @@ fn one_bit_flipped(snapshot: &Snapshot, outcome: &mut Outcome) {
     }
 }
 
-fn in_process(node: &Node) -> InProcess {
-    InProcess::new(node.engine().clone(), &InProcessOptions::default())
-}
-
-/// A node in shadow whose sandbox is twisted has run a canister that does something of everything. Gives what was found:
+/// A node in shadow whose sandbox is wrong has run a canister that does something of everything. Gives what was found:
 /// kind, method and bundle of each.
 struct Found {
     node: Node,
@@ -108,29 +74,19 @@ impl Found {
     }
 }
 
-fn found(twist: fn(&Snapshot, &mut Outcome)) -> Found {
-    found_in(tempfile::tempdir().unwrap(), twist)
+fn found(make_wrong: MakeWrong) -> Found {
+    found_in(tempfile::tempdir().unwrap(), make_wrong)
 }
 
-fn found_in(directory: tempfile::TempDir, twist: fn(&Snapshot, &mut Outcome)) -> Found {
+fn found_in(directory: tempfile::TempDir, make_wrong: MakeWrong) -> Found {
     let node = Node::new(NodeOptions::fixed(Mode::InProcess, Preset::Application)).unwrap();
-    let twisted = Arc::new(Twisted { right: in_process(&node), twist });
-    let shadow = node.twin_on(Mode::Shadow, twisted, Some(directory.path().to_owned())).unwrap();
+    let wrong = Arc::new(Wrong::in_everything(&node, make_wrong));
+    let shadow = node.twin_on(Mode::Shadow, wrong, Some(directory.path().to_owned())).unwrap();
     let records = on_executor_stack(|| {
         let mut driver = Driver::new(shadow);
         let user = Principal::anonymous();
         let canister = driver.node.create_canister(user, 1_000_000_000_000_000).unwrap();
-        let install = management::install_code(InstallMode::Install, canister, &module(), b"", false);
-        let installed = driver.send(Principal::management_canister(), "install_code", &install, 0);
-        driver.answer(&installed);
-        for (nonce, method) in METHODS.iter().enumerate() {
-            let (nonce, method) = (nonce.to_be_bytes().to_vec(), (*method).to_owned());
-            let message = Ingress { sender: user, receiver: canister, method, arg: (*b"x").into(), nonce };
-            let _refused = driver.node.submit(message);
-            driver.round();
-            let _asked = driver.node.query(user, canister, "get", b"");
-        }
-        driver.round();
+        recorded::play(&mut driver, canister);
         let composite = driver.node.create_canister(user, 1_000_000_000_000_000).unwrap();
         let wasm = wat::parse_str(COMPOSITE).unwrap();
         let install = management::install_code(InstallMode::Install, composite, &wasm, b"", false);
@@ -153,16 +109,13 @@ fn found_in(directory: tempfile::TempDir, twist: fn(&Snapshot, &mut Outcome)) ->
 fn every_kind_of_execution_that_differs_is_kept_and_differs_again_in_every_run() {
     // A flipped bit shows only where a page is kept.
     let kinds = [
-        (
-            one_instruction_off as fn(&Snapshot, &mut Outcome),
-            &["init", "query", "reply_callback", "timer", "update"][..],
-        ),
+        (one_instruction_off as MakeWrong, &["init", "query", "reply_callback", "timer", "update"][..]),
         (one_bit_flipped, &["timer", "update"]),
     ];
-    for (twist, expected) in kinds {
-        let found = found(twist);
+    for (make_wrong, expected) in kinds {
+        let found = found(make_wrong);
         let node = &found.node;
-        let (right, twisted) = (in_process(node), Twisted { right: in_process(node), twist });
+        let (right, wrong) = (right(node), Wrong::in_everything(node, make_wrong));
         let (mut kinds, mut overlays) = (BTreeSet::new(), 0);
         for (kind, method, path) in found.bundles() {
             kinds.insert(kind);
@@ -174,7 +127,7 @@ fn every_kind_of_execution_that_differs_is_kept_and_differs_again_in_every_run()
             assert_eq!((bundle.node.as_str(), bundle.class.as_str()), ("-", "confirmed"));
             let module = node.compile(&bundle.wasm).unwrap().unwrap();
             bundle.fits(&module).unwrap();
-            let replayed = Replayed::new(&bundle, &module, [&right, &twisted], 3).unwrap();
+            let replayed = Replayed::new(&bundle, &module, [&right, &wrong], 3).unwrap();
             assert!(replayed.is_reproduced(), "{what}: {replayed:?}");
             assert_eq!((replayed.as_recorded, replayed.different), ([3, 3], 3), "{what}");
             let fields: Vec<_> = replayed.differences.iter().map(|one| one.field.as_str()).collect();
@@ -237,7 +190,7 @@ fn a_control_that_differs_from_itself_is_told_from_modes_that_differ() {
             panic!("the first record is an execution")
         }
     }
-    let backend = Unstable(in_process(node), &runs);
+    let backend = Unstable(right(node), &runs);
     let replayed = Replayed::new(&bundle, &module, [&backend, &backend], 3).unwrap();
     assert_eq!((replayed.different, replayed.control_unstable), (0, 2));
     assert!(replayed.is_reproduced());
@@ -315,7 +268,7 @@ fn whatever_is_done_to_a_bundle_it_is_read_whole_or_refused() {
             let Ok(Ok(module)) = node.compile(&bundle.wasm) else { continue };
             if flip == 0x01 && bundle.fits(&module).is_ok() {
                 survived += 1;
-                let (right, again) = (in_process(node), in_process(node));
+                let (right, again) = (right(node), right(node));
                 let _ran = Replayed::new(&bundle, &module, [&right, &again], 1);
             }
         }

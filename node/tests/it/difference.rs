@@ -19,6 +19,7 @@ use rollout::Mode;
 
 use crate::driver::Driver;
 use crate::recorded::{edited, log, module, replayed};
+use crate::wrong::{MakeWrong, Wrong};
 
 #[track_caller]
 fn different(verdict: Verdict) -> Difference {
@@ -200,50 +201,11 @@ fn a_round_that_failed_where_it_was_recorded_leaves_it_undecided() {
     assert!(why.starts_with(said), "{why}");
 }
 
-/// Wrong in what it makes of every outcome of one method.
-struct Wrong {
-    right: InProcess,
-    method: &'static str,
-    make_wrong: fn(&Snapshot, &mut Outcome),
-}
-
-impl Wrong {
-    fn wrong(&self, snapshot: &Snapshot, invocation: &Invocation, mut outcome: Outcome) -> Outcome {
-        if invocation.entry.method() == Some(self.method)
-            && !matches!(invocation.entry, EntryPoint::InspectMessage { .. })
-        {
-            (self.make_wrong)(snapshot, &mut outcome);
-        }
-        outcome
-    }
-}
-
-impl Backend for Wrong {
-    fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
-        match self.right.execute(snapshot, invocation)? {
-            Execution::Finished(outcome) => {
-                Ok(Execution::Finished(self.wrong(snapshot, invocation, outcome)))
-            }
-            paused @ Execution::Paused(_) => Ok(paused),
-        }
-    }
-
-    fn query(
-        &self,
-        snapshot: &Snapshot,
-        invocation: &Invocation,
-        overlay: Option<&Snapshot>,
-    ) -> Result<Outcome, BackendError> {
-        let outcome = self.right.query(snapshot, invocation, overlay)?;
-        Ok(self.wrong(snapshot, invocation, outcome))
-    }
-}
-
 /// Replays beside a node whose sandbox is `wrong`.
-fn beside_wrong(method: &'static str, make_wrong: fn(&Snapshot, &mut Outcome)) -> Verdict {
+fn beside_wrong(method: &'static str, make_wrong: MakeWrong) -> Verdict {
     let node = Node::new(NodeOptions::fixed(Mode::InProcess, Preset::Application)).unwrap();
-    let right = InProcess::new(node.engine().clone(), &InProcessOptions::default());
-    let other = node.twin_on(Mode::Sandboxed, Arc::new(Wrong { right, method, make_wrong }), None).unwrap();
+    let other =
+        node.twin_on(Mode::Sandboxed, Arc::new(Wrong::in_method(&node, method, make_wrong)), None).unwrap();
     let log = log();
     on_executor_stack(|| {
         let mut log = Reader::begin(&log[..]).unwrap();
@@ -279,7 +241,6 @@ fn a_wrong_byte_of_a_page_is_found_with_memory_page_and_byte() {
 
 #[test]
 fn each_wrong_part_of_an_outcome_is_found_by_its_name() {
-    type MakeWrong = fn(&Snapshot, &mut Outcome);
     let cases: [(&str, &str, MakeWrong); 9] = [
         ("keep", "instructions", |_, outcome| outcome.instructions += 1),
         ("keep", "certified data", |_, outcome| {

@@ -18,3 +18,4 @@ mod program;
 mod recorded;
 mod replay;
 mod serve;
+mod wrong;

@@ -67,6 +67,28 @@ pub(crate) fn module() -> Vec<u8> {
     wat::parse_str(CANISTER).expect("the module's text is valid")
 }
 
+/// Gives a canister the code of [`CANISTER`], sends it [`METHODS`], asks after each, and runs an empty round.
+pub(crate) fn play(driver: &mut Driver, canister: Principal) {
+    let user = Principal::anonymous();
+    let install = management::install_code(InstallMode::Install, canister, &module(), b"", false);
+    let installed = driver.send(Principal::management_canister(), "install_code", &install, 0);
+    driver.answer(&installed);
+    for (nonce, method) in METHODS.iter().enumerate() {
+        let nonce = nonce.to_be_bytes().to_vec();
+        let message = Ingress {
+            sender: user,
+            receiver: canister,
+            method: (*method).to_owned(),
+            arg: (*b"argument").into(),
+            nonce,
+        };
+        let _refused = driver.node.submit(message);
+        driver.round();
+        let _asked = driver.node.query(user, canister, "get", b"");
+    }
+    driver.round();
+}
+
 /// A whole log: a canister made by the operator, its code, [`METHODS`], and an empty round.
 pub(crate) fn log() -> Vec<u8> {
     let mut node = Node::new(NodeOptions::fixed(Mode::InProcess, Preset::Application)).unwrap();
@@ -76,23 +98,7 @@ pub(crate) fn log() -> Vec<u8> {
         let mut driver = Driver::new(node);
         let user = Principal::anonymous();
         let canister = driver.node.create_canister(user, 1_000_000_000_000_000).unwrap();
-        let install = management::install_code(InstallMode::Install, canister, &module(), b"", false);
-        let installed = driver.send(Principal::management_canister(), "install_code", &install, 0);
-        driver.answer(&installed);
-        for (nonce, method) in METHODS.iter().enumerate() {
-            let nonce = nonce.to_be_bytes().to_vec();
-            let message = Ingress {
-                sender: user,
-                receiver: canister,
-                method: (*method).to_owned(),
-                arg: (*b"argument").into(),
-                nonce,
-            };
-            let _refused = driver.node.submit(message);
-            driver.round();
-            let _asked = driver.node.query(user, canister, "get", b"");
-        }
-        driver.round();
+        play(&mut driver, canister);
         driver.node.finish_recording().unwrap();
     });
     file.rewind().unwrap();

@@ -91,12 +91,6 @@ impl CrashFuse {
         Crashed { canisters: self.crashed.len() as u64, max: self.max as u64, executed: self.executed }
     }
 
-    /// FAIL if it is blown now.
-    #[must_use]
-    pub fn judge(&mut self, now: Duration) -> Judgement {
-        self.seen(now).judge()
-    }
-
     fn forget(&mut self, now: Duration) {
         self.crashed.retain(|_, at| now.saturating_sub(*at) < self.window);
     }

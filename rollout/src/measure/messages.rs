@@ -29,7 +29,7 @@ pub fn is_sampled(number: u64) -> bool {
 }
 
 /// Numbers that follow one another end far apart.
-fn scattered(number: u64) -> u64 {
+pub(crate) fn scattered(number: u64) -> u64 {
     number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 

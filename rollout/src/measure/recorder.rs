@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
 
-use super::shards::{ByKey, Shards, add, lock};
+use super::shards::{ByKey, Shards, add, lock, nanoseconds};
 use super::{Beside, Table};
 use crate::Mode;
 
@@ -159,7 +159,7 @@ impl Recorder {
 
     /// Records one latency. Longer than 60 s counts as 60 s and in [`Recorder::saturated`].
     pub fn record(&self, arm: Arm, kind: &'static str, latency: Duration) {
-        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        let nanoseconds = nanoseconds(latency);
         if nanoseconds > HIGHEST_NS {
             self.saturated.fetch_add(1, Ordering::Relaxed);
         }

@@ -61,7 +61,7 @@ pub(super) fn add<K: Copy + Ord>(to: &mut ByKey<K>, from: &ByKey<K>) {
     }
 }
 
-pub(super) fn nanoseconds(duration: Duration) -> u64 {
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

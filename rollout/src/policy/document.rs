@@ -66,9 +66,14 @@ impl Document {
 
     /// A duration of a section that stands at most once.
     pub(super) fn duration(&self, section: &str, key: &str, silent: Duration) -> Duration {
+        self.number(section, key).map_or(silent, Duration::from_millis)
+    }
+
+    /// A number, as it is kept, of a section that stands at most once.
+    pub(super) fn number(&self, section: &str, key: &str) -> Option<u64> {
         match self.of(section).find_map(|entry| entry.get(key)).map(|said| &said.value) {
-            Some(Value::Number(milliseconds)) => Duration::from_millis(*milliseconds),
-            _ => silent,
+            Some(Value::Number(number)) => Some(*number),
+            _ => None,
         }
     }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::bucket::PPM;
 use super::document::Document;
-use super::{Said, Value};
 
 /// `[shadow]`. In force at once when it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +36,7 @@ impl ShadowRule {
 
     pub(super) fn read(document: &Document) -> Self {
         let silent = Self::SILENT;
-        let number = |key: &str| match document.of("shadow").find_map(|entry| entry.get(key)) {
-            Some(Said { value: Value::Number(number), .. }) => Some(*number),
-            _ => None,
-        };
+        let number = |key: &str| document.number("shadow", key);
         let ppm =
             |key: &str, silent: u32| number(key).and_then(|ppm| u32::try_from(ppm).ok()).unwrap_or(silent);
         Self {

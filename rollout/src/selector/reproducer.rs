@@ -1,6 +1,6 @@
 //! What is needed to see a difference again.
 
-use execution::{Invocation, Outcome, Snapshot};
+use execution::{Backend, BackendError, Execution, Invocation, Outcome, Snapshot};
 
 use super::{Comparison, DivergenceClass};
 
@@ -21,4 +21,27 @@ pub struct Reproducer<'a> {
     pub differences: &'a [Comparison],
     /// What both runs said, made again.
     pub class: DivergenceClass,
+}
+
+/// Runs an invocation once more on `backend`, through all of its slices; as a query where it was one, see
+/// [`Reproducer::query`].
+///
+/// # Errors
+/// As for [`Backend::execute`].
+pub fn run_again(
+    backend: &dyn Backend,
+    snapshot: &Snapshot,
+    invocation: &Invocation,
+    query: Option<Option<&Snapshot>>,
+) -> Result<Outcome, BackendError> {
+    if let Some(overlay) = query {
+        return backend.query(snapshot, invocation, overlay);
+    }
+    let mut execution = backend.execute(snapshot, invocation)?;
+    loop {
+        match execution {
+            Execution::Finished(outcome) => return Ok(outcome),
+            Execution::Paused(run) => execution = run.resume(invocation.slice)?,
+        }
+    }
 }

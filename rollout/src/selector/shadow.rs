@@ -5,18 +5,17 @@ mod runner;
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
-use std::hash::Hasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use execution::{Backend, BackendError, Execution, Invocation, Outcome, Principal, Snapshot};
-use siphasher::sip::SipHasher13;
+use execution::{Backend, BackendError, Invocation, Outcome, Principal, Snapshot};
 
 use super::{
     Border, Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, Reproducer, Sandbox, Stamp,
-    compare, observed, span,
+    compare, observed, run_again, span,
 };
+use crate::measure::scattered;
 use crate::policy::PPM;
 use crate::{Arm, Mode, ShadowRule};
 use budget::Budget;
@@ -30,13 +29,11 @@ const HUNG_MAX: usize = 4;
 pub struct ShadowOptions {
     /// Candidates that may wait; beyond that they are dropped and counted.
     pub queue_max: usize,
-    /// Candidates that run at a time.
-    pub threads: usize,
 }
 
 impl Default for ShadowOptions {
     fn default() -> Self {
-        Self { queue_max: 256, threads: 1 }
+        Self { queue_max: 256 }
     }
 }
 
@@ -148,8 +145,10 @@ struct Shared {
 
 struct State {
     waiting: VecDeque<Job>,
-    running: usize,
-    threads: usize,
+    /// One is being compared.
+    running: bool,
+    /// There is a thread that compares.
+    served: bool,
     closed: bool,
     counts: ShadowCounts,
     records: HashMap<Signature, DivergenceRecord>,
@@ -167,8 +166,8 @@ impl Queue {
     ) -> Self {
         let state = Mutex::new(State {
             waiting: VecDeque::new(),
-            running: 0,
-            threads: 0,
+            running: false,
+            served: false,
             closed: false,
             counts: ShadowCounts::default(),
             records: HashMap::new(),
@@ -195,9 +194,8 @@ impl Queue {
             return true;
         }
         let shared = &self.0.0;
-        let mut hasher = SipHasher13::new();
-        hasher.write_u64(shared.asked.fetch_add(1, Ordering::Relaxed));
-        let sampled = (u128::from(hasher.finish()) * u128::from(PPM)) >> 64 < u128::from(rule.sample_ppm);
+        let place = scattered(shared.asked.fetch_add(1, Ordering::Relaxed));
+        let sampled = (u128::from(place) * u128::from(PPM)) >> 64 < u128::from(rule.sample_ppm);
         if !sampled {
             shared.unsampled.fetch_add(1, Ordering::Relaxed);
         }
@@ -243,7 +241,7 @@ impl Queue {
 
     pub(super) fn settle(&self, timeout: Duration) -> bool {
         let shared = &self.0.0;
-        let busy = |state: &mut State| !state.waiting.is_empty() || state.running > 0;
+        let busy = |state: &mut State| !state.waiting.is_empty() || state.running;
         let waited = shared.changed.wait_timeout_while(shared.lock(), timeout, busy);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
@@ -260,17 +258,17 @@ impl Drop for Owner {
     }
 }
 
-/// Starts one more thread while fewer than allowed run. False: there is none at all.
+/// Starts the thread that compares, if there is none. False: it can't be had.
 fn start_thread(shared: &Arc<Shared>, state: &mut State) -> bool {
-    if state.threads < shared.options.threads {
+    if !state.served {
         let worker = Arc::clone(shared);
         let thread = std::thread::Builder::new().name("shadow".into());
         match thread.spawn(move || worker.serve()) {
-            Ok(_) => state.threads += 1,
-            Err(error) => tracing::warn!("could not start a shadow thread: {error}"),
+            Ok(_) => state.served = true,
+            Err(error) => tracing::warn!("could not start the shadow thread: {error}"),
         }
     }
-    state.threads > 0
+    state.served
 }
 
 impl Shared {
@@ -295,7 +293,7 @@ impl Shared {
         let mut state = self.lock();
         if !self.budget.allows(job.cpu_share_ppm, Instant::now()) {
             state.counts.over_budget += 1;
-        } else if !has_thread && self.candidates.count() >= self.options.threads + HUNG_MAX {
+        } else if !has_thread && self.candidates.count() > HUNG_MAX {
             state.counts.dropped += 1;
         } else {
             return true;
@@ -307,7 +305,7 @@ impl Shared {
         let idle = |state: &mut State| state.waiting.is_empty() && !state.closed;
         let mut state = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
         let job = state.waiting.pop_front()?;
-        state.running += 1;
+        state.running = true;
         Some(job)
     }
 
@@ -333,10 +331,7 @@ impl Shared {
                 span.record("outcome", "timed out");
                 tracing::warn!("shadow candidate had not ended after {:?}", job.deadline);
                 // It took that long at least. Left out, those that hang would make the others look quicker.
-                self.border.recorder.record(arm, observed.kind, spent);
-                if let Some(swap) = job.stamp.on_trial {
-                    self.border.trial.record(swap, arm, observed.kind, spent, false);
-                }
+                self.border.measured(&observed, job.stamp);
                 self.lock().counts.timed_out += 1;
                 return;
             }
@@ -406,7 +401,7 @@ impl Shared {
 
     /// Counts, keeps and tells of what differs.
     fn note(&self, job: &Job, candidate: &Outcome, differences: &[Comparison], class: DivergenceClass) {
-        let Control { call, snapshot, invocation, outcome: control } = &*job.control;
+        let Control { snapshot, invocation, outcome: control, .. } = &*job.control;
         let divergences: Vec<_> = differences
             .iter()
             .map(|difference| Divergence::new(snapshot, invocation, difference.clone(), class))
@@ -421,10 +416,7 @@ impl Shared {
             .collect();
         drop(state);
         let observer = self.border.observer.as_deref();
-        let query = match call {
-            Call::Execute => None,
-            Call::Query { overlay } => Some(overlay.as_ref()),
-        };
+        let query = job.control.query();
         let bundle = observer.filter(|_| !new.is_empty()).and_then(|observer| {
             observer.on_new_divergence(&Reproducer {
                 snapshot,
@@ -460,19 +452,17 @@ enum Side {
 }
 
 impl Control {
+    /// See [`Reproducer::query`].
+    fn query(&self) -> Option<Option<&Snapshot>> {
+        match &self.call {
+            Call::Execute => None,
+            Call::Query { overlay } => Some(overlay.as_ref()),
+        }
+    }
+
     /// The same run on `backend`.
     fn run_again(&self, backend: &dyn Backend) -> Result<Outcome, BackendError> {
-        let Self { call, snapshot, invocation, .. } = self;
-        let mut execution = match call {
-            Call::Query { overlay } => return backend.query(snapshot, invocation, overlay.as_ref()),
-            Call::Execute => backend.execute(snapshot, invocation)?,
-        };
-        loop {
-            match execution {
-                Execution::Finished(outcome) => return Ok(outcome),
-                Execution::Paused(run) => execution = run.resume(invocation.slice)?,
-            }
-        }
+        run_again(backend, &self.snapshot, &self.invocation, self.query())
     }
 }
 
@@ -482,11 +472,11 @@ struct Running<'a>(&'a Shared);
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
-        state.running -= 1;
+        state.running = false;
         if std::thread::panicking() {
             // This thread ends; the next offer starts another.
             state.counts.failed += 1;
-            state.threads -= 1;
+            state.served = false;
         }
         drop(state);
         self.0.changed.notify_all();

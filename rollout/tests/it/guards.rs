@@ -140,7 +140,7 @@ fn no_data_is_inconclusive_whatever_the_limit() {
     let divergences = Divergences { compared: 0, confirmed: 0, compared_min: 0 };
     assert_eq!(divergences.judge().verdict, Verdict::Inconclusive);
     let mut crashes = CrashFuse::new(3, Duration::from_secs(600)).unwrap();
-    assert_eq!(crashes.judge(Duration::ZERO).verdict, Verdict::Inconclusive);
+    assert_eq!(crashes.seen(Duration::ZERO).judge().verdict, Verdict::Inconclusive);
     assert_eq!(Verdict::of_all([]), Verdict::Inconclusive);
 }
 
@@ -331,15 +331,15 @@ fn a_crash_loop_of_one_canister_blows_no_fuse_and_four_canisters_do() {
     for at in 0..100 {
         fuse.crashed(canister(1), second(at));
     }
-    assert_eq!(fuse.judge(second(100)).verdict, Verdict::Pass);
+    assert_eq!(fuse.seen(second(100)).judge().verdict, Verdict::Pass);
     for number in 2..=4 {
         fuse.crashed(canister(number), second(100 + u64::from(number)));
     }
-    let blown = fuse.judge(second(104));
+    let blown = fuse.seen(second(104)).judge();
     assert_eq!((blown.verdict, blown.reason), (Verdict::Fail, VerdictReason::Events { found: 4, max: 3 }));
     // The first canister's last crash was at 99 s.
-    assert_eq!(fuse.judge(second(698)).verdict, Verdict::Fail);
-    assert_eq!(fuse.judge(second(699)).verdict, Verdict::Pass);
+    assert_eq!(fuse.seen(second(698)).judge().verdict, Verdict::Fail);
+    assert_eq!(fuse.seen(second(699)).judge().verdict, Verdict::Pass);
 }
 
 #[test]
@@ -361,7 +361,10 @@ fn a_fuse_keeps_no_more_canisters_than_it_takes_to_blow_it() {
     for number in 0..200 {
         fuse.crashed(Principal::from_slice(&[number, 1]), Duration::from_secs(number.into()));
     }
-    assert_eq!(fuse.judge(Duration::from_secs(200)).reason, VerdictReason::Events { found: 4, max: 3 });
+    assert_eq!(
+        fuse.seen(Duration::from_secs(200)).judge().reason,
+        VerdictReason::Events { found: 4, max: 3 }
+    );
     assert!(CrashFuse::new(100_001, Duration::from_secs(1)).is_err());
     assert!(CrashFuse::new(3, Duration::ZERO).is_err());
 }

@@ -396,7 +396,7 @@ fn what_hangs_when_a_difference_is_looked_at_again_delays_no_reply() {
         }
         Ok(Execution::Finished(Outcome { instructions: 11, ..outcome(snapshot) }))
     });
-    let options = ShadowOptions { queue_max: 4, ..ShadowOptions::default() };
+    let options = ShadowOptions { queue_max: 4 };
     let (selector, _) = selector(Mode::Shadow, &control, &candidate, options);
     let snapshot = snapshot();
     selector.execute(&snapshot, &invocation(1)).unwrap();
@@ -430,7 +430,7 @@ fn a_hung_candidate_delays_no_reply_and_the_overflow_is_counted() {
         door.pass();
         Ok(Execution::Finished(outcome(snapshot)))
     });
-    let options = ShadowOptions { queue_max: 4, ..ShadowOptions::default() };
+    let options = ShadowOptions { queue_max: 4 };
     let (selector, _) = selector(Mode::Shadow, &control, &candidate, options);
     let snapshot = snapshot();
     selector.execute(&snapshot, &invocation(1)).unwrap();

@@ -252,13 +252,14 @@ impl Driver {
         if driven.in_force.is_none() || driven.state.is_latched() {
             return;
         }
-        let mut blown: Vec<(GuardRule, Test)> = Vec::new();
+        let mut blown: Vec<(GuardRule, Test, Judgement)> = Vec::new();
         if let Some(crashes) = &mut driven.crashes {
             for node in self.board.nodes() {
                 let in_force = node.instruments.live().in_force();
                 crashes.saw(&node.instruments.crashes(), |canister| in_force.is_on_trial(canister));
             }
-            blown.extend(crashes.seen().into_iter().map(|(guard, seen)| (guard, Test::Crash(seen))));
+            let seen = crashes.seen().into_iter();
+            blown.extend(seen.map(|(guard, seen)| (guard, Test::Crash(seen), seen.judge())));
         }
         if let Some(step) = driven.in_force_rule() {
             let fuses = self.policy.guards().iter();
@@ -267,12 +268,14 @@ impl Driver {
             let confirmed = driven.confirmed.max(counts.confirmed);
             let compared = counts.compared.max(confirmed);
             let seen = judge::divergences(step, Counts { confirmed, compared, ..counts });
-            blown.extend(fuses.map(|guard| (guard.clone(), Test::Divergence(seen))));
+            blown.extend(fuses.map(|guard| (guard.clone(), Test::Divergence(seen), seen.judge())));
         }
+        blown.retain(|(_, _, judgement)| judgement.verdict == Verdict::Fail);
         // What rolls back goes first, and no record is written before all of them have acted.
-        blown.sort_by_key(|(guard, _)| guard.on_fail != OnFail::Rollback);
+        blown.sort_by_key(|(guard, _, _)| guard.on_fail != OnFail::Rollback);
+        let blown = blown.into_iter();
         let records: Vec<_> =
-            blown.into_iter().filter_map(|(guard, test)| self.fuse(id, &guard, test)).collect();
+            blown.filter_map(|(guard, test, judgement)| self.fuse(id, &guard, test, &judgement)).collect();
         // The last one is shown: that of the rollback, if there is one.
         for (name, record) in records.into_iter().rev() {
             if let Err(error) = self.keep_record(id, name, &record) {
@@ -281,25 +284,27 @@ impl Driver {
         }
     }
 
-    /// Judges what a fuse saw, and acts on it if it is blown. Gives the record to keep.
-    fn fuse(&mut self, id: &str, guard: &GuardRule, test: Test) -> Option<(String, VerdictRecord)> {
+    /// Acts on a fuse that is blown, unless it has been acted on. Gives the record to keep.
+    fn fuse(
+        &mut self,
+        id: &str,
+        guard: &GuardRule,
+        test: Test,
+        judgement: &Judgement,
+    ) -> Option<(String, VerdictRecord)> {
         let number = self.policy.guards().iter().position(|one| one.name == guard.name)? + 1;
         let driven = self.rollouts.get_mut(id)?;
-        let (run, planned) = (driven.run(id), driven.schedule.map_or(1, |schedule| schedule.planned));
-        let step = driven.in_force_rule()?;
-        let named = Guard { name: guard.name.clone(), test };
-        let look = judge::blown((&run, step, driven.looks.max(1)), planned, named)?;
-        let (record, judgements) = VerdictRecord::judged(look);
-        let judgement = judgements.first().filter(|judgement| judgement.verdict == Verdict::Fail)?;
-        let paused = matches!(driven.state.phase(), Phase::Paused { .. });
         let again = match guard.on_fail {
             OnFail::Observe => !driven.blown.insert(guard.name.clone()),
-            OnFail::Pause => paused,
+            OnFail::Pause => matches!(driven.state.phase(), Phase::Paused { .. }),
             OnFail::Rollback => driven.state.is_latched(),
         };
         if again {
             return None;
         }
+        let (run, planned) = (driven.run(id), driven.schedule.map_or(1, |schedule| schedule.planned));
+        let named = Guard { name: guard.name.clone(), test };
+        let look = judge::blown((&run, driven.in_force_rule()?, driven.looks.max(1)), planned, named)?;
         if !driven.state.is_latched() {
             driven.verdicts = vec![shown_one(&mut Value::Null, &guard.name, guard.on_fail, judgement)];
         }
@@ -307,7 +312,7 @@ impl Driver {
         let by =
             By::because(&format!("guard {}", guard.name), Source::Guard, judge::line(&guard.name, judgement));
         self.step(id, Event::Judged { verdict: Verdict::Fail, on_fail: guard.on_fail }, &by);
-        Some((name, record))
+        Some((name, VerdictRecord::of(look)))
     }
 }
 
