@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Instructions, Invocation, Module, Outcome, Snapshot};
+use crate::{Instructions, Invocation, Limits, Module, Outcome, Snapshot};
 
 /// Runs entry points of canisters on snapshots. It changes nothing but what it returns.
 ///
@@ -54,6 +54,22 @@ pub trait Backend: Send + Sync {
         invocation: &Invocation,
         overlay: Option<&Snapshot>,
     ) -> Result<Outcome, BackendError>;
+
+    /// Canisters that it has an idle instance of for messages, each as of its last run and with that run's limits; those
+    /// that ran last first.
+    fn warm(&self) -> Vec<(Snapshot, Arc<Limits>)> {
+        Vec::new()
+    }
+
+    /// Gets ready to run a canister's messages, if it isn't, and if there is room without ending what others may use.
+    /// Whether it did.
+    ///
+    /// # Errors
+    /// What failed. A message that runs later tries again.
+    fn prewarm(&self, snapshot: &Snapshot, limits: &Limits) -> Result<bool, BackendError> {
+        let _ = (snapshot, limits);
+        Ok(false)
+    }
 
     /// Gives back some of what is kept idle for later runs, because the node met the limit that `short` names.
     /// Whether there was any: then what failed may be tried again.

@@ -1,13 +1,14 @@
 //! The backend that runs canisters in this process.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use execution::memory::{WASM_PAGE_BYTES, limit};
+use execution::memory::limit;
 use execution::{
-    Backend, BackendError, Execution, Instructions, Invocation, ModuleHash, Outcome, PausedRun, Principal,
-    Snapshot,
+    Backend, BackendError, Execution, Instructions, Invocation, Limits, ModuleHash, Outcome, PausedRun,
+    Principal, Snapshot,
 };
 
 use crate::engine::{Code, Engine};
@@ -74,10 +75,7 @@ impl InProcess {
         let warm = lock(&self.warm).take(&key).and_then(|warm| warm.follow(snapshot));
         match warm {
             Some(warm) => Ok(warm),
-            None => {
-                let pages_max = invocation.limits.stable_bytes / WASM_PAGE_BYTES;
-                Warm::new(&self.code(snapshot)?, snapshot, pages_max)
-            }
+            None => Warm::new(&self.code(snapshot)?, snapshot, &invocation.limits),
         }
     }
 
@@ -112,6 +110,10 @@ impl Backend for InProcess {
             Execution::Finished(outcome) => Ok(outcome),
             Execution::Paused(_) => Err(BackendError::Engine("a query has no slices".into())),
         }
+    }
+
+    fn warm(&self) -> Vec<(Snapshot, Arc<Limits>)> {
+        lock(&self.warm).latest(|(_, role)| *role == Role::Update).map(Warm::held).collect()
     }
 
     /// Ends the half of the idle instances that was unused longest, and forgets as much code.
@@ -219,6 +221,14 @@ impl<K: Eq + Hash + Copy, V> Recent<K, V> {
             return None;
         }
         self.take_oldest()
+    }
+
+    /// Those whose key `is` one, used last first.
+    fn latest(&self, is: impl Fn(&K) -> bool) -> impl Iterator<Item = &V> {
+        let mut entries: Vec<_> =
+            self.entries.iter().filter(|(key, _)| is(key)).map(|(_, entry)| entry).collect();
+        entries.sort_unstable_by_key(|(used, _)| Reverse(*used));
+        entries.into_iter().map(|(_, value)| value)
     }
 
     fn take_oldest(&mut self) -> Option<V> {

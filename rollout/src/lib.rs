@@ -47,8 +47,8 @@ pub use policy::{
     parse_time,
 };
 pub use selector::{
-    Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, Reproducer, Sandbox, Selector,
-    ShadowCounts, ShadowOptions, Switch, compare, run_again, shown,
+    Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, PREWARMED_MAX, Reproducer, Sandbox,
+    Selector, ShadowCounts, ShadowOptions, Switch, compare, run_again, shown,
 };
 pub use verdict_record::{
     Guard, Look, NAME_BYTES_MAX, RECORD_BYTES_MAX, RecordDifference, RecordError, Series, Source, Test,

@@ -239,6 +239,19 @@ impl LivePolicy {
         shared.swap(&mut loader, accepted, asked, is_rollback)
     }
 
+    /// What would be in force with these exposures.
+    pub(crate) fn with(&self, exposures: &Exposures) -> InForce {
+        let Shared { place, started, in_force, .. } = &*self.shared;
+        let now = in_force.load();
+        let conditions = (now.resolution.at_time, now.killed);
+        InForce::new(now.accepted(), place, conditions, Arc::new(exposures.clone()), started, now.swap)
+    }
+
+    /// Notes how long it took to get ready for a switch into the sandbox, before it was asked for.
+    pub fn prewarmed(&self, took: Duration) {
+        self.shared.switches.prewarmed(took);
+    }
+
     /// Whether nothing is under way that began under an earlier policy or exposure than the one in force. A run that is
     /// paused is under way.
     #[must_use]

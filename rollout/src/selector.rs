@@ -23,8 +23,13 @@ pub use switches::Switch;
 
 use crate::measure::nanoseconds;
 use crate::{
-    Arm, InForce, LivePolicy, MessageRecorder, Mode, Observed, Observer, OutcomeWord, Recorder, Trial,
+    Arm, Exposures, InForce, LivePolicy, MessageRecorder, Mode, Observed, Observer, OutcomeWord, Recorder,
+    Trial,
 };
+
+/// Canisters that are got ready for a switch, on each node; the others pay their cold start, about 3 ms, with their first
+/// message. (`rollout.md` section 2.1, `[switch] prewarm`.)
+pub const PREWARMED_MAX: usize = 64;
 
 /// Makes the sandboxed backend when it is first needed.
 type MakeSandbox = Box<dyn Fn() -> Result<Arc<dyn Backend>, BackendError> + Send + Sync>;
@@ -194,6 +199,26 @@ impl Selector {
     /// This node can't sandbox.
     pub fn backends(&self) -> Result<[Arc<dyn Backend>; 2], BackendError> {
         Ok([Arc::clone(&self.in_process), self.sandbox.get()?])
+    }
+
+    /// Has workers ready for canisters that run sandboxed, or in shadow, once `exposures` are in force: of those that run
+    /// in this process now, the [`PREWARMED_MAX`] that ran last. Begins with no further one after `until`. Gives how many
+    /// it got ready, and whether it came to the end.
+    ///
+    /// # Errors
+    /// A worker could not be had.
+    pub fn prewarm(&self, exposures: &Exposures, until: Instant) -> Result<(usize, bool), BackendError> {
+        let (sandbox, next) = (self.sandbox.get()?, self.live.with(exposures));
+        let mut warm = self.in_process.warm();
+        warm.retain(|(snapshot, _)| next.mode_of(&snapshot.canister) != Mode::InProcess);
+        let mut launched = 0;
+        for (snapshot, limits) in warm.into_iter().take(PREWARMED_MAX) {
+            if Instant::now() >= until {
+                return Ok((launched, false));
+            }
+            launched += usize::from(sandbox.prewarm(&snapshot, &limits)?);
+        }
+        Ok((launched, true))
     }
 
     /// Where the time of messages goes, of a subnet that this observes.

@@ -81,6 +81,11 @@ impl Canister {
         outcome
     }
 
+    /// Canisters with a warm instance for messages, used last first.
+    pub(crate) fn warm(&self) -> Vec<Snapshot> {
+        self.warm.warm().into_iter().map(|(snapshot, _)| snapshot).collect()
+    }
+
     /// Sends an update and commits it.
     pub(crate) fn update(&mut self, method: &str, arg: &[u8]) -> Outcome {
         self.commit(update(method, arg))

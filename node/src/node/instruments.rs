@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use execution::{BackendError, Principal};
 use rollout::{
-    DivergenceRecord, LivePolicy, MessageRecorder, PhaseRecorder, Recorder, Selector, ShadowCounts, Trial,
+    DivergenceRecord, Exposures, LivePolicy, MessageRecorder, PhaseRecorder, Recorder, Selector,
+    ShadowCounts, Trial,
 };
 use sandbox_host::{SandboxStatus, Sandboxed};
 
@@ -74,6 +75,14 @@ impl Instruments {
             Some(sandbox) => sandbox.probe(),
             None => Err(BackendError::Spawn("this node has no sandbox".into())),
         }
+    }
+
+    /// See [`Selector::prewarm`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prewarm(&self, exposures: &Exposures, until: Instant) -> Result<(usize, bool), BackendError> {
+        self.selector.prewarm(exposures, until)
     }
 
     /// Where the time of sandboxed executions went, those of shadow too.

@@ -295,7 +295,7 @@ fn switches(encoder: &mut DescriptorEncoder<'_>, nodes: &[NodeView]) -> fmt::Res
             series.extend(SwitchPhase::ALL.into_iter().filter_map(of));
         }
     }
-    let help = "Switches of the mode: until in force, from there until drained and until the first execution";
+    let help = "Switches of the mode: launching workers ahead, until in force, from there until drained and until the first execution";
     histograms(encoder, ("switch_duration_seconds", help), series)
 }
 

@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use rollout::audit::{AUDIT_BYTES_MAX, Audit, Entry, FILE_NAME, Source};
 use rollout::machine::{Active, Effect, Event, Phase, Refusal, Rollout};
 use rollout::store::{FileStore, Line, StateStore};
-use rollout::{ExposedStep, Exposure, Exposures, Policy};
+use rollout::{Exposure, Exposures, Policy};
 use serde_json::{Value, json};
 
 use super::commands::CommandQueue;
@@ -38,6 +38,9 @@ pub(super) use view::PHASES;
 const TICK: Duration = Duration::from_millis(50);
 /// How long a store that can't be written is left alone.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
+/// How long workers are launched ahead of a step at one tick, and before it is cut over to all the same.
+const PREWARM_PART: Duration = Duration::from_millis(50);
+const PREWARM_MAX: Duration = Duration::from_secs(5);
 /// Points of the history that is shown.
 const HISTORY_MAX: usize = 720;
 
@@ -303,6 +306,7 @@ impl Driver {
         if effects.iter().any(|effect| matches!(effect, Effect::CutOver { .. } | Effect::Entered(_))) {
             // Of another phase: what is still to be had is given again.
             driven.todo.clear();
+            driven.prewarming = None;
         }
         let mut said = Vec::new();
         for effect in effects {
@@ -359,15 +363,9 @@ impl Driver {
     fn has(&mut self, id: &str, effect: Effect) -> bool {
         let Some(driven) = self.rollouts.get_mut(id) else { return true };
         match effect {
-            Effect::Prewarm { .. } => {
+            Effect::Prewarm { step } => {
                 let needs = driven.step_rule().is_some_and(|step| step.mode != rollout::Mode::InProcess);
-                let nodes = self.board.nodes().iter().filter(|_| needs);
-                let failed = nodes.filter_map(|node| node.instruments.probe_sandbox().err()).next();
-                if let Some(error) = failed {
-                    // The deadline of the switch ends it.
-                    self.trouble(format!("the step can't be switched to: {error}"));
-                    return false;
-                }
+                return !needs || self.prewarm(id, step);
             }
             Effect::CutOver { step } => {
                 if driven.in_force != step || driven.crashes.is_none() {
@@ -390,23 +388,56 @@ impl Driver {
         true
     }
 
+    /// Makes sure that every node can sandbox, and has workers launched for a step before its messages need them: a part
+    /// of them at each tick, so that nothing else waits. False: not yet.
+    fn prewarm(&mut self, id: &str, step: usize) -> bool {
+        let mut nodes = self.board.nodes().iter();
+        if let Some(error) = nodes.find_map(|node| node.instruments.probe_sandbox().err()) {
+            // The deadline of the switch ends it.
+            self.trouble(format!("the step can't be switched to: {error}"));
+            return false;
+        }
+        let mut exposures = self.exposures();
+        let Some(driven) = self.rollouts.get_mut(id) else { return true };
+        exposures.rollouts.insert(id.to_owned(), driven.exposure(Some(step)));
+        let now = Instant::now();
+        let (began, before) = driven.prewarming.unwrap_or((now, 0));
+        let (mut launched, mut done) = (before, true);
+        for node in self.board.nodes() {
+            match node.instruments.prewarm(&exposures, now + PREWARM_PART) {
+                // Those that were running just then are seen the next time.
+                Ok((ready, is_whole)) => {
+                    (launched, done) = (launched + ready, done && is_whole && ready == 0);
+                }
+                // The canister's next message tries again, and says what is wrong.
+                Err(error) => tracing::warn!("could not launch workers for the step ahead: {error}"),
+            }
+        }
+        if !done && began.elapsed() < PREWARM_MAX {
+            driven.prewarming = Some((began, launched));
+            return false;
+        }
+        driven.prewarming = None;
+        let took = began.elapsed();
+        self.board.nodes()[0].instruments.live().prewarmed(took);
+        tracing::info!(
+            rollout = id,
+            launched,
+            took_ms = milliseconds(took),
+            "workers are ready for the step"
+        );
+        true
+    }
+
+    /// What is exposed.
+    fn exposures(&self) -> Exposures {
+        let exposed = |(id, driven): (&String, &Driven)| (id.clone(), driven.exposure(driven.in_force));
+        Exposures { rollouts: self.rollouts.iter().map(exposed).collect(), nodes: self.nodes.clone() }
+    }
+
     /// Puts in force what is exposed, on every node.
     fn expose(&self) {
-        let exposure = |driven: &Driven| {
-            let state = &driven.state;
-            let step = driven.in_force.and_then(|step| {
-                let index = *driven.steps.get(step)?;
-                Some(ExposedStep { index, digest: state.plan().steps().get(step)?.digest })
-            });
-            Exposure {
-                step: step.filter(|_| !state.is_latched()),
-                block: driven.block,
-                latched: state.is_latched(),
-                released: is_released(state),
-            }
-        };
-        let rollouts = self.rollouts.iter().map(|(id, driven)| (id.clone(), exposure(driven))).collect();
-        let exposures = Exposures { rollouts, nodes: self.nodes.clone() };
+        let exposures = self.exposures();
         for node in self.board.nodes() {
             let live = node.instruments.live();
             if *live.load().exposures != exposures {

@@ -499,6 +499,7 @@ fn phases_of_both_modes_and_switches_are_shown_and_no_data_is_null() {
             && status["nodes"][1]["under_way"]["old"]["sandboxed"] == 0
     });
     assert!(all.iter().all(|phase| switches(&status, "to_sandbox", phase).is_none()), "{status}");
+    assert_eq!(switches(&status, "from_sandbox", "prewarm"), None, "nothing is launched for that: {status}");
     let (_, _, text) = serving.get("/metrics");
     assert!(text.contains("\n# TYPE bulkhead_switch_duration_seconds histogram\n"), "{text}");
     let in_json = run_in(folder.path(), &["status", "--json", "--admin", "state/admin.sock"]);

@@ -35,9 +35,11 @@ impl SwitchDirection {
     }
 }
 
-/// A part of a switch. The last two begin at the same moment.
+/// A part of a switch. The last two begin at the same moment, and only a step of a rollout into the sandbox has the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SwitchPhase {
+    /// Workers are launched for what will be sandboxed, while everything runs as before.
+    Prewarm,
     /// From the request (a file that changed, an exposure, a look at clock and kill switch) until it is in force.
     Cutover,
     /// From there until nothing is under way any more that began before.
@@ -48,12 +50,13 @@ pub enum SwitchPhase {
 
 impl SwitchPhase {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Cutover, Self::Drain, Self::FirstExecution];
+    pub const ALL: [Self; 4] = [Self::Prewarm, Self::Cutover, Self::Drain, Self::FirstExecution];
 
     /// The word in tables and labels.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Prewarm => "prewarm",
             Self::Cutover => "cutover",
             Self::Drain => "drain",
             Self::FirstExecution => "first_execution",
@@ -122,6 +125,11 @@ impl SwitchRecorder {
             let directions = directions.to_vec();
             switching.draining.push(Draining { swap, since: Instant::now(), directions });
         }
+    }
+
+    /// It took so long to get ready for a switch.
+    pub(crate) fn prewarmed(&self, took: Duration) {
+        lock(&self.0).times.record(&[SwitchDirection::ToSandbox], SwitchPhase::Prewarm, took);
     }
 
     /// Nothing holds this one any more.

@@ -1,15 +1,20 @@
 //! What is under way under which policy, and how long switches take.
 
+use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use execution::{Backend, Execution};
+use execution::{Backend, BackendError, Execution, Invocation, Limits, Outcome, Principal, Snapshot};
 use rollout::{
-    LivePolicy, Mode, Recorder, Sandbox, Selector, ShadowOptions, SwitchDirection, SwitchPhase, Trigger,
+    Exposures, LivePolicy, Mode, Recorder, Sandbox, Selector, ShadowOptions, SwitchDirection, SwitchPhase,
+    Trigger,
 };
 
-use crate::selector::{Ahead, Fake, Gate, Once, exposed, invocation, on_trial, outcome, selector, snapshot};
+use crate::selector::{
+    Ahead, Fake, Gate, Once, PATIENCE, exposed, invocation, on_trial, outcome, selector, snapshot,
+};
 
 #[test]
 fn what_is_under_way_is_told_by_its_mode_and_by_whether_its_policy_is_in_force() {
@@ -78,8 +83,8 @@ fn what_runs_on_another_thread_than_it_is_asked_from_is_under_way_meanwhile() {
     assert_eq!(selector.live().under_way().0.one(Mode::InProcess), 0);
 }
 
-/// How many switches were measured: cut over, drained, and with a first execution.
-fn switched(live: &LivePolicy, direction: SwitchDirection) -> [u64; 3] {
+/// How many switches were measured: got ready for, cut over, drained, and with a first execution.
+fn switched(live: &LivePolicy, direction: SwitchDirection) -> [u64; 4] {
     let times = live.switch_times();
     SwitchPhase::ALL.map(|phase| times.one(direction, phase).map_or(0, |times| times.len()))
 }
@@ -93,16 +98,16 @@ fn a_switch_is_measured_to_its_cutover_its_drain_and_its_first_execution_each_wh
     let Execution::Paused(before) = selector.execute(&snapshot(), &invocation(1)).unwrap() else {
         panic!("it pauses")
     };
-    assert_eq!(switched(live, ToSandbox), [0, 0, 0], "no data");
+    assert_eq!(switched(live, ToSandbox), [0, 0, 0, 0], "no data");
     live.expose(exposed(Some(4)));
-    assert_eq!(switched(live, ToSandbox), [1, 0, 0]);
+    assert_eq!(switched(live, ToSandbox), [0, 1, 0, 0]);
     selector.execute(&snapshot(), &invocation(2)).unwrap();
     selector.execute(&snapshot(), &invocation(3)).unwrap();
-    assert_eq!(switched(live, ToSandbox), [1, 0, 1], "what began before it is paused");
+    assert_eq!(switched(live, ToSandbox), [0, 1, 0, 1], "what began before it is paused");
     live.expose(exposed(None));
-    assert_eq!((switched(live, ToSandbox), switched(live, FromSandbox)), ([1, 0, 1], [1, 0, 0]));
+    assert_eq!((switched(live, ToSandbox), switched(live, FromSandbox)), ([0, 1, 0, 1], [0, 1, 0, 0]));
     before.resume(1_000).unwrap();
-    assert_eq!((switched(live, ToSandbox), switched(live, FromSandbox)), ([1, 1, 1], [1, 1, 0]));
+    assert_eq!((switched(live, ToSandbox), switched(live, FromSandbox)), ([0, 1, 1, 1], [0, 1, 1, 0]));
     assert!(live.is_drained());
 }
 
@@ -119,7 +124,7 @@ fn a_policy_that_moves_nothing_is_no_switch_and_one_that_moves_both_ways_counts_
     };
     save(&path, "in-process", &a.to_text());
     let live = LivePolicy::watch(&path, "s", "n").unwrap();
-    let all = || SwitchDirection::ALL.map(|direction| switched(&live, direction)[0]);
+    let all = || SwitchDirection::ALL.map(|direction| switched(&live, direction)[1]);
     // The file is watched as well: whoever reads it first, it is one switch.
     save(&path, "shadow", &a.to_text());
     live.reload(Trigger::Request).unwrap();
@@ -127,4 +132,98 @@ fn a_policy_that_moves_nothing_is_no_switch_and_one_that_moves_both_ways_counts_
     save(&path, "in-process", &b.to_text());
     live.reload(Trigger::Request).unwrap();
     assert_eq!(all(), [1, 1]);
+}
+
+/// Has warm instances of the canisters with these numbers, and notes those that it is to get ready.
+struct Warm {
+    fake: Arc<Fake>,
+    numbers: Range<u8>,
+    ready: Mutex<Vec<Principal>>,
+}
+
+impl Warm {
+    fn of(numbers: Range<u8>) -> Arc<Self> {
+        Arc::new(Self { fake: Fake::finishing(|_, _| {}), numbers, ready: Mutex::default() })
+    }
+}
+
+fn numbered(number: u8) -> Principal {
+    Principal::from_slice(&[number, 1])
+}
+
+impl Backend for Warm {
+    fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
+        self.fake.execute(snapshot, invocation)
+    }
+
+    fn query(
+        &self,
+        snapshot: &Snapshot,
+        invocation: &Invocation,
+        overlay: Option<&Snapshot>,
+    ) -> Result<Outcome, BackendError> {
+        self.fake.query(snapshot, invocation, overlay)
+    }
+
+    fn warm(&self) -> Vec<(Snapshot, Arc<Limits>)> {
+        let one = snapshot();
+        let of = |number| Snapshot { canister: numbered(number), ..one.clone() };
+        self.numbers.clone().map(|number| (of(number), Arc::new(Limits::application()))).collect()
+    }
+
+    fn prewarm(&self, snapshot: &Snapshot, _limits: &Limits) -> Result<bool, BackendError> {
+        let mut ready = self.ready.lock().unwrap();
+        let is_new = !ready.contains(&snapshot.canister);
+        if is_new {
+            ready.push(snapshot.canister);
+        }
+        Ok(is_new)
+    }
+}
+
+#[test]
+fn before_a_step_workers_are_launched_for_those_of_its_canisters_that_ran_last_and_for_no_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("policy.toml");
+    std::fs::write(&path, crate::rollouts::FULL).unwrap();
+    let live = LivePolicy::watch(&path, "one", "n1").unwrap();
+    let (control, candidate) = (Warm::of(0..200), Warm::of(0..0));
+    let sandbox = Sandbox::Ready(Arc::clone(&candidate) as _);
+    let selector = Selector::new(Arc::clone(&live), control, sandbox, Arc::new(Recorder::new()));
+    let ready = |step| {
+        let far = Instant::now() + PATIENCE;
+        let (launched, is_whole) = selector.prewarm(&exposed(step), far).unwrap();
+        let canisters = std::mem::take(&mut *candidate.ready.lock().unwrap());
+        assert_eq!((launched, is_whole), (canisters.len(), true));
+        canisters
+    };
+    // Nothing, half of them in shadow, a tenth sandboxed, all.
+    let steps = [None, Some(1), Some(3), Some(4)].map(|step| (step, ready(step)));
+    assert_eq!(live.load().mode(), Mode::InProcess, "nothing is switched yet");
+    let counts = steps.map(|(step, ready)| {
+        let next = live.expose(exposed(step));
+        let moved = (0..200).map(numbered).filter(|canister| next.mode_of(canister) != Mode::InProcess);
+        assert_eq!(ready, moved.take(64).collect::<Vec<_>>(), "{step:?}");
+        ready.len()
+    });
+    assert!(counts[0] == 0 && counts[1] == 64 && (1..64).contains(&counts[2]), "{counts:?}");
+    assert_eq!(counts[3], 64);
+}
+
+#[test]
+fn no_worker_is_launched_ahead_after_its_time_and_one_that_can_not_be_had_is_said() {
+    let live = LivePolicy::fixed(Mode::Sandboxed);
+    let (control, candidate) = (Warm::of(0..3), Warm::of(0..0));
+    let sandbox = Sandbox::Ready(Arc::clone(&candidate) as _);
+    let recorder = Arc::new(Recorder::new());
+    let selector =
+        Selector::new(Arc::clone(&live), Arc::clone(&control) as _, sandbox, Arc::clone(&recorder));
+    assert_eq!(selector.prewarm(Exposures::none(), Instant::now()).unwrap(), (0, false));
+    assert_eq!(*candidate.ready.lock().unwrap(), []);
+    let none = Selector::new(Arc::clone(&live), control, Sandbox::Unavailable("no kernel".into()), recorder);
+    let error = none.prewarm(Exposures::none(), Instant::now() + PATIENCE).unwrap_err();
+    assert!(error.to_string().contains("no kernel"), "{error}");
+    live.prewarmed(Duration::from_millis(5));
+    assert_eq!(switched(&live, SwitchDirection::ToSandbox), [1, 0, 0, 0]);
+    assert_eq!(switched(&live, SwitchDirection::FromSandbox), [0, 0, 0, 0]);
 }

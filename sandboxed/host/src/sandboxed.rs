@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use execution::{Backend, BackendError, Batch, Execution, Invocation, Outcome, Principal, Snapshot};
+use execution::{Backend, BackendError, Batch, Execution, Invocation, Limits, Outcome, Principal, Snapshot};
 use sandbox_protocol::BATCH_MAX;
 
 use crate::behind::{Behind, Terms};
-use crate::fault::{Kind, Result, violation};
+use crate::fault::{Fault, Kind, Result, violation};
 use crate::housekeeping::Housekeeping;
 use crate::launchers::Launchers;
 use crate::options::{Phases, ROUND_TRIP_EVERY, SandboxOptions};
@@ -136,7 +136,10 @@ impl Sandboxed {
         };
         let result = match warm {
             Some(resident) => self.round_trip(resident, invocation, &mut aside).and_then(began),
-            None => self.load(role, target, invocation).and_then(began),
+            None => {
+                let loaded = self.table.make_room().map_err(Fault::from);
+                loaded.and_then(|()| self.load(role, target, &invocation.limits)).and_then(began)
+            }
         };
         lease.note(&result);
         let (step, behind, patience, prepared, answered) = result?;
@@ -184,11 +187,10 @@ impl Sandboxed {
     }
 
     /// A worker with the canister in it.
-    fn load(&self, role: Role, target: &Snapshot, invocation: &Invocation) -> Result<Resident> {
-        self.table.make_room()?;
+    fn load(&self, role: Role, target: &Snapshot, limits: &Limits) -> Result<Resident> {
         let worker = self.pool.take()?;
         let (number, pid) = (worker.registered().number(), worker.process().pid());
-        let resident = Resident::load(worker, role, target, &invocation.limits, self.options.step_patience)?;
+        let resident = Resident::load(worker, role, target, limits, self.options.step_patience)?;
         // What it holds now counts for the next one.
         self.registry.measure_worker(self.source.as_ref(), number, pid);
         Ok(resident)
@@ -259,6 +261,16 @@ impl Backend for Sandboxed {
             Execution::Finished(outcome) => Ok(outcome),
             Execution::Paused(_) => Err(violation(Kind::Claim, "paused a query")),
         }))
+    }
+
+    /// Loads the canister into a worker, if it has none and none has to go for it.
+    fn prewarm(&self, snapshot: &Snapshot, limits: &Limits) -> std::result::Result<bool, BackendError> {
+        let Some(lease) = self.table.spare((snapshot.canister, Role::Update)) else { return Ok(false) };
+        lease.may_start()?;
+        let loaded = self.load(Role::Update, snapshot, limits);
+        lease.note(&loaded);
+        lease.put_back(self.counted(loaded)?);
+        Ok(true)
     }
 
     /// Ends some idle workers.

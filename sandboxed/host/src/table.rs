@@ -112,6 +112,20 @@ impl Table {
         }
     }
 
+    /// The right to a canister's first worker; `None` where it has one, or others would have to go for it.
+    pub(crate) fn spare(self: &Arc<Self>, key: Key) -> Option<Lease> {
+        if self.registry.memory_bytes() >= self.bounds.memory_bytes_max {
+            return None;
+        }
+        let mut entries = lock(&self.entries);
+        if entries.by_key.contains_key(&key) || entries.workers >= self.bounds.workers_max {
+            return None;
+        }
+        entries.by_key.entry(key).or_default().busy = 1;
+        entries.workers += 1;
+        Some(Lease { table: Arc::clone(self), key, put_back: false })
+    }
+
     /// Ends workers that have been idle for longer than `idle_max`.
     pub(crate) fn evict_idle(&self, idle_max: Duration) {
         let evicted = lock(&self.entries).evict_if(|_, idle| idle.since.elapsed() > idle_max);

@@ -360,7 +360,7 @@ function drawPhases() {
 // How long switches took, node by node, and what is still under way of before.
 function drawSwitches(nodes) {
   const names = { to_sandbox: "into the sandbox", from_sandbox: "out of the sandbox" };
-  const phases = { cutover: "until in force", drain: "until nothing of before ran", first_execution: "until the first execution had finished" };
+  const phases = { prewarm: "until workers were launched ahead", cutover: "until in force", drain: "until nothing of before ran", first_execution: "until the first execution had finished" };
   element("switches").tBodies[0].replaceChildren(...nodes.flatMap((node) => Object.entries(names).flatMap(([direction, where]) => Object.entries(phases).map(([phase, what]) => {
     const series = node.switches[direction][phase];
     return row([node.node, where, what, number(series && series.count), ...["p50", "p99", "max"].map((q) => number(series && series[q], latency))]);

@@ -1,15 +1,16 @@
 //! A rollout with all that is needed to drive it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
 
 use rollout::machine::{Active, Effect, Phase, Plan, Rollout};
 use rollout::store::Counts;
-use rollout::{Policy, RolloutRule, Schedule, Side, StepRule};
+use rollout::{ExposedStep, Exposure, Policy, RolloutRule, Schedule, Side, StepRule};
 use serde_json::Value;
 
-use super::By;
 use super::judge::Crashes;
 use super::trial::Trial;
+use super::{By, is_released};
 
 /// What a rollout is driven with.
 pub(super) struct Driven {
@@ -22,6 +23,8 @@ pub(super) struct Driven {
     pub(super) in_force: Option<usize>,
     /// In a switchback that is measured: whose block it is.
     pub(super) block: Option<Side>,
+    /// Since when workers are launched ahead of a step, and how many were.
+    pub(super) prewarming: Option<(Instant, usize)>,
     /// Effects that are still to be had.
     pub(super) todo: VecDeque<Effect>,
     /// The plan of the rule.
@@ -59,6 +62,7 @@ impl Driven {
             steps: Vec::new(),
             in_force: None,
             block: None,
+            prewarming: None,
             todo: VecDeque::new(),
             planned: None,
             trial: None,
@@ -85,6 +89,16 @@ impl Driven {
                 | Phase::Paused { from: Active::Draft | Active::Planned, .. }
         );
         began && phase != Phase::Finished && !self.state.is_latched()
+    }
+
+    /// How far it is exposed with this step in force.
+    pub(super) fn exposure(&self, step: Option<usize>) -> Exposure {
+        let state = &self.state;
+        let step = step.filter(|_| !state.is_latched()).and_then(|step| {
+            let index = *self.steps.get(step)?;
+            Some(ExposedStep { index, digest: state.plan().steps().get(step)?.digest })
+        });
+        Exposure { step, block: self.block, latched: state.is_latched(), released: is_released(state) }
     }
 
     /// The step that is under way or comes next.

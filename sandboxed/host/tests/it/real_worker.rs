@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use execution::memory::{Memory, PageVersion};
 use execution::{
-    Backend, BackendError, Batch, EntryPoint, Execution, GlobalValue, Invocation, Outcome, Snapshot,
+    Backend, BackendError, Batch, EntryPoint, Execution, GlobalValue, Invocation, Limits, Outcome, Snapshot,
 };
 use in_process::{Engine, InProcess, InProcessOptions};
 use sandbox_host::report::{Need, Report};
@@ -504,4 +504,30 @@ fn a_workers_memory_is_measured_from_outside() {
     let (small, large) = (memory(small.canister), memory(principal(1)));
     assert!(large < FILLED + (1 << 20), "{large}");
     assert!((1..1 << 20).contains(&small), "{small}");
+}
+
+#[test]
+fn the_first_message_of_a_canister_that_was_got_ready_is_warm_and_no_worker_goes_for_another() {
+    let cold = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&cold);
+    let options = SandboxOptions {
+        workers_max: 1,
+        observer: Some(Arc::new(move |phases| seen.lock().unwrap().push(phases.cold))),
+        ..SandboxOptions::default()
+    };
+    let sandbox = Sandboxed::start(launchers(), options).unwrap();
+    let in_process = InProcess::new(Engine::new().unwrap(), &InProcessOptions::default());
+    let (before, limits) = (init(&in_process, &counter()), Limits::application());
+    assert!(sandbox.prewarm(&before, &limits).unwrap());
+    assert!(!sandbox.prewarm(&before, &limits).unwrap(), "it has one");
+    let other = Snapshot { canister: principal(2), ..counter() };
+    assert!(!sandbox.prewarm(&other, &limits).unwrap(), "one is all there may be");
+
+    // Its state goes on elsewhere meanwhile.
+    let after = commit(&before, &execute(&in_process, &before, &update(1, "inc")));
+    let [here, there] =
+        [&sandbox as &dyn Backend, &in_process].map(|backend| execute(backend, &after, &update(2, "inc")));
+    assert_eq!((here.ending, here.instructions), (there.ending, there.instructions));
+    assert_eq!(here.effects.unwrap().answer, there.effects.unwrap().answer);
+    assert_eq!(*cold.lock().unwrap(), [false]);
 }
