@@ -29,8 +29,8 @@ pub use guards::{
     TAIL_EVENTS, Verdict, VerdictReason, seed,
 };
 pub use live::{
-    Checksum, GENERATIONS_KEPT, InForce, LiveOptions, LivePolicy, LoadError, OnReload, Receipt, Trigger,
-    UnderWay,
+    Checksum, GENERATIONS_KEPT, InForce, IsThere, LiveOptions, LivePolicy, LoadError, OnReload, Receipt,
+    Trigger, UnderWay,
 };
 pub use measure::{
     Arm, Beside, Collector, HISTOGRAM_TEXT_BYTES_MAX, HistogramError, Hlog, HlogError, INTERVALS_MAX,
@@ -43,8 +43,8 @@ pub use mode::{Floor, Mode};
 pub use policy::{
     Bounds, COMPARISONS_MIN, Change, Conditions, Decision, ENTRIES_MAX, ExposedStep, Exposure, Exposures,
     FILE_BYTES_MAX, GuardRule, GuardTest, Layer, LayerSaid, Location, Measure, Notice, Policy, Reason,
-    Resolution, RolloutRule, Schedule, Scope, ShadowRule, Standing, StepRule, finished, json_schema,
-    parse_time,
+    Resolution, RolloutRule, Schedule, Scope, ShadowRule, Standing, StepRule, finished, is_there,
+    json_schema, parse_time,
 };
 pub use selector::{
     Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, PREWARMED_MAX, Reproducer, Sandbox,

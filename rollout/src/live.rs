@@ -8,10 +8,10 @@ mod under_way;
 mod watch;
 
 use std::collections::HashSet;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use arc_swap::{ArcSwap, Guard};
 use execution::Principal;
@@ -23,6 +23,7 @@ pub use load::{Checksum, LoadError};
 pub use under_way::UnderWay;
 
 use crate::measure::SwitchRecorder;
+use crate::policy::is_there;
 use crate::{
     Bounds, Change, Exposure, Exposures, Mode, Policy, Resolution, RolloutRule, SwitchDirection, SwitchTimes,
 };
@@ -99,14 +100,26 @@ pub struct LiveOptions {
     pub generations: Option<PathBuf>,
     /// Told of reloads.
     pub on_reload: OnReload,
+    /// Looks for the kill switch's file. It may take for ever: then the switch stays as it was last seen.
+    pub is_there: IsThere,
 }
 
+/// Whether a file is there.
+pub type IsThere = Box<dyn Fn(&Path) -> io::Result<bool> + Send + Sync>;
+
 impl LiveOptions {
-    /// Nothing kept, nobody told.
+    /// Nothing kept, nobody told; the kill switch is looked for in the file system.
     #[must_use]
     pub fn new(path: &Path, subnet: &str, node: &str) -> Self {
         let (subnet, node) = (subnet.to_owned(), node.to_owned());
-        Self { path: path.to_owned(), subnet, node, generations: None, on_reload: Box::new(|_| {}) }
+        Self {
+            path: path.to_owned(),
+            subnet,
+            node,
+            generations: None,
+            on_reload: Box::new(|_| {}),
+            is_there: Box::new(is_there),
+        }
     }
 }
 
@@ -119,7 +132,7 @@ pub struct LivePolicy {
 
 struct Shared {
     place: Place,
-    path: Option<PathBuf>,
+    path: PathBuf,
     /// Bounds that the node started with.
     started: Bounds,
     in_force: ArcSwap<InForce>,
@@ -130,6 +143,7 @@ struct Shared {
     switches: Arc<SwitchRecorder>,
     generations: Option<Generations>,
     on_reload: OnReload,
+    is_there: IsThere,
 }
 
 /// What swaps, one at a time, know of earlier ones.
@@ -161,10 +175,9 @@ impl LivePolicy {
     /// `mode` for ever, without a file.
     #[must_use]
     pub fn fixed(mode: Mode) -> Arc<Self> {
-        let place = Place { subnet: String::new(), node: String::new() };
         let accepted =
             Accepted { policy: Arc::new(Policy::fixed(mode)), generation: 1, checksum: Checksum::of(b"") };
-        let shared = Shared::new(place, None, accepted, None, Box::new(|_| {}));
+        let shared = Shared::new(accepted, None, LiveOptions::new(Path::new(""), "", ""));
         Arc::new(Self { shared, followed: None })
     }
 
@@ -182,17 +195,16 @@ impl LivePolicy {
     /// # Errors
     /// As [`LivePolicy::watch`].
     pub fn start(options: LiveOptions) -> Result<Arc<Self>, LoadError> {
-        let LiveOptions { path, subnet, node, generations, on_reload } = options;
-        let generations = generations.map(Generations::new);
+        let path = options.path.clone();
+        let generations = options.generations.clone().map(Generations::new);
         let first = first(&path, generations.as_ref())?;
-        let shared =
-            Shared::new(Place { subnet, node }, Some(path.clone()), first.accepted, generations, on_reload);
+        let shared = Shared::new(first.accepted, generations, options);
         shared.keep(&shared.in_force.load(), &first.bytes);
         if let Some(error) = first.refused {
             shared.refuse(&error);
         }
         let watcher = watch::Watcher::start(&path, Arc::clone(&shared))?;
-        let follower = conditions::Follower::start(Arc::clone(&shared))?;
+        let follower = conditions::Follower::start(&shared)?;
         Ok(Arc::new(Self { shared, followed: Some((watcher, follower)) }))
     }
 
@@ -235,8 +247,11 @@ impl LivePolicy {
         let was_latched = |id: &str| loader.exposures.rollouts.get(id).is_some_and(|before| before.latched);
         let is_rollback = exposures.rollouts.iter().any(|(id, next)| next.latched && !was_latched(id));
         loader.exposures = Arc::new(exposures);
-        let accepted = shared.in_force.load().accepted();
-        shared.swap(&mut loader, accepted, asked, is_rollback)
+        let (accepted, killed) = {
+            let in_force = shared.in_force.load();
+            (in_force.accepted(), in_force.killed)
+        };
+        shared.swap(&mut loader, accepted, killed, asked, is_rollback)
     }
 
     /// What would be in force with these exposures.
@@ -289,6 +304,9 @@ impl LivePolicy {
     /// # Errors
     /// Why it is refused; the last good policy stays in force.
     pub fn reload(&self, trigger: Trigger) -> Result<Receipt, LoadError> {
+        if self.followed.is_none() {
+            return Err(LoadError::Fixed);
+        }
         let wait = |left| {
             std::thread::sleep(left);
             true
@@ -359,16 +377,13 @@ fn first(path: &Path, generations: Option<&Generations>) -> Result<First, LoadEr
 }
 
 impl Shared {
-    fn new(
-        place: Place,
-        path: Option<PathBuf>,
-        accepted: Accepted,
-        generations: Option<Generations>,
-        on_reload: OnReload,
-    ) -> Arc<Self> {
+    fn new(accepted: Accepted, generations: Option<Generations>, options: LiveOptions) -> Arc<Self> {
+        let LiveOptions { path, subnet, node, generations: _, on_reload, is_there } = options;
+        let place = Place { subnet, node };
         let started = accepted.policy.bounds().clone();
         let mut loader = Loader::default();
-        let conditions = loader.conditions(&accepted.policy, false);
+        let killed = loader.kill_seen(accepted.policy.kill_file().map_or(Ok(false), &is_there), false);
+        let conditions = (Timestamp::now(), killed);
         let exposures = Arc::clone(&loader.exposures);
         let mut in_force = InForce::new(accepted, &place, conditions, exposures, &started, 1);
         let switches = Arc::new(SwitchRecorder::default());
@@ -385,6 +400,7 @@ impl Shared {
             switches,
             generations,
             on_reload,
+            is_there,
         })
     }
 
@@ -432,7 +448,7 @@ impl Shared {
 
     /// Read fully, check fully, then swap. Nothing is changed by a file that is refused.
     fn accept(&self, trigger: Trigger, asked: Instant) -> Result<Receipt, LoadError> {
-        let path = self.path.as_ref().ok_or(LoadError::Fixed)?;
+        let path = &self.path;
         let _one_at_a_time = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = load::read(path)?;
         let checksum = Checksum::of(&bytes);
@@ -444,6 +460,9 @@ impl Shared {
             return Ok(Receipt { trigger, generation, is_new: false, checksum, changes: Vec::new(), took });
         }
         let policy = Arc::new(load::parse(path, &bytes)?);
+        // One that is followed already is not waited for: its disk may hang.
+        let kill_file = policy.kill_file().filter(|file| before.policy.kill_file() != Some(file));
+        let seen = kill_file.map(&self.is_there);
         let generation = before.generation + 1;
         let changes = before.policy.changes(&policy);
         let in_force = {
@@ -452,7 +471,11 @@ impl Shared {
             loader.last_error = None;
             // Nothing may keep it: whether it is drained is told from that.
             drop(before);
-            self.swap(&mut loader, Accepted { policy, generation, checksum }, asked, true)
+            let killed = match seen {
+                Some(seen) => loader.kill_seen(seen, false),
+                None => policy.kill_file().is_some() && self.in_force.load().killed,
+            };
+            self.swap(&mut loader, Accepted { policy, generation, checksum }, killed, asked, true)
         };
         let took = asked.elapsed();
         if !in_force.restart_for.is_empty() {
@@ -467,18 +490,18 @@ impl Shared {
         Ok(Receipt { trigger, generation, is_new: true, checksum, changes, took })
     }
 
-    /// Puts `accepted` in force, under the conditions of now. Where that takes something out of the sandbox, what runs
+    /// Puts `accepted` in force, as of now and with the kill switch engaged or not. Where that takes something out of the sandbox, what runs
     /// there is ended by its deadline only if it `is_rollback`: the turns of a switchback wait for it to end.
     fn swap(
         &self,
         loader: &mut Loader,
         accepted: Accepted,
+        killed: bool,
         asked: Instant,
         is_rollback: bool,
     ) -> Arc<InForce> {
         let before = self.in_force.load_full();
-        let killed_before = before.killed && before.policy.kill_file() == accepted.policy.kill_file();
-        let conditions = loader.conditions(&accepted.policy, killed_before);
+        let conditions = (Timestamp::now(), killed);
         let exposures = Arc::clone(&loader.exposures);
         let swap = before.swap + 1;
         let mut next = InForce::new(accepted, &self.place, conditions, exposures, &self.started, swap);
@@ -507,17 +530,34 @@ impl Shared {
         next
     }
 
-    /// Follows the clock and the kill switch.
+    /// Follows the clock.
     fn refresh(&self) {
         let asked = Instant::now();
         let mut loader = self.lock();
         let before = self.in_force.load_full();
-        let conditions = loader.conditions(&before.policy, before.killed);
-        let (at, killed) = conditions;
-        if killed != before.killed || !before.holds_at(at) {
+        if !before.holds_at(Timestamp::now()) {
+            let (accepted, killed) = (before.accepted(), before.killed);
+            drop(before);
+            self.swap(&mut loader, accepted, killed, asked, true);
+        }
+    }
+
+    /// Follows the kill switch: looks for its file, holding nothing that others wait for.
+    fn look_for_kill(&self) {
+        let asked = Instant::now();
+        let policy = Arc::clone(&self.in_force.load().policy);
+        let seen = policy.kill_file().map_or(Ok(false), &self.is_there);
+        let mut loader = self.lock();
+        let before = self.in_force.load_full();
+        if before.policy.kill_file() != policy.kill_file() {
+            // Whoever swapped has looked for the other one.
+            return;
+        }
+        let killed = loader.kill_seen(seen, before.killed);
+        if killed != before.killed {
             let accepted = before.accepted();
             drop(before);
-            self.swap(&mut loader, accepted, asked, true);
+            self.swap(&mut loader, accepted, killed, asked, true);
         }
     }
 
@@ -545,9 +585,8 @@ impl Shared {
 }
 
 impl Loader {
-    /// The time, and whether the kill switch is engaged; as `before` where that can't be seen.
-    fn conditions(&mut self, policy: &Policy, before: bool) -> (Timestamp, bool) {
-        let seen = policy.kill_engaged();
+    /// Whether the kill switch is engaged; as `before` where that can't be seen, which the log says once.
+    fn kill_seen(&mut self, seen: io::Result<bool>, before: bool) -> bool {
         let error = seen.as_ref().err().map(ToString::to_string);
         if let Some(error) = error.as_ref().filter(|_| self.kill_error != error) {
             let state = if before { "engaged" } else { "not engaged" };
@@ -556,7 +595,7 @@ impl Loader {
             );
         }
         self.kill_error = error;
-        (Timestamp::now(), seen.unwrap_or(before))
+        seen.unwrap_or(before)
     }
 
     /// Whether every rollout that holds something here is in `next` as it was: with its modes, and for this subnet.

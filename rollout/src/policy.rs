@@ -221,19 +221,12 @@ impl Policy {
         self.kill_switch.as_ref().map(|kill_switch| kill_switch.file.as_path())
     }
 
-    /// Whether that file is there, a link that leads nowhere included.
+    /// Whether that file is there.
     ///
     /// # Errors
-    /// It can't be seen whether it is.
+    /// As for [`is_there`].
     pub fn kill_engaged(&self) -> io::Result<bool> {
-        let Some(file) = self.kill_file() else { return Ok(false) };
-        match std::fs::symlink_metadata(file) {
-            Ok(_) => Ok(true),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
+        self.kill_file().map_or(Ok(false), is_there)
     }
 
     /// What applies in `scope`, and why. Pure.
@@ -312,4 +305,18 @@ impl Policy {
 #[must_use]
 pub fn parse_time(text: &str) -> Option<Timestamp> {
     kind::time(text)
+}
+
+/// Whether a file is there, a link that leads nowhere included.
+///
+/// # Errors
+/// It can't be seen whether it is.
+pub fn is_there(file: &Path) -> io::Result<bool> {
+    match std::fs::symlink_metadata(file) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }

@@ -1,9 +1,11 @@
-//! The thread that follows the clock and the kill switch. It reads no file and waits for no reload: a disk that hangs
-//! must not stand between the switch and its effect.
+//! The threads that follow the clock and the kill switch. Neither reads the policy file or waits for a reload: a disk
+//! that hangs must not stand between the switch and its effect. And where the kill switch's own disk hangs, only the
+//! thread that looks there waits.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,57 +14,66 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use super::watch::directory;
 use super::{LoadError, Shared};
 
-/// How often both are looked at, whatever the kernel tells.
+/// How often each is looked at, whatever the kernel tells.
 const TICK: Duration = Duration::from_millis(250);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Signal {
-    Look,
-    Stop,
-}
-
 pub(super) struct Follower {
-    signals: SyncSender<Signal>,
-    thread: Option<JoinHandle<()>>,
+    /// The clock's thread, and what ends it by being dropped.
+    clock: Option<(Sender<Infallible>, JoinHandle<()>)>,
+    /// Has the kill switch looked for at once.
+    looks: SyncSender<()>,
 }
 
 impl Follower {
-    pub(super) fn start(shared: Arc<Shared>) -> Result<Self, LoadError> {
+    pub(super) fn start(shared: &Arc<Shared>) -> Result<Self, LoadError> {
         // One that waits says all that more would.
-        let (signals, looks) = sync_channel(1);
-        let mut kill = KillWatch { signals: signals.clone(), watched: None };
-        let thread = std::thread::Builder::new()
-            .name("policy-clock".into())
-            .spawn(move || run(&looks, &mut kill, &shared))
-            .map_err(|error| LoadError::Watch { path: "(the clock)".into(), detail: error.to_string() })?;
-        Ok(Self { signals, thread: Some(thread) })
+        let (looks, asked) = sync_channel(1);
+        let (stop, stopped) = channel();
+        let (kill, policy) = (KillWatch { looks: looks.clone(), watched: None }, Arc::downgrade(shared));
+        spawn("kill-switch", move || follow_kill(kill, &asked, &policy))?;
+        let policy = Arc::clone(shared);
+        let clock = spawn("policy-clock", move || follow_clock(&stopped, &policy))?;
+        Ok(Self { clock: Some((stop, clock)), looks })
     }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LoadError> {
+    let thread = std::thread::Builder::new().name(name.into()).spawn(work);
+    thread.map_err(|error| LoadError::Watch { path: format!("({name})").into(), detail: error.to_string() })
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        // Blocks only while a look waits, which the thread takes.
-        let _ = self.signals.send(Signal::Stop);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if let Some((stop, clock)) = self.clock.take() {
+            drop(stop);
+            let _panicked = clock.join();
         }
+        // Not waited for: its look may never end. Without a policy it ends by itself; where a look waits, it comes to see
+        // that anyway.
+        let _ = self.looks.try_send(());
     }
 }
 
-fn run(looks: &Receiver<Signal>, kill: &mut KillWatch, shared: &Shared) {
-    loop {
-        kill.follow(shared.in_force.load().policy.kill_file().map(directory));
+fn follow_clock(stopped: &Receiver<Infallible>, shared: &Shared) {
+    while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
         shared.refresh();
-        match looks.recv_timeout(TICK) {
-            Ok(Signal::Look) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-        }
+    }
+}
+
+fn follow_kill(mut kill: KillWatch, asked: &Receiver<()>, policy: &Weak<Shared>) {
+    while let Some(shared) = policy.upgrade() {
+        // What is in force isn't held meanwhile: whether it is drained is told from that.
+        let directory = shared.in_force.load().policy.kill_file().map(directory);
+        kill.follow(directory);
+        shared.look_for_kill();
+        drop(shared);
+        let _asked_or_time = asked.recv_timeout(TICK);
     }
 }
 
 /// The kernel's word on the directory of the kill switch's file, where it can be had: ticks do without.
 struct KillWatch {
-    signals: SyncSender<Signal>,
+    looks: SyncSender<()>,
     watched: Option<(PathBuf, RecommendedWatcher)>,
 }
 
@@ -72,12 +83,12 @@ impl KillWatch {
             return;
         }
         self.watched = directory.and_then(|directory| {
-            let signals = self.signals.clone();
+            let looks = self.looks.clone();
             let look = move |event: notify::Result<notify::Event>| {
                 // What others read there is no news.
                 if !event.is_ok_and(|event| event.kind.is_access()) {
                     // Where a look waits already, one more says nothing new.
-                    let _ = signals.try_send(Signal::Look);
+                    let _ = looks.try_send(());
                 }
             };
             let mut watcher = notify::recommended_watcher(look).ok()?;

@@ -3,15 +3,18 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use execution::Principal;
 use jiff::{SignedDuration, Timestamp};
 use rollout::{
-    Checksum, GENERATIONS_KEPT, LiveOptions, LivePolicy, LoadError, Mode, Policy, Reason, Trigger,
+    Checksum, Exposures, GENERATIONS_KEPT, LiveOptions, LivePolicy, LoadError, Mode, Policy, Reason, Trigger,
 };
 use tempfile::TempDir;
+
+use crate::selector::Gate;
 
 /// Longer than any wait that ends well.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -359,6 +362,61 @@ fn the_kill_switch_works_while_its_file_is_there_and_floors_dont_hold_it() {
     drop(live);
     fixture.replace(&text(Mode::Shadow));
     assert!(!fixture.watch().in_force().killed, "a policy without a switch has none engaged");
+}
+
+#[test]
+fn a_disk_that_hangs_with_the_kill_switch_file_holds_up_no_reload_no_rollback_no_reader_and_no_end() {
+    let fixture = Fixture::new(Mode::InProcess);
+    let with_switch =
+        |mode| format!("{}[kill_switch]\nfile = \"/hangs/KILL\"\nmode = \"in-process\"\n", text(mode));
+    fixture.replace(&with_switch(Mode::Sandboxed));
+    let gates = [Gate::default(), Gate::default()].map(Arc::new);
+    let hung = |gate: &Arc<Gate>| {
+        let (door, started) = (Arc::clone(gate), AtomicBool::new(false));
+        let live = fixture.start(|options| {
+            options.is_there = Box::new(move |file| {
+                assert_eq!(file, Path::new("/hangs/KILL"));
+                if started.swap(true, Ordering::SeqCst) {
+                    door.pass();
+                    return Ok(true);
+                }
+                Ok(false)
+            });
+        });
+        gate.reached();
+        live
+    };
+    let [live, ended] = gates.each_ref().map(hung);
+    fixture.replace(&with_switch(Mode::Shadow));
+    becomes(&live, Mode::Shadow);
+    fixture.replace(&with_switch(Mode::Sandboxed));
+    live.reload(Trigger::Request).unwrap();
+    assert_eq!(live.in_force().mode(), Mode::Sandboxed);
+    let swap = live.in_force().swap;
+    assert_eq!(live.expose(Exposures::none().clone()).swap, swap + 1);
+    assert!(live.last_error().is_none() && live.is_drained());
+    drop(ended);
+    assert!(!live.in_force().killed, "nothing has been seen");
+    gates[0].open();
+    becomes(&live, Mode::InProcess);
+    assert!(live.in_force().killed);
+    gates[1].open();
+}
+
+#[test]
+fn another_file_for_the_kill_switch_is_looked_for_before_its_policy_is_in_force() {
+    let fixture = Fixture::new(Mode::Sandboxed);
+    let kill = fixture.directory.path().join("KILL");
+    fs::write(&kill, "").unwrap();
+    let live = fixture.watch();
+    let text = text(Mode::Sandboxed);
+    fixture.replace(&format!("{text}[kill_switch]\nfile = \"{}\"\nmode = \"in-process\"\n", kill.display()));
+    live.reload(Trigger::Request).unwrap();
+    let in_force = live.in_force();
+    assert_eq!((in_force.killed, in_force.mode(), in_force.swap), (true, Mode::InProcess, 2));
+    fixture.replace(&text);
+    live.reload(Trigger::Request).unwrap();
+    assert_eq!((live.in_force().killed, live.in_force().mode()), (false, Mode::Sandboxed));
 }
 
 #[test]
