@@ -105,7 +105,7 @@ pub struct LiveOptions {
 }
 
 /// Whether a file is there.
-pub type IsThere = Box<dyn Fn(&Path) -> io::Result<bool> + Send + Sync>;
+pub type IsThere = Arc<dyn Fn(&Path) -> io::Result<bool> + Send + Sync>;
 
 impl LiveOptions {
     /// Nothing kept, nobody told; the kill switch is looked for in the file system.
@@ -118,7 +118,7 @@ impl LiveOptions {
             node,
             generations: None,
             on_reload: Box::new(|_| {}),
-            is_there: Box::new(is_there),
+            is_there: Arc::new(is_there),
         }
     }
 }
@@ -157,6 +157,8 @@ struct Loader {
     told: HashSet<String>,
     /// Why the kill switch's file could not be looked for, as the log has said.
     kill_error: Option<String>,
+    /// When a file that it is new in was looked for: what was asked before says nothing.
+    kill_looked: Instant,
 }
 
 impl Default for Loader {
@@ -167,6 +169,7 @@ impl Default for Loader {
             retired: Vec::new(),
             told: HashSet::new(),
             kill_error: None,
+            kill_looked: Instant::now(),
         }
     }
 }
@@ -195,8 +198,8 @@ impl LivePolicy {
     /// # Errors
     /// As [`LivePolicy::watch`].
     pub fn start(options: LiveOptions) -> Result<Arc<Self>, LoadError> {
-        let path = options.path.clone();
-        let generations = options.generations.clone().map(Generations::new);
+        let (path, mut options) = (options.path.clone(), options);
+        let generations = options.generations.take().map(Generations::new);
         let first = first(&path, generations.as_ref())?;
         let shared = Shared::new(first.accepted, generations, options);
         shared.keep(&shared.in_force.load(), &first.bytes);
@@ -262,7 +265,7 @@ impl LivePolicy {
         InForce::new(now.accepted(), place, conditions, Arc::new(exposures.clone()), started, now.swap)
     }
 
-    /// Notes how long it took to get ready for a switch into the sandbox, before it was asked for.
+    /// Notes how long it took to launch workers ahead of a step.
     pub fn prewarmed(&self, took: Duration) {
         self.shared.switches.prewarmed(took);
     }
@@ -382,7 +385,9 @@ impl Shared {
         let place = Place { subnet, node };
         let started = accepted.policy.bounds().clone();
         let mut loader = Loader::default();
-        let killed = loader.kill_seen(accepted.policy.kill_file().map_or(Ok(false), &is_there), false);
+        let kill_file = accepted.policy.kill_file();
+        let killed = kill_file.map_or(Ok(false), |file| conditions::look(&is_there, file));
+        let killed = loader.kill_seen(killed, false);
         let conditions = (Timestamp::now(), killed);
         let exposures = Arc::clone(&loader.exposures);
         let mut in_force = InForce::new(accepted, &place, conditions, exposures, &started, 1);
@@ -452,7 +457,8 @@ impl Shared {
         let _one_at_a_time = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = load::read(path)?;
         let checksum = Checksum::of(&bytes);
-        let before = self.in_force.load_full();
+        // Not all that is in force, which nothing may keep: whether it is drained is told from that.
+        let before = self.in_force.load().accepted();
         if checksum == before.checksum {
             self.lock().last_error = None;
             self.changed.notify_all();
@@ -462,17 +468,19 @@ impl Shared {
         let policy = Arc::new(load::parse(path, &bytes)?);
         // One that is followed already is not waited for: its disk may hang.
         let kill_file = policy.kill_file().filter(|file| before.policy.kill_file() != Some(file));
-        let seen = kill_file.map(&self.is_there);
+        let looked = Instant::now();
+        let seen = kill_file.map(|file| conditions::look(&self.is_there, file));
         let generation = before.generation + 1;
         let changes = before.policy.changes(&policy);
         let in_force = {
             let mut loader = self.lock();
             loader.allows(&before.policy, &policy, &self.place.subnet)?;
             loader.last_error = None;
-            // Nothing may keep it: whether it is drained is told from that.
-            drop(before);
             let killed = match seen {
-                Some(seen) => loader.kill_seen(seen, false),
+                Some(seen) => {
+                    loader.kill_looked = looked;
+                    loader.kill_seen(seen, false)
+                }
                 None => policy.kill_file().is_some() && self.in_force.load().killed,
             };
             self.swap(&mut loader, Accepted { policy, generation, checksum }, killed, asked, true)
@@ -490,8 +498,9 @@ impl Shared {
         Ok(Receipt { trigger, generation, is_new: true, checksum, changes, took })
     }
 
-    /// Puts `accepted` in force, as of now and with the kill switch engaged or not. Where that takes something out of the sandbox, what runs
-    /// there is ended by its deadline only if it `is_rollback`: the turns of a switchback wait for it to end.
+    /// Puts `accepted` in force, as of now and with the kill switch engaged or not. Where that takes something out of the
+    /// sandbox, what runs there is ended by its deadline only if it `is_rollback`: the turns of a switchback wait for it
+    /// to end.
     fn swap(
         &self,
         loader: &mut Loader,
@@ -542,15 +551,12 @@ impl Shared {
         }
     }
 
-    /// Follows the kill switch: looks for its file, holding nothing that others wait for.
-    fn look_for_kill(&self) {
-        let asked = Instant::now();
-        let policy = Arc::clone(&self.in_force.load().policy);
-        let seen = policy.kill_file().map_or(Ok(false), &self.is_there);
+    /// Follows the kill switch: it was looked for at `asked`.
+    fn kill_looked(&self, file: &Path, seen: io::Result<bool>, asked: Instant) {
         let mut loader = self.lock();
         let before = self.in_force.load_full();
-        if before.policy.kill_file() != policy.kill_file() {
-            // Whoever swapped has looked for the other one.
+        if before.policy.kill_file() != Some(file) || asked < loader.kill_looked {
+            // Somebody has looked since, for this file or for another one.
             return;
         }
         let killed = loader.kill_seen(seen, before.killed);

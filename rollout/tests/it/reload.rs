@@ -367,15 +367,21 @@ fn the_kill_switch_works_while_its_file_is_there_and_floors_dont_hold_it() {
 #[test]
 fn a_disk_that_hangs_with_the_kill_switch_file_holds_up_no_reload_no_rollback_no_reader_and_no_end() {
     let fixture = Fixture::new(Mode::InProcess);
-    let with_switch =
-        |mode| format!("{}[kill_switch]\nfile = \"/hangs/KILL\"\nmode = \"in-process\"\n", text(mode));
-    fixture.replace(&with_switch(Mode::Sandboxed));
+    let kill = fixture.directory.path().join("KILL");
+    let with_switch = |mode, file: &Path| {
+        format!("{}[kill_switch]\nfile = \"{}\"\nmode = \"in-process\"\n", text(mode), file.display())
+    };
+    let hangs = Path::new("/hangs/KILL");
+    fixture.replace(&with_switch(Mode::Sandboxed, hangs));
     let gates = [Gate::default(), Gate::default()].map(Arc::new);
+    // Where it hangs, the switch is engaged.
     let hung = |gate: &Arc<Gate>| {
         let (door, started) = (Arc::clone(gate), AtomicBool::new(false));
         let live = fixture.start(|options| {
-            options.is_there = Box::new(move |file| {
-                assert_eq!(file, Path::new("/hangs/KILL"));
+            options.is_there = Arc::new(move |file| {
+                if file != hangs {
+                    return rollout::is_there(file);
+                }
                 if started.swap(true, Ordering::SeqCst) {
                     door.pass();
                     return Ok(true);
@@ -387,9 +393,9 @@ fn a_disk_that_hangs_with_the_kill_switch_file_holds_up_no_reload_no_rollback_no
         live
     };
     let [live, ended] = gates.each_ref().map(hung);
-    fixture.replace(&with_switch(Mode::Shadow));
+    fixture.replace(&with_switch(Mode::Shadow, hangs));
     becomes(&live, Mode::Shadow);
-    fixture.replace(&with_switch(Mode::Sandboxed));
+    fixture.replace(&with_switch(Mode::Sandboxed, hangs));
     live.reload(Trigger::Request).unwrap();
     assert_eq!(live.in_force().mode(), Mode::Sandboxed);
     let swap = live.in_force().swap;
@@ -397,6 +403,17 @@ fn a_disk_that_hangs_with_the_kill_switch_file_holds_up_no_reload_no_rollback_no
     assert!(live.last_error().is_none() && live.is_drained());
     drop(ended);
     assert!(!live.in_force().killed, "nothing has been seen");
+
+    // One on another disk is followed while the look at this one goes on, and back again this one is waited for no
+    // longer than a look may take.
+    fixture.replace(&with_switch(Mode::Shadow, &kill));
+    becomes(&live, Mode::Shadow);
+    fs::write(&kill, "").unwrap();
+    becomes(&live, Mode::InProcess);
+    fs::remove_file(&kill).unwrap();
+    becomes(&live, Mode::Shadow);
+    fixture.replace(&with_switch(Mode::Sandboxed, hangs));
+    becomes(&live, Mode::Sandboxed);
     gates[0].open();
     becomes(&live, Mode::InProcess);
     assert!(live.in_force().killed);
