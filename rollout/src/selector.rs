@@ -201,24 +201,38 @@ impl Selector {
         Ok([Arc::clone(&self.in_process), self.sandbox.get()?])
     }
 
-    /// Has workers ready for canisters that run sandboxed, or in shadow, once `exposures` are in force: of those that run
-    /// in this process now, the [`PREWARMED_MAX`] that ran last. Begins with no further one after `until`. Gives how many
-    /// it got ready, and whether it came to the end.
+    /// Has workers ready for canisters that run sandboxed, or in shadow, once `exposures` are in force and don't run
+    /// sandboxed yet: of those with an idle instance in this process, the [`PREWARMED_MAX`] that ran last. Begins with
+    /// another one only while it may `go_on`. Gives how many it got ready; one whose worker fails is left out. One that was
+    /// deleted or got other code since it ran costs a worker that nobody uses.
     ///
     /// # Errors
-    /// A worker could not be had.
-    pub fn prewarm(&self, exposures: &Exposures, until: Instant) -> Result<(usize, bool), BackendError> {
-        let (sandbox, next) = (self.sandbox.get()?, self.live.with(exposures));
+    /// No worker can be launched, for whichever canister.
+    pub fn prewarm(&self, exposures: &Exposures, go_on: impl Fn() -> bool) -> Result<usize, BackendError> {
+        let sandbox = self.sandbox.get()?;
         let mut warm = self.in_process.warm();
-        warm.retain(|(snapshot, _)| next.mode_of(&snapshot.canister) != Mode::InProcess);
-        let mut launched = 0;
-        for (snapshot, limits) in warm.into_iter().take(PREWARMED_MAX) {
-            if Instant::now() >= until {
-                return Ok((launched, false));
-            }
-            launched += usize::from(sandbox.prewarm(&snapshot, &limits)?);
+        {
+            let (now, next) = (self.live.load(), self.live.with(exposures));
+            warm.retain(|(Snapshot { canister, .. }, _)| {
+                now.mode_of(canister) != Mode::Sandboxed && next.mode_of(canister) != Mode::InProcess
+            });
         }
-        Ok((launched, true))
+        warm.truncate(PREWARMED_MAX);
+        let mut ready = 0;
+        for (snapshot, limits) in warm {
+            if !go_on() {
+                break;
+            }
+            match sandbox.prewarm(&snapshot, &limits) {
+                Ok(is_new) => ready += usize::from(is_new),
+                Err(error @ (BackendError::Spawn(_) | BackendError::Exhausted { .. })) => return Err(error),
+                // Its next message tries again, and says what is wrong.
+                Err(error) => {
+                    tracing::debug!(canister = %snapshot.canister, %error, "no worker ahead for a canister")
+                }
+            }
+        }
+        Ok(ready)
     }
 
     /// Where the time of messages goes, of a subnet that this observes.

@@ -81,8 +81,8 @@ impl Instruments {
     ///
     /// # Errors
     /// As there.
-    pub fn prewarm(&self, exposures: &Exposures, until: Instant) -> Result<(usize, bool), BackendError> {
-        self.selector.prewarm(exposures, until)
+    pub fn prewarm(&self, exposures: &Exposures, go_on: impl Fn() -> bool) -> Result<usize, BackendError> {
+        self.selector.prewarm(exposures, go_on)
     }
 
     /// Where the time of sandboxed executions went, those of shadow too.

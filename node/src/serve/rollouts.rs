@@ -9,6 +9,7 @@ mod follow;
 mod judge;
 mod look;
 mod next;
+mod prewarming;
 mod trial;
 mod view;
 
@@ -31,6 +32,7 @@ use super::signals::Stop;
 use super::status::Board;
 use driven::Driven;
 use judge::Crashes;
+use prewarming::Prewarming;
 
 pub(super) use view::PHASES;
 
@@ -38,9 +40,6 @@ pub(super) use view::PHASES;
 const TICK: Duration = Duration::from_millis(50);
 /// How long a store that can't be written is left alone.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
-/// How long workers are launched ahead of a step at one tick, and before it is cut over to all the same.
-const PREWARM_PART: Duration = Duration::from_millis(50);
-const PREWARM_MAX: Duration = Duration::from_secs(5);
 /// Points of the history that is shown.
 const HISTORY_MAX: usize = 720;
 
@@ -388,45 +387,35 @@ impl Driver {
         true
     }
 
-    /// Makes sure that every node can sandbox, and has workers launched for a step before its messages need them: a part
-    /// of them at each tick, so that nothing else waits. False: not yet.
+    /// Makes sure that every node can sandbox, and has workers launched for a step before its messages need them, on a
+    /// thread that nothing waits for. False: not yet.
     fn prewarm(&mut self, id: &str, step: usize) -> bool {
+        let mut exposures = self.exposures();
+        let Some(driven) = self.rollouts.get_mut(id) else { return true };
+        if let Some(prewarming) = &driven.prewarming {
+            let is_over = prewarming.is_over();
+            if is_over {
+                driven.prewarming = None;
+            }
+            return is_over;
+        }
         let mut nodes = self.board.nodes().iter();
         if let Some(error) = nodes.find_map(|node| node.instruments.probe_sandbox().err()) {
             // The deadline of the switch ends it.
             self.trouble(format!("the step can't be switched to: {error}"));
             return false;
         }
-        let mut exposures = self.exposures();
-        let Some(driven) = self.rollouts.get_mut(id) else { return true };
         exposures.rollouts.insert(id.to_owned(), driven.exposure(Some(step)));
-        let now = Instant::now();
-        let (began, before) = driven.prewarming.unwrap_or((now, 0));
-        let (mut launched, mut done) = (before, true);
-        for node in self.board.nodes() {
-            match node.instruments.prewarm(&exposures, now + PREWARM_PART) {
-                // Those that were running just then are seen the next time.
-                Ok((ready, is_whole)) => {
-                    (launched, done) = (launched + ready, done && is_whole && ready == 0);
-                }
-                // The canister's next message tries again, and says what is wrong.
-                Err(error) => tracing::warn!("could not launch workers for the step ahead: {error}"),
+        let deadline = Duration::from_millis(driven.state.plan().switch_deadline_ms());
+        let nodes = self.board.nodes().iter().map(|node| node.instruments.clone()).collect();
+        match Prewarming::start(nodes, exposures, deadline) {
+            Ok(prewarming) => driven.prewarming = Some(prewarming),
+            Err(error) => {
+                tracing::warn!("no thread to launch workers ahead of the step: {error}");
+                return true;
             }
         }
-        if !done && began.elapsed() < PREWARM_MAX {
-            driven.prewarming = Some((began, launched));
-            return false;
-        }
-        driven.prewarming = None;
-        let took = began.elapsed();
-        self.board.nodes()[0].instruments.live().prewarmed(took);
-        tracing::info!(
-            rollout = id,
-            launched,
-            took_ms = milliseconds(took),
-            "workers are ready for the step"
-        );
-        true
+        false
     }
 
     /// What is exposed.

@@ -35,10 +35,10 @@ impl SwitchDirection {
     }
 }
 
-/// A part of a switch. The last two begin at the same moment, and only a step of a rollout into the sandbox has the first.
+/// A part of a switch. The last two begin at the same moment, and only a step of a rollout has the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SwitchPhase {
-    /// Workers are launched for what will be sandboxed, while everything runs as before.
+    /// Workers are launched for what will run sandboxed or in shadow, while everything runs as before.
     Prewarm,
     /// From the request (a file that changed, an exposure, a look at clock and kill switch) until it is in force.
     Cutover,

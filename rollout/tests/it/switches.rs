@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use execution::{Backend, BackendError, Execution, Invocation, Limits, Outcome, Principal, Snapshot};
 use rollout::{
@@ -12,9 +12,7 @@ use rollout::{
     Trigger,
 };
 
-use crate::selector::{
-    Ahead, Fake, Gate, Once, PATIENCE, exposed, invocation, on_trial, outcome, selector, snapshot,
-};
+use crate::selector::{Ahead, Fake, Gate, Once, exposed, invocation, on_trial, outcome, selector, snapshot};
 
 #[test]
 fn what_is_under_way_is_told_by_its_mode_and_by_whether_its_policy_is_in_force() {
@@ -138,12 +136,18 @@ fn a_policy_that_moves_nothing_is_no_switch_and_one_that_moves_both_ways_counts_
 struct Warm {
     fake: Arc<Fake>,
     numbers: Range<u8>,
+    /// Numbers of canisters whose workers fail.
+    fails: Vec<u8>,
     ready: Mutex<Vec<Principal>>,
 }
 
 impl Warm {
+    fn new(numbers: Range<u8>) -> Self {
+        Self { fake: Fake::finishing(|_, _| {}), numbers, fails: Vec::new(), ready: Mutex::default() }
+    }
+
     fn of(numbers: Range<u8>) -> Arc<Self> {
-        Arc::new(Self { fake: Fake::finishing(|_, _| {}), numbers, ready: Mutex::default() })
+        Arc::new(Self::new(numbers))
     }
 }
 
@@ -172,6 +176,9 @@ impl Backend for Warm {
     }
 
     fn prewarm(&self, snapshot: &Snapshot, _limits: &Limits) -> Result<bool, BackendError> {
+        if self.fails.iter().any(|number| numbered(*number) == snapshot.canister) {
+            return Err(BackendError::WorkerDied { how: "by SIGKILL".into() });
+        }
         let mut ready = self.ready.lock().unwrap();
         let is_new = !ready.contains(&snapshot.canister);
         if is_new {
@@ -191,10 +198,9 @@ fn before_a_step_workers_are_launched_for_those_of_its_canisters_that_ran_last_a
     let sandbox = Sandbox::Ready(Arc::clone(&candidate) as _);
     let selector = Selector::new(Arc::clone(&live), control, sandbox, Arc::new(Recorder::new()));
     let ready = |step| {
-        let far = Instant::now() + PATIENCE;
-        let (launched, is_whole) = selector.prewarm(&exposed(step), far).unwrap();
+        let launched = selector.prewarm(&exposed(step), || true).unwrap();
         let canisters = std::mem::take(&mut *candidate.ready.lock().unwrap());
-        assert_eq!((launched, is_whole), (canisters.len(), true));
+        assert_eq!(launched, canisters.len());
         canisters
     };
     // Nothing, half of them in shadow, a tenth sandboxed, all.
@@ -211,17 +217,28 @@ fn before_a_step_workers_are_launched_for_those_of_its_canisters_that_ran_last_a
 }
 
 #[test]
-fn no_worker_is_launched_ahead_after_its_time_and_one_that_can_not_be_had_is_said() {
-    let live = LivePolicy::fixed(Mode::Sandboxed);
-    let (control, candidate) = (Warm::of(0..3), Warm::of(0..0));
-    let sandbox = Sandbox::Ready(Arc::clone(&candidate) as _);
-    let recorder = Arc::new(Recorder::new());
-    let selector =
-        Selector::new(Arc::clone(&live), Arc::clone(&control) as _, sandbox, Arc::clone(&recorder));
-    assert_eq!(selector.prewarm(Exposures::none(), Instant::now()).unwrap(), (0, false));
-    assert_eq!(*candidate.ready.lock().unwrap(), []);
-    let none = Selector::new(Arc::clone(&live), control, Sandbox::Unavailable("no kernel".into()), recorder);
-    let error = none.prewarm(Exposures::none(), Instant::now() + PATIENCE).unwrap_err();
+fn what_runs_sandboxed_already_needs_no_worker_ahead() {
+    let selector = Selector::new(
+        LivePolicy::fixed(Mode::Sandboxed),
+        Warm::of(0..3),
+        Sandbox::Ready(Warm::of(0..0) as _),
+        Arc::new(Recorder::new()),
+    );
+    assert_eq!(selector.prewarm(Exposures::none(), || true).unwrap(), 0);
+}
+
+#[test]
+fn a_canister_whose_worker_fails_costs_no_other_one_its_own_and_where_none_can_be_had_it_is_said() {
+    let live = LivePolicy::fixed(Mode::Shadow);
+    let (control, recorder) = (Warm::of(0..9), Arc::new(Recorder::new()));
+    let of =
+        |sandbox| Selector::new(Arc::clone(&live), Arc::clone(&control) as _, sandbox, Arc::clone(&recorder));
+    let failing = Arc::new(Warm { fails: vec![0, 4], ..Warm::new(0..0) });
+    let selector = of(Sandbox::Ready(Arc::clone(&failing) as _));
+    assert_eq!(selector.prewarm(Exposures::none(), || true).unwrap(), 7);
+    assert_eq!(*failing.ready.lock().unwrap(), [1, 2, 3, 5, 6, 7, 8].map(numbered));
+    assert_eq!(selector.prewarm(Exposures::none(), || false).unwrap(), 0, "it may not go on");
+    let error = of(Sandbox::Unavailable("no kernel".into())).prewarm(Exposures::none(), || true).unwrap_err();
     assert!(error.to_string().contains("no kernel"), "{error}");
     live.prewarmed(Duration::from_millis(5));
     assert_eq!(switched(&live, SwitchDirection::ToSandbox), [1, 0, 0, 0]);

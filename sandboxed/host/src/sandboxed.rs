@@ -268,7 +268,10 @@ impl Backend for Sandboxed {
         let Some(lease) = self.table.spare((snapshot.canister, Role::Update)) else { return Ok(false) };
         lease.may_start()?;
         let loaded = self.load(Role::Update, snapshot, limits);
-        lease.note(&loaded);
+        if loaded.is_err() {
+            // Not the other way round: only a message shows that its worker is well.
+            lease.note(&loaded);
+        }
         lease.put_back(self.counted(loaded)?);
         Ok(true)
     }

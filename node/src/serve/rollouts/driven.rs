@@ -1,7 +1,6 @@
 //! A rollout with all that is needed to drive it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
 
 use rollout::machine::{Active, Effect, Phase, Plan, Rollout};
 use rollout::store::Counts;
@@ -9,6 +8,7 @@ use rollout::{ExposedStep, Exposure, Policy, RolloutRule, Schedule, Side, StepRu
 use serde_json::Value;
 
 use super::judge::Crashes;
+use super::prewarming::Prewarming;
 use super::trial::Trial;
 use super::{By, is_released};
 
@@ -23,8 +23,8 @@ pub(super) struct Driven {
     pub(super) in_force: Option<usize>,
     /// In a switchback that is measured: whose block it is.
     pub(super) block: Option<Side>,
-    /// Since when workers are launched ahead of a step, and how many were.
-    pub(super) prewarming: Option<(Instant, usize)>,
+    /// Workers are launched ahead of a step.
+    pub(super) prewarming: Option<Prewarming>,
     /// Effects that are still to be had.
     pub(super) todo: VecDeque<Effect>,
     /// The plan of the rule.

@@ -166,7 +166,7 @@ fn a_rollout_goes_from_control_against_control_to_everywhere_and_into_the_policy
     assert!(text.contains("q4 step 4/4 all"), "{text}");
     assert_eq!(status["rollouts"]["rollouts"][0]["exposed_step"], 4);
     let prewarmed = status["nodes"][0]["switches"]["to_sandbox"]["prewarm"]["count"].as_u64();
-    assert_eq!(prewarmed, Some(4), "before each step: {status}");
+    assert!(prewarmed >= Some(1), "before the step into shadow: {status}");
 
     done(folder.path(), &["finish", "q4"]);
     let text = std::fs::read_to_string(folder.path().join("p.toml")).unwrap();
