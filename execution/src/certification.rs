@@ -14,14 +14,13 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use ic_certification::HashTree;
-use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
+pub(crate) use public_state::is_same;
 pub use read_state::{LABELS_MAX, PATHS_MAX, ReadStateError};
 pub use signer::{BlsSigner, InvalidKey, Signer};
 use tree::{Labels, Selection, Tree};
 
 use crate::root::Root;
-use crate::state::{IngressRecord, MessageId, Shared, SubnetState};
+use crate::state::{IngressRecord, MessageId, SubnetState};
 use crate::{Nanoseconds, Principal};
 
 /// Longest data certificate in bytes. One is some 1 KiB; the longest possible has a pruned sibling for each
@@ -66,15 +65,22 @@ fn cbor(value: &impl serde::Serialize) -> Vec<u8> {
 
 /// The public part of the state after one round. Hashed and signed when the first certificate is asked for;
 /// what rounds in between left unchanged is not hashed again.
+#[derive(Clone)]
 pub struct CertifiedState {
     time: Nanoseconds,
     canisters: Labels,
     requests: Labels,
-    /// What `requests` was made of.
-    records: OrdMap<MessageId, Shared<IngressRecord>>,
-    tree: Tree,
     signer: Arc<dyn Signer>,
+    /// The whole, once it was asked for.
+    tree: OnceLock<Tree>,
     signature: OnceLock<Vec<u8>>,
+}
+
+/// What may differ from the certified state.
+#[derive(Debug, Default)]
+pub(crate) struct Uncertified {
+    pub(crate) canisters: BTreeSet<Principal>,
+    pub(crate) requests: BTreeSet<MessageId>,
 }
 
 impl fmt::Debug for CertifiedState {
@@ -87,59 +93,65 @@ impl CertifiedState {
     /// The public part of `state`, from scratch.
     #[must_use]
     pub fn new(state: &SubnetState, signer: Arc<dyn Signer>) -> Self {
-        let all = state.canisters.keys().copied().collect();
-        let nothing = OrdMap::new();
-        Self::from(&Labels::default(), &all, &Labels::default(), &nothing, state, signer)
-    }
-
-    /// The public part of `state`, in which no canisters but `changed` differ from the state that this one is of.
-    #[must_use]
-    pub fn next(&self, state: &SubnetState, changed: &BTreeSet<Principal>) -> Self {
-        let signer = Arc::clone(&self.signer);
-        Self::from(&self.canisters, changed, &self.requests, &self.records, state, signer)
-    }
-
-    fn from(
-        canisters: &Labels,
-        changed: &BTreeSet<Principal>,
-        requests: &Labels,
-        records: &OrdMap<MessageId, Shared<IngressRecord>>,
-        state: &SubnetState,
-        signer: Arc<dyn Signer>,
-    ) -> Self {
-        let mut canisters = canisters.clone();
-        for id in changed {
-            let label = id.as_slice();
-            canisters = match state.canister(id) {
-                None => canisters.without(label),
-                Some(canister) => match public_state::canister(canister, canisters.get(label)) {
-                    Some(tree) => canisters.with(label, tree),
-                    None => continue,
-                },
-            };
-        }
-        let mut requests = requests.clone();
-        for item in records.diff(&state.ingress.records) {
-            requests = match item {
-                DiffItem::Add(id, record) | DiffItem::Update { new: (id, record), .. } => {
-                    requests.with(&id.0, public_state::request(&record.status))
-                }
-                DiffItem::Remove(id, _) => requests.without(&id.0),
-            };
-        }
-        let tree = Labels::of([
-            ("canister", Tree::Labels(canisters.clone())),
-            ("request_status", Tree::Labels(requests.clone())),
-            ("time", public_state::number(state.time)),
-        ]);
-        Self {
-            time: state.time,
-            canisters,
-            requests,
-            records: state.ingress.records.clone(),
-            tree: Tree::Labels(tree),
+        let mut certified = Self {
+            time: 0,
+            canisters: Labels::default(),
+            requests: Labels::default(),
             signer,
+            tree: OnceLock::new(),
             signature: OnceLock::new(),
+        };
+        let all = Uncertified {
+            canisters: state.canisters.keys().copied().collect(),
+            requests: state.ingress.records.keys().copied().collect(),
+        };
+        certified.advance(state, &all);
+        certified
+    }
+
+    /// Becomes the public part of `state`, which differs from what this is of in nothing but `changed`.
+    ///
+    /// That is told, and not found: to compare the records with those of the round before took a copy of these, so
+    /// that the first change to each leaf of their tree copied it, with a count of 64 records up and later down.
+    pub(crate) fn advance(&mut self, state: &SubnetState, changed: &Uncertified) {
+        let Self { time, canisters, requests, signer: _, tree, signature } = self;
+        // First: it shares the nodes, and what is shared is copied before it is changed.
+        *tree = OnceLock::new();
+        *signature = OnceLock::new();
+        *time = state.time;
+        for id in &changed.canisters {
+            let label = id.as_slice();
+            match state.canister(id) {
+                None => canisters.remove(label),
+                Some(canister) => {
+                    let tree = public_state::canister(canister, canisters.get(label));
+                    canisters.insert(label, tree);
+                }
+            }
+        }
+        for id in &changed.requests {
+            match state.ingress.records.get(id) {
+                None => requests.remove(&id.0),
+                Some(record) => requests.insert(&id.0, Tree::Request(record.clone())),
+            }
+        }
+    }
+
+    fn tree(&self) -> &Tree {
+        self.tree.get_or_init(|| {
+            Tree::Labels(Labels::of([
+                ("canister", Tree::Labels(self.canisters.clone())),
+                ("request_status", Tree::Labels(self.requests.clone())),
+                ("time", public_state::number(self.time)),
+            ]))
+        })
+    }
+
+    /// The record of a request that is shown.
+    fn request(&self, id: &MessageId) -> Option<&IngressRecord> {
+        match self.requests.get(&id.0)? {
+            Tree::Request(record) => Some(record),
+            Tree::Leaf(_) | Tree::Section(..) | Tree::Labels(_) => None,
         }
     }
 
@@ -152,7 +164,7 @@ impl CertifiedState {
     /// Hash of the whole tree.
     #[must_use]
     pub fn root(&self) -> Root {
-        self.tree.hash()
+        self.tree().hash()
     }
 
     /// What a query of `canister` gets: the time and its certified data.
@@ -165,6 +177,6 @@ impl CertifiedState {
 
     fn certificate(&self, shown: &Selection<'_>) -> Certificate {
         let signature = self.signature.get_or_init(|| self.signer.sign(&signed_message(&self.root())));
-        Certificate { tree: self.tree.witness(shown), signature: signature.clone() }
+        Certificate { tree: self.tree().witness(shown), signature: signature.clone() }
     }
 }

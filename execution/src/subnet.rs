@@ -7,12 +7,12 @@ mod routing;
 
 pub(crate) use round::{RoundWork, failure};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::certification::{Certificate, CertifiedState, ReadStateError};
+use crate::certification::{self, Certificate, CertifiedState, ReadStateError, Uncertified};
 use crate::executors::{Executors, SchedulerOptions};
 use crate::query::{QueryAnswer, QueryView};
 use crate::root::{Root, StateRoot};
@@ -139,8 +139,8 @@ pub struct Subnet {
     /// begin them again.
     paused: BTreeMap<Principal, Step>,
     certified: Arc<CertifiedState>,
-    /// Canisters put in place or taken away since.
-    uncertified: BTreeSet<Principal>,
+    /// What may have changed of it since.
+    uncertified: Uncertified,
 }
 
 impl fmt::Debug for Subnet {
@@ -176,7 +176,7 @@ impl Subnet {
     ) -> Self {
         Self {
             certified: Arc::new(CertifiedState::new(&state, Arc::clone(&config.signer))),
-            uncertified: BTreeSet::new(),
+            uncertified: Uncertified::default(),
             config: Arc::new(config),
             schedule: Schedule::of(&state),
             state,
@@ -218,7 +218,8 @@ impl Subnet {
     /// Certifies the state at the end of a round.
     fn certify(&mut self) {
         let changed = std::mem::take(&mut self.uncertified);
-        self.certified = Arc::new(self.certified.next(&self.state, &changed));
+        // In place, unless somebody still shows the state before.
+        Arc::make_mut(&mut self.certified).advance(&self.state, &changed);
     }
 
     /// Shows `sender` a part of the certified state. See [`QueryView::read_state`].
@@ -305,7 +306,7 @@ impl Subnet {
     /// only this node knew of canisters (failures, paused runs) is forgotten: messages in hand begin again.
     pub fn go_back(&mut self, state: SubnetState) {
         self.certified = Arc::new(CertifiedState::new(&state, Arc::clone(&self.config.signer)));
-        self.uncertified.clear();
+        self.uncertified = Uncertified::default();
         self.schedule = Schedule::of(&state);
         self.failing.clear();
         self.stuck = StuckCalls::default();
@@ -371,8 +372,16 @@ impl Subnet {
     /// Puts a canister in place and notes what it has to do.
     pub(crate) fn put(&mut self, canister: CanisterState) {
         self.schedule.update(&canister);
-        self.uncertified.insert(canister.id);
+        if self.canister(&canister.id).is_none_or(|before| !certification::is_same(before, &canister)) {
+            self.uncertified.canisters.insert(canister.id);
+        }
         self.state.put(canister);
+    }
+
+    /// Moves a message of a user on.
+    fn set_status(&mut self, id: MessageId, status: IngressStatus) {
+        self.state.ingress.set(id, status, self.state.time);
+        self.uncertified.requests.insert(id);
     }
 
     pub(crate) fn canister(&self, id: &Principal) -> Option<&CanisterState> {
@@ -385,7 +394,7 @@ impl Subnet {
         self.failing.remove(id);
         self.stuck.forget_about(id);
         self.paused.remove(id);
-        self.uncertified.insert(*id);
+        self.uncertified.canisters.insert(*id);
         self.state.remove(id)
     }
 }

@@ -6,7 +6,8 @@ use ciborium::Value;
 
 use crate::certification::cbor;
 use crate::certification::tree::{Labels, Tree};
-use crate::state::{CanisterState, Code, IngressStatus};
+use crate::state::{CanisterState, IngressStatus};
+use crate::{ModuleHash, Nanoseconds, Principal};
 
 /// A number: unsigned LEB128.
 pub(super) fn number(mut number: u64) -> Tree {
@@ -26,41 +27,69 @@ fn blob(bytes: impl AsRef<[u8]>) -> Tree {
     Tree::Leaf(Arc::from(bytes.as_ref()))
 }
 
-/// `/canister/<id>`, where it differs from what it `was`.
+/// What `/canister/<id>` is made of.
 ///
 /// `certified_data` is there when code is (disagreement 9: as the implementation has it), and so are
 /// `last_install_timestamp`, `metadata` and `module_hash`.
-pub(super) fn canister(canister: &CanisterState, was: Option<&Tree>) -> Option<Tree> {
-    let controllers = canister.settings.controllers.iter();
-    let controllers = controllers.map(|id| Value::Bytes(id.as_slice().to_vec())).collect();
+#[derive(PartialEq)]
+struct Public<'a> {
+    created: Nanoseconds,
+    controllers: &'a [Principal],
+    code: Option<PublicCode<'a>>,
+}
+
+#[derive(PartialEq)]
+struct PublicCode<'a> {
+    certified_data: &'a [u8],
+    installed: Nanoseconds,
+    /// The metadata follow from it.
+    module: ModuleHash,
+}
+
+impl<'a> Public<'a> {
+    fn of(canister: &'a CanisterState) -> Self {
+        Self {
+            created: canister.created,
+            controllers: &canister.settings.controllers,
+            code: canister.code.as_ref().map(|code| PublicCode {
+                certified_data: &canister.certified_data,
+                installed: code.installed,
+                module: code.module.hash,
+            }),
+        }
+    }
+}
+
+/// Whether two states of a canister have the same public state.
+pub(crate) fn is_same(one: &CanisterState, other: &CanisterState) -> bool {
+    Public::of(one) == Public::of(other)
+}
+
+/// `/canister/<id>`; of what it `was` the metadata are kept, with their hashes, where the module is the same.
+pub(super) fn canister(canister: &CanisterState, was: Option<&Tree>) -> Tree {
+    let Public { created, controllers, code } = Public::of(canister);
+    let controllers = controllers.iter().map(|id| Value::Bytes(id.as_slice().to_vec())).collect();
     let mut leaves = vec![
-        ("canister_creation_timestamp", number(canister.created)),
+        ("canister_creation_timestamp", number(created)),
         ("controllers", blob(cbor(&Value::Array(controllers)))),
     ];
-    if let Some(code) = &canister.code {
-        leaves.push(("certified_data", blob(&canister.certified_data)));
-        leaves.push(("last_install_timestamp", number(code.installed)));
-        leaves.push(("module_hash", blob(code.module.hash.0)));
+    if let Some(PublicCode { certified_data, installed, module }) = code {
+        let was = was.filter(|was| was.get(b"module_hash").and_then(Tree::value) == Some(&module.0[..]));
+        let kept = was.and_then(|was| was.get(b"metadata")).cloned();
+        leaves.push(("certified_data", blob(certified_data)));
+        leaves.push(("last_install_timestamp", number(installed)));
+        leaves.push(("metadata", kept.unwrap_or_else(|| metadata(canister))));
+        leaves.push(("module_hash", blob(module.0)));
     }
-    let is_as_it_was = |label: &str| {
-        let new = leaves.iter().find(|(name, _)| *name == label).and_then(|(_, tree)| tree.value());
-        new == was.and_then(|was| was.get(label.as_bytes())).and_then(Tree::value)
-    };
-    let same_module = is_as_it_was("module_hash");
-    if was.is_some() && same_module && leaves.iter().all(|(label, _)| is_as_it_was(label)) {
-        return None;
-    }
-    if let Some(code) = &canister.code {
-        let kept = was.filter(|_| same_module).and_then(|was| was.get(b"metadata")).cloned();
-        leaves.push(("metadata", kept.unwrap_or_else(|| metadata(code))));
-    }
-    Some(Tree::Labels(Labels::of(leaves)))
+    Tree::Labels(Labels::of(leaves))
 }
 
 /// `/canister/<id>/metadata`: the content of each `icp:` custom section by its name without the prefix.
-fn metadata(code: &Code) -> Tree {
-    let names = code.module.interface.custom_sections.keys();
-    let sections = names.map(|name| (name, Tree::Section(Arc::clone(&code.module), name.clone())));
+fn metadata(canister: &CanisterState) -> Tree {
+    let sections = canister.module().into_iter().flat_map(|module| {
+        let names = module.interface.custom_sections.keys();
+        names.map(|name| (name, Tree::Section(Arc::clone(module), name.clone())))
+    });
     Tree::Labels(Labels::of(sections))
 }
 

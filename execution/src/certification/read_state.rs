@@ -124,7 +124,7 @@ impl Reader<'_> {
     fn may_read_request(&self, id: &[u8]) -> Result<(), &'static str> {
         let id: [u8; 32] = id.try_into().map_err(|_| "a request id has 32 bytes")?;
         // That there is none, everybody may know.
-        let Some(record) = self.view.certified.records.get(&MessageId(id)) else { return Ok(()) };
+        let Some(record) = self.view.certified.request(&MessageId(id)) else { return Ok(()) };
         if record.sender != self.sender {
             return Err("it is another sender's");
         }

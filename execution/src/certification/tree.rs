@@ -1,7 +1,8 @@
 //! A persistent hash tree: labels to subtrees, at each level a binary trie over the labels' bits.
 //!
 //! The shape follows from the labels alone, not from the order in which they came, so that equal states have
-//! equal roots. A change copies the path to it; hashes are kept with the nodes and computed when asked for.
+//! equal roots. A change copies what of the path to it is shared and works in place on the rest; hashes are kept with
+//! the nodes and computed when asked for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -9,7 +10,9 @@ use std::sync::{Arc, OnceLock};
 use ic_certification::{HashTree, empty, fork, fork_hash, labeled, labeled_hash, leaf, leaf_hash, pruned};
 
 use crate::Module;
+use crate::certification::public_state;
 use crate::root::Root;
+use crate::state::{IngressRecord, Shared};
 
 /// A tree, or what hangs below a label.
 #[derive(Clone, Debug)]
@@ -18,6 +21,8 @@ pub(crate) enum Tree {
     Leaf(Arc<[u8]>),
     /// The content of a module's `icp:` custom section, which is not copied.
     Section(Arc<Module>, String),
+    /// What is public of a request, made of its record when it is to be hashed or shown.
+    Request(Shared<IngressRecord>),
     /// Labels with trees below.
     Labels(Labels),
 }
@@ -26,13 +31,14 @@ pub(crate) enum Tree {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Labels(Option<Arc<Node>>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Node {
     kind: Kind,
+    /// Empty in each node that is on the path to a change.
     hash: OnceLock<Root>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Kind {
     Entry {
         label: Box<[u8]>,
@@ -82,6 +88,7 @@ impl Tree {
         match self {
             Self::Leaf(bytes) => leaf_hash(bytes),
             Self::Section(module, name) => leaf_hash(section(module, name)),
+            Self::Request(record) => public_state::request(&record.status).hash(),
             Self::Labels(labels) => labels.hash(),
         }
     }
@@ -91,15 +98,15 @@ impl Tree {
         match self {
             Self::Leaf(bytes) => Some(bytes),
             Self::Section(module, name) => Some(section(module, name)),
-            Self::Labels(_) => None,
+            Self::Request(_) | Self::Labels(_) => None,
         }
     }
 
-    /// What is below `label`.
+    /// What is below `label`; nothing that is yet to be made.
     pub(crate) fn get(&self, label: &[u8]) -> Option<&Self> {
         match self {
             Self::Labels(labels) => labels.get(label),
-            Self::Leaf(_) | Self::Section(..) => None,
+            Self::Leaf(_) | Self::Section(..) | Self::Request(_) => None,
         }
     }
 
@@ -109,6 +116,7 @@ impl Tree {
             (Self::Labels(Labels(None)), _) => empty(),
             (Self::Labels(Labels(Some(root))), Selection::All) => root.whole(),
             (Self::Labels(labels), Selection::Labels(shown)) => labels.witness(shown),
+            (Self::Request(record), shown) => public_state::request(&record.status).witness(shown),
             (leaf, Selection::Labels(_)) => pruned(leaf.hash()),
             (Self::Leaf(bytes), Selection::All) => leaf(&**bytes),
             (Self::Section(module, name), Selection::All) => leaf(section(module, name)),
@@ -122,7 +130,9 @@ fn section<'a>(module: &'a Module, name: &str) -> &'a [u8] {
 
 impl Labels {
     pub(crate) fn of<L: AsRef<[u8]>>(entries: impl IntoIterator<Item = (L, Tree)>) -> Self {
-        entries.into_iter().fold(Self::default(), |labels, (label, tree)| labels.with(label.as_ref(), tree))
+        let mut labels = Self::default();
+        entries.into_iter().for_each(|(label, tree)| labels.insert(label.as_ref(), tree));
+        labels
     }
 
     pub(crate) fn hash(&self) -> Root {
@@ -133,18 +143,22 @@ impl Labels {
         self.0.as_ref()?.get(label)
     }
 
-    /// The same with `tree` below `label`, in place of what is there.
-    pub(crate) fn with(&self, label: &[u8], tree: Tree) -> Self {
+    /// Puts `tree` below `label`, in place of what is there.
+    pub(crate) fn insert(&mut self, label: &[u8], tree: Tree) {
         let entry = Node::new(Kind::Entry { label: label.into(), tree });
-        let Some(root) = &self.0 else { return Self(Some(entry)) };
-        Self(Some(root.with(first_difference(label, root.like(label)), label, entry)))
+        match &mut self.0 {
+            None => self.0 = Some(entry),
+            Some(root) => Node::insert(root, first_difference(label, root.like(label)), label, entry),
+        }
     }
 
-    /// The same without `label`.
-    pub(crate) fn without(&self, label: &[u8]) -> Self {
-        match &self.0 {
-            Some(root) if root.get(label).is_some() => Self(root.without(label)),
-            _ => self.clone(),
+    /// Takes `label` out.
+    pub(crate) fn remove(&mut self, label: &[u8]) {
+        if let Some(root) = &mut self.0
+            && root.get(label).is_some()
+            && !Node::remove(root, label)
+        {
+            self.0 = None;
         }
     }
 
@@ -204,36 +218,36 @@ impl Node {
         (label == wanted).then_some(tree)
     }
 
-    /// The node with `entry`, whose label first differs from those here at bit `at`; `None`: it is here.
-    fn with(self: &Arc<Self>, at: Option<usize>, label: &[u8], entry: Arc<Self>) -> Arc<Self> {
-        match (&self.kind, at) {
-            (Kind::Fork { bit, left, right }, at) if at.is_none_or(|at| *bit < at) => {
-                if has_bit(label, *bit) {
-                    Self::fork(*bit, Arc::clone(left), right.with(at, label, entry))
-                } else {
-                    Self::fork(*bit, left.with(at, label, entry), Arc::clone(right))
-                }
-            }
-            (_, None) => entry,
-            (_, Some(at)) if has_bit(label, at) => Self::fork(at, Arc::clone(self), entry),
-            (_, Some(at)) => Self::fork(at, entry, Arc::clone(self)),
-        }
+    /// The side of a fork on which `label` belongs, to be changed. What others have too is copied first.
+    fn side<'a>(this: &'a mut Arc<Self>, label: &[u8]) -> Option<&'a mut Arc<Self>> {
+        let Self { kind, hash } = Arc::make_mut(this);
+        let Kind::Fork { bit, left, right } = kind else { return None };
+        *hash = OnceLock::new();
+        Some(if has_bit(label, *bit) { right } else { left })
     }
 
-    /// The node without the entry of `label`, which is here.
-    fn without(&self, label: &[u8]) -> Option<Arc<Self>> {
-        let Kind::Fork { bit, left, right } = &self.kind else { return None };
-        Some(if has_bit(label, *bit) {
-            match right.without(label) {
-                Some(right) => Self::fork(*bit, Arc::clone(left), right),
-                None => Arc::clone(left),
-            }
-        } else {
-            match left.without(label) {
-                Some(left) => Self::fork(*bit, left, Arc::clone(right)),
-                None => Arc::clone(right),
-            }
-        })
+    /// Puts `entry` in, whose label first differs from those here at bit `at`; `None`: it is here.
+    fn insert(this: &mut Arc<Self>, at: Option<usize>, label: &[u8], entry: Arc<Self>) {
+        let is_below = matches!(this.kind, Kind::Fork { bit, .. } if at.is_none_or(|at| bit < at));
+        if is_below && let Some(side) = Self::side(this, label) {
+            return Self::insert(side, at, label, entry);
+        }
+        *this = match at {
+            None => entry,
+            Some(at) if has_bit(label, at) => Self::fork(at, Arc::clone(this), entry),
+            Some(at) => Self::fork(at, entry, Arc::clone(this)),
+        };
+    }
+
+    /// Takes the entry of `label` out, which is here; `false`: nothing else is.
+    fn remove(this: &mut Arc<Self>, label: &[u8]) -> bool {
+        let Kind::Fork { bit, left, right } = &this.kind else { return false };
+        let (side, other) = if has_bit(label, *bit) { (right, left) } else { (left, right) };
+        if matches!(side.kind, Kind::Fork { .. }) {
+            return Self::side(this, label).is_some_and(|side| Self::remove(side, label));
+        }
+        *this = Arc::clone(other);
+        true
     }
 
     fn first(&self) -> &[u8] {

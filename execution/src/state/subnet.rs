@@ -229,13 +229,16 @@ impl IngressHistory {
     }
 
     /// Forgets messages that were answered long enough before `now`, and the oldest answers beyond `answer_bytes`.
-    pub fn prune(&mut self, now: Nanoseconds, answer_bytes: u64) {
+    /// The messages that this is about.
+    pub fn prune(&mut self, now: Nanoseconds, answer_bytes: u64) -> Vec<MessageId> {
+        let mut pruned = Vec::new();
         while let Some(&(time, id)) = self.answered.front()
             && time.saturating_add(INGRESS_KEPT) <= now
         {
             self.answered.pop_front();
             self.forgotten = self.forgotten.saturating_sub(1);
             let Some(record) = self.records.remove(&id) else { continue };
+            pruned.push(id);
             self.answer_bytes = self.answer_bytes.saturating_sub(record.bytes);
             if let Some(has) = self.receivers.get_mut(&record.receiver) {
                 has.messages = has.messages.saturating_sub(1);
@@ -253,7 +256,9 @@ impl IngressHistory {
             let done =
                 IngressRecord { status: IngressStatus::Done, bytes: 0, ..IngressRecord::clone(record) };
             self.records.insert(id, Shared::new(done));
+            pruned.push(id);
         }
+        pruned
     }
 }
 

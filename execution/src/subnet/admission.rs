@@ -32,6 +32,7 @@ impl Subnet {
             self.admit_call(ingress)?;
         }
         self.state.ingress.receive(id, sender, receiver, bytes, time);
+        self.uncertified.requests.insert(id);
         if receiver != Principal::management_canister() {
             self.ready(MessageKey::of_ingress(&id));
         }

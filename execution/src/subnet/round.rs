@@ -48,7 +48,9 @@ impl Subnet {
         self.state.round += 1;
         self.state.seed = seed;
         self.state.draws = 0;
-        self.state.ingress.prune(self.state.time, self.config.limits.ingress_answer_bytes);
+        let answer_bytes = self.config.limits.ingress_answer_bytes;
+        let pruned = self.state.ingress.prune(self.state.time, answer_bytes);
+        self.uncertified.requests.extend(pruned);
         self.expire_calls();
         self.expire_stops();
         self.charge_storage();
@@ -208,7 +210,7 @@ impl Subnet {
                 Input::Canister(_) | Input::Task(_) => None,
             });
             if let Some(user) = user {
-                self.state.ingress.set(user, IngressStatus::Processing, self.state.time);
+                self.set_status(user, IngressStatus::Processing);
             }
             self.paused.insert(id, step);
         }

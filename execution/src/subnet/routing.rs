@@ -17,7 +17,7 @@ impl Subnet {
                 Output::Response(response) => {
                     self.push(response.receiver, response.respondent, CanisterMessage::Response(response));
                 }
-                Output::Ingress(id, status) => self.state.ingress.set(id, status, self.state.time),
+                Output::Ingress(id, status) => self.set_status(id, status),
             }
         }
     }

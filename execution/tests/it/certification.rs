@@ -7,12 +7,13 @@ use execution::certification::{
 };
 use execution::state::CanisterState;
 use execution::{
-    Certificate, CertifiedState, Ingress, MessageId, Principal, ReadStateError, Signer, SubnetConfig,
+    Certificate, CertifiedState, Ingress, Limits, MessageId, Principal, ReadStateError, Signer, SubnetConfig,
     SubnetState,
 };
 use ic_cbor::CertificateToCbor;
 use ic_certificate_verification::VerifyCertificate;
 use ic_certification::LookupResult;
+use ic_management_canister_types::{CanisterSettings, UpdateSettingsArgs};
 use proptest::prelude::*;
 
 use crate::scripted::{ANONYMOUS, Bench, Mode, NOTHING, Op, SECOND, call, id_arg, install_arg, killed};
@@ -419,20 +420,35 @@ fn no_data_certificate_is_longer_than_its_bound() {
 }
 
 fn step() -> impl Strategy<Value = (u8, u8)> {
-    (0..9_u8, 0..3_u8)
+    (0..12_u8, 0..3_u8)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn the_kept_tree_is_the_one_made_from_scratch_after_every_round(steps in proptest::collection::vec(step(), 1..24)) {
-        let mut bench = Bench::new();
+    fn the_kept_tree_is_the_one_made_from_scratch_after_every_round(
+        steps in proptest::collection::vec(step(), 1..24),
+        holds in any::<u32>(),
+    ) {
+        // Some answers are forgotten before their messages.
+        let limits = Arc::new(Limits { ingress_answer_bytes: 40, ..Limits::application() });
+        let mut bench = Bench::with(SubnetConfig { limits, ..SubnetConfig::application() }, 1);
         let ids: Vec<_> = (0..3).map(|_| bench.canister("public:a=1")).collect();
-        for (kind, n) in steps {
+        let mut held: Vec<(Arc<CertifiedState>, SubnetState)> = Vec::new();
+        for (place, (kind, n)) in steps.into_iter().enumerate() {
             let id = ids[usize::from(n)];
             let manager = Principal::management_canister();
             let program = bench.program([Op::Certify(if n == 0 { b"zero" } else { b"other" }), Op::Reply(vec![n])]);
+            let long = bench.program([Op::Slices(2), Op::Certify(b"late"), Op::Reply(vec![n])]);
+            let settings = candid::encode_one(UpdateSettingsArgs {
+                canister_id: id,
+                settings: CanisterSettings {
+                    controllers: Some(vec![ANONYMOUS, ids[0]]),
+                    ..CanisterSettings::default()
+                },
+                sender_canister_version: None,
+            });
             // What is refused, is refused; the states must agree all the same.
             let _ = match kind {
                 0 | 1 => bench.submit(id, "run", &program.to_be_bytes()),
@@ -442,10 +458,30 @@ proptest! {
                 5 => bench.submit(manager, "stop_canister", &id_arg(id)),
                 6 => bench.submit(manager, "delete_canister", &id_arg(id)),
                 7 => { bench.empty_canister(); bench.submit(manager, "start_canister", &id_arg(id)) }
+                8 => bench.submit(id, "run", &long.to_be_bytes()),
+                9 => bench.submit(manager, "update_settings", &settings.unwrap()),
+                10 => {
+                    let before = bench.subnet.state().clone();
+                    let submitted = bench.submit(id, "run", &program.to_be_bytes());
+                    bench.round();
+                    bench.subnet.go_back(before);
+                    submitted
+                }
                 _ => { bench.time += 200 * SECOND; bench.submit(id, "none", &[]) }
             };
             bench.round();
-            prop_assert_eq!(bench.subnet.certified().root(), fresh(bench.subnet.state()).root());
+            // The tree is changed in place while nobody has it, with hashes and without.
+            if holds & 1 << place != 0 {
+                held.push((Arc::clone(bench.subnet.certified()), bench.subnet.state().clone()));
+            } else if place % 2 == 0 {
+                prop_assert_eq!(bench.subnet.certified().root(), fresh(bench.subnet.state()).root());
+            }
+        }
+        prop_assert_eq!(bench.subnet.certified().root(), fresh(bench.subnet.state()).root());
+        for (certified, state) in held {
+            let fresh = fresh(&state);
+            prop_assert_eq!((certified.time(), certified.root()), (fresh.time(), fresh.root()));
+            prop_assert_eq!(certified.data_certificate(&ids[0]), fresh.data_certificate(&ids[0]));
         }
     }
 }
