@@ -370,7 +370,8 @@ impl Subnet {
     }
 
     /// Puts a canister in place and notes what it has to do.
-    pub(crate) fn put(&mut self, canister: CanisterState) {
+    pub(crate) fn put(&mut self, canister: impl Into<Shared<CanisterState>>) {
+        let canister = canister.into();
         self.schedule.update(&canister);
         if self.canister(&canister.id).is_none_or(|before| !certification::is_same(before, &canister)) {
             self.uncertified.canisters.insert(canister.id);

@@ -90,8 +90,14 @@ impl<T> Shared<T> {
 
 impl<T: Clone> Shared<T> {
     /// The value to be changed: a copy of it, and so another one, unless nobody else has it.
-    fn own(&mut self) -> &mut T {
+    pub(crate) fn own(&mut self) -> &mut T {
         Arc::make_mut(&mut self.0)
+    }
+}
+
+impl<T> From<T> for Shared<T> {
+    fn from(value: T) -> Self {
+        Self::new(value)
     }
 }
 
@@ -324,14 +330,27 @@ impl SubnetState {
     }
 
     /// Puts a canister in place, keeping the sums.
-    pub fn put(&mut self, canister: CanisterState) {
-        self.memory_bytes = self.memory_bytes.saturating_add(canister.memory_taken());
-        self.compute_percent = self.compute_percent.saturating_add(canister.settings.compute_allocation);
-        self.callbacks_shared = self.callbacks_shared.saturating_add(canister.calls.shared_slots());
-        self.message_bytes = self.message_bytes.saturating_add(canister.message_bytes());
-        if let Some(before) = self.canisters.insert(canister.id, Shared::new(canister)) {
-            self.take_off(&before);
+    pub fn put(&mut self, canister: impl Into<Shared<CanisterState>>) {
+        let canister = canister.into();
+        self.add(Sums::of(&canister));
+        if let Some(before) = self.canisters.insert(canister.id, canister) {
+            self.take_off(Sums::of(&before));
         }
+    }
+
+    /// Changes a canister that is there, in place where nobody else has it, keeping the sums.
+    pub(crate) fn change(
+        &mut self,
+        id: &Principal,
+        change: impl FnOnce(&mut CanisterState),
+    ) -> Option<&CanisterState> {
+        let canister = self.canisters.get_mut(id)?;
+        let before = Sums::of(canister);
+        change(canister.own());
+        let after = Sums::of(canister);
+        self.add(after);
+        self.take_off(before);
+        self.canister(id)
     }
 
     /// Takes cycles from a canister's balance, in place where nobody else has the canister. No sum depends on a
@@ -343,19 +362,46 @@ impl SubnetState {
         }
     }
 
+    /// Adds what a canister is to the sums.
+    fn add(&mut self, canister: Sums) {
+        self.memory_bytes = self.memory_bytes.saturating_add(canister.memory_bytes);
+        self.compute_percent = self.compute_percent.saturating_add(canister.compute_percent);
+        self.callbacks_shared = self.callbacks_shared.saturating_add(canister.callbacks_shared);
+        self.message_bytes = self.message_bytes.saturating_add(canister.message_bytes);
+    }
+
     /// Takes what a canister was from the sums.
-    fn take_off(&mut self, canister: &CanisterState) {
-        self.memory_bytes = self.memory_bytes.saturating_sub(canister.memory_taken());
-        self.compute_percent = self.compute_percent.saturating_sub(canister.settings.compute_allocation);
-        self.callbacks_shared = self.callbacks_shared.saturating_sub(canister.calls.shared_slots());
-        self.message_bytes = self.message_bytes.saturating_sub(canister.message_bytes());
+    fn take_off(&mut self, canister: Sums) {
+        self.memory_bytes = self.memory_bytes.saturating_sub(canister.memory_bytes);
+        self.compute_percent = self.compute_percent.saturating_sub(canister.compute_percent);
+        self.callbacks_shared = self.callbacks_shared.saturating_sub(canister.callbacks_shared);
+        self.message_bytes = self.message_bytes.saturating_sub(canister.message_bytes);
     }
 
     /// Takes a canister away.
     pub fn remove(&mut self, id: &Principal) -> Option<Shared<CanisterState>> {
         let canister = self.canisters.remove(id)?;
-        self.take_off(&canister);
+        self.take_off(Sums::of(&canister));
         Some(canister)
+    }
+}
+
+/// What a canister adds to the sums of its subnet.
+struct Sums {
+    memory_bytes: u64,
+    compute_percent: u64,
+    callbacks_shared: usize,
+    message_bytes: u64,
+}
+
+impl Sums {
+    fn of(canister: &CanisterState) -> Self {
+        Self {
+            memory_bytes: canister.memory_taken(),
+            compute_percent: canister.settings.compute_allocation,
+            callbacks_shared: canister.calls.shared_slots(),
+            message_bytes: canister.message_bytes(),
+        }
     }
 }
 

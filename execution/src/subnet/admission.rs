@@ -129,10 +129,10 @@ impl Subnet {
 
     /// Asks `canister_inspect_message`, where there is one.
     fn inspect(&self, canister: &CanisterState, ingress: &Ingress) -> Result<(), UserError> {
-        let snapshot = canister.snapshot().ok_or_else(|| text::no_module(canister.id))?;
-        if !snapshot.module.interface.exports.inspect_message {
+        if canister.module().is_some_and(|module| !module.interface.exports.inspect_message) {
             return Ok(());
         }
+        let snapshot = canister.snapshot().ok_or_else(|| text::no_module(canister.id))?;
         let entry =
             EntryPoint::InspectMessage { method: ingress.method.clone(), arg: Arc::clone(&ingress.arg) };
         let call = Call {

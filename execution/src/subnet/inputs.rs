@@ -6,12 +6,12 @@ use std::task::Poll;
 use crate::answer::Output;
 use crate::report::Executed;
 use crate::run::{Batching, Env, Installed, MESSAGE_OVERHEAD, Step, Stepped, begin};
-use crate::state::{CanisterState, PausedMessage};
+use crate::state::{CanisterState, PausedMessage, Shared};
 use crate::{BackendError, Instructions};
 
 /// What an executor gets.
 pub(super) struct Job {
-    pub(super) canister: CanisterState,
+    pub(super) canister: Shared<CanisterState>,
     pub(super) budget: Instructions,
     /// The message in hand, if it has begun.
     pub(super) step: Option<Step>,
@@ -21,7 +21,7 @@ pub(super) struct Job {
 
 /// What it gives back.
 pub(super) struct Done {
-    pub(super) canister: CanisterState,
+    pub(super) canister: Shared<CanisterState>,
     pub(super) outputs: Vec<Output>,
     pub(super) executed: Vec<Executed>,
     pub(super) budget: Instructions,
@@ -79,7 +79,7 @@ fn run_each(env: &Arc<Env>, job: Job, before_next: impl Fn(&Done)) -> Done {
                 }
             }
             Some(Advanced::Paused(canister, step)) => {
-                done.canister = canister;
+                done.canister = Shared::new(canister);
                 done.step = Some(step);
                 break;
             }
@@ -103,7 +103,7 @@ impl Done {
             let root = crate::root::canister_root(&stepped.canister);
             stepped.executed.iter_mut().for_each(|executed| executed.state_root = Some(root));
         }
-        self.canister = stepped.canister;
+        self.canister = Shared::new(stepped.canister);
         if let Some((observer, last)) = env.observer.as_ref().zip(stepped.executed.last()) {
             observer.committed(last.invocation);
         }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::answer::{Verdict, answer};
 use crate::report::{Executed, Failure, RoundReport};
 use crate::state::{
-    CanisterMessage, CanisterState, IngressStatus, Input, Origin, PausedMessage, Payload, Response, Status,
-    Task, TaskPointer,
+    CanisterMessage, CanisterState, IngressStatus, Input, Origin, PausedMessage, Payload, Response, Shared,
+    Status, Task, TaskPointer,
 };
 use crate::subnet::inputs::{Done, Job, run_inputs};
 use crate::subnet::{Failing, Subnet};
@@ -123,11 +123,11 @@ impl Subnet {
             if budget == 0 || work.skipped.contains(id) || work.resting.contains(id) || waiting.contains(id) {
                 continue;
             }
-            let Some(canister) = self.state.canister(id) else { continue };
+            let Some(canister) = self.state.canisters.get(id) else { continue };
             if canister.paused.is_none() && self.wrote_too_much(canister) {
                 continue;
             }
-            let canister = canister.clone();
+            let canister = Shared::clone(canister);
             let alone = work.alone.contains(id) || self.failing.contains_key(id);
             let step = self.paused.remove(id);
             jobs.push((*id, Job { canister, budget, step, alone }));
@@ -183,7 +183,8 @@ impl Subnet {
         work: &mut RoundWork,
     ) -> Result<(), BackendError> {
         let env = Arc::new(self.env(1));
-        let mut done = run_inputs(&env, Job { canister, budget: 0, step: None, alone: true });
+        let job = Job { canister: Shared::new(canister), budget: 0, step: None, alone: true };
+        let mut done = run_inputs(&env, job);
         if let Some(error) = done.failure.take() {
             return Err(error);
         }
@@ -197,7 +198,7 @@ impl Subnet {
     fn settle(&mut self, mut done: Done, work: &mut RoundWork) {
         let id = done.canister.id;
         let written = done.executed.iter().map(Executed::bytes_written).sum();
-        self.note_written(&mut done.canister, written);
+        self.note_written(done.canister.own(), written);
         work.report.executed.extend(done.executed);
         if let Some(step) = done.step {
             work.resting.insert(id);
@@ -216,7 +217,7 @@ impl Subnet {
         }
         let mut canister = done.canister;
         if let Some(install) = done.install {
-            self.note_installed(&mut canister, install.instructions);
+            self.note_installed(canister.own(), install.instructions);
             if install.done {
                 // New code: whatever this node held against the old one is over. Installs that it has set aside stay.
                 self.failing.remove(&id);

@@ -64,12 +64,10 @@ impl Subnet {
         }
     }
 
-    /// Changes a canister in place, if it exists.
+    /// Changes a canister, if it exists, in nothing that is certified: what waits for it, its balance, its status.
     pub(crate) fn change(&mut self, id: Principal, change: impl FnOnce(&mut CanisterState)) {
-        if let Some(canister) = self.canister(&id) {
-            let mut canister = canister.clone();
-            change(&mut canister);
-            self.put(canister);
+        if let Some(canister) = self.state.change(&id, change) {
+            self.schedule.update(canister);
         }
     }
 }
