@@ -120,6 +120,11 @@ impl Rounds {
         }
     }
 
+    /// Messages of users that the subnet remembers.
+    pub(crate) fn remembered(&self) -> usize {
+        self.subnet.state().ingress.records.len()
+    }
+
     /// The committed state, to be asked while rounds go on.
     pub(crate) fn queries(&self) -> QueryView {
         self.subnet.queries()

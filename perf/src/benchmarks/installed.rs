@@ -12,7 +12,7 @@ use crate::modules::{self, Heap, WASM_PAGE_BYTES};
 use crate::process::{own_pid, page_tables, smaps};
 use crate::report::{Compared, Finding, Target, Unit};
 use crate::rounds::Rounds;
-use crate::sample::{Samples, Variant, interleaved, time};
+use crate::sample::{Samples, Timed, interleaved_timed, time};
 
 /// Numbers of installed canisters. The first is the measure of the others.
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
@@ -25,12 +25,18 @@ const SAMPLES: usize = 15;
 const CHARGE_INTERVAL: Duration = Duration::from_secs(100);
 /// Such rounds that are timed.
 const CHARGES: usize = 5;
+/// How long answered messages are remembered. Installs are messages: without this to pass, 10,000 installed canisters
+/// would be 10,000 remembered messages as well.
+const REMEMBERED: Duration = Duration::from_secs(300);
+/// Messages that are remembered, where that is what is measured.
+const LONG_HISTORY: usize = 10_000;
 /// What throughput may lose, against 10 installed canisters (P9 of issue 6).
 const AGAINST_FEW: Target = Target::AtLeast(0.9);
 /// How far two subnets of 10 canisters may be apart.
 const CONTROL: f64 = 0.05;
 
-/// Messages a second to ten canisters, by the number of those installed; and what an installed one takes of memory.
+/// Messages a second to ten canisters, by the number of those installed; what an installed one takes of memory; and what
+/// remembered messages cost.
 pub(super) fn installed(bench: &Bench) -> Result<Vec<Finding>, String> {
     // A canister's arena is a file, and all these subnets are there at once.
     let room = usize::try_from(machine::open_files_max()).unwrap_or(usize::MAX) / 3 * 2;
@@ -54,8 +60,10 @@ fn id(size: usize, mode: Mode) -> String {
 struct BySize<'a> {
     mode: Mode,
     sizes: &'a [usize],
-    /// Rounds, by size; last, the first size again.
+    /// Rounds, by size; then the first size again, and at last with a long history.
     rounds: Vec<Samples>,
+    /// Messages that the last one remembered in the end.
+    remembered: usize,
     /// Nanoseconds of a round in which storage is charged, by size.
     charging: Vec<f64>,
     /// Bytes of an installed canister in this process.
@@ -70,13 +78,20 @@ impl<'a> BySize<'a> {
         let mut subnets =
             sizes.iter().map(|size| Active::new(bench, mode, *size)).collect::<Result<Vec<_>, _>>()?;
         let memory = (own_bytes()? - before) / sizes.iter().sum::<usize>() as f64;
-        let mut variants: Vec<_> =
-            subnets.iter_mut().chain([&mut control]).map(|subnet| move || subnet.round()).collect();
-        let mut variants: Vec<Variant<'_>> =
-            variants.iter_mut().map(|variant| variant as Variant<'_>).collect();
-        let rounds = interleaved(SAMPLES, ROUNDS, &mut variants)?;
+        let mut remembering = Active::new(bench, mode, sizes[0])?;
+        remembering.remember(LONG_HISTORY)?;
+        let mut variants: Vec<_> = subnets
+            .iter_mut()
+            .chain([&mut control])
+            .map(|subnet| (subnet, true))
+            .chain([(&mut remembering, false)])
+            .map(|(subnet, forgets)| move || subnet.sample(forgets))
+            .collect();
+        let mut variants: Vec<Timed<'_>> = variants.iter_mut().map(|variant| variant as Timed<'_>).collect();
+        let rounds = interleaved_timed(SAMPLES, &mut variants)?;
         let charging = subnets.iter_mut().map(Active::charging_round).collect::<Result<_, _>>()?;
-        Ok(Self { mode, sizes, rounds, charging, memory })
+        let remembered = remembering.rounds.remembered();
+        Ok(Self { mode, sizes, rounds, remembered, charging, memory })
     }
 
     /// Messages a second.
@@ -88,12 +103,29 @@ impl<'a> BySize<'a> {
     fn findings(&self) -> Vec<Finding> {
         let (few, again) = (self.rate(0), self.rate(self.sizes.len()));
         let held = self.rounds[0].steady() && (again / few - 1.0).abs() < CONTROL;
-        (1..self.sizes.len())
-            .map(|at| {
-                let compared = Compared { limit: few, measured: self.rate(at), unit: Unit::Rate };
-                Finding::new(id(self.sizes[at], self.mode), &compared, AGAINST_FEW, held, self.describe(at))
-            })
-            .collect()
+        let compared = |at| Compared { limit: few, measured: self.rate(at), unit: Unit::Rate };
+        let by_size = (1..self.sizes.len()).map(|at| {
+            Finding::new(id(self.sizes[at], self.mode), &compared(at), AGAINST_FEW, held, self.describe(at))
+        });
+        let history = Finding::new(
+            format!("installed-history-{}", self.mode.name()),
+            &compared(self.sizes.len() + 1),
+            Target::None,
+            held,
+            self.describe_history(),
+        );
+        by_size.chain([history]).collect()
+    }
+
+    fn describe_history(&self) -> String {
+        format!(
+            "empty updates a second in rounds of {ACTIVE}, one for each of {} installed canisters, {}, with {LONG_HISTORY} \
+             remembered messages, in the end {}, against at most {}",
+            self.sizes[0],
+            self.mode.name(),
+            self.remembered,
+            ROUNDS as usize * ACTIVE
+        )
     }
 
     fn describe(&self, at: usize) -> String {
@@ -131,7 +163,36 @@ impl Active {
         let mut canisters: Vec<_> =
             (0..size).map(|_| rounds.install(&wasm, &[])).collect::<Result<_, _>>()?;
         canisters.truncate(ACTIVE);
-        Ok(Self { rounds, canisters, no_arg: Arc::from([]) })
+        let mut subnet = Self { rounds, canisters, no_arg: Arc::from([]) };
+        subnet.forget()?;
+        Ok(subnet)
+    }
+
+    /// Lets all messages be forgotten that were answered.
+    fn forget(&mut self) -> Result<(), String> {
+        self.rounds.pass(REMEMBERED);
+        self.rounds.round()?;
+        match self.rounds.remembered() {
+            0 => Ok(()),
+            left => Err(format!("{left} benchmark messages are remembered for longer than {REMEMBERED:?}")),
+        }
+    }
+
+    /// Runs rounds until so many messages are remembered.
+    fn remember(&mut self, messages: usize) -> Result<(), String> {
+        while self.rounds.remembered() < messages {
+            self.round()?;
+        }
+        Ok(())
+    }
+
+    /// Nanoseconds of a round, with what rounds before left in the history or without.
+    fn sample(&mut self, forgets: bool) -> Result<f64, String> {
+        if forgets {
+            self.forget()?;
+        }
+        let nanoseconds = time(|| (0..ROUNDS).try_for_each(|_| self.round()))?;
+        Ok(nanoseconds / f64::from(ROUNDS))
     }
 
     /// A message to each of the active ones, and its answer.
