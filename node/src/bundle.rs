@@ -6,6 +6,7 @@
 //! index (8 bytes). It holds a canister's memory: it is its owner's to read, and nobody else's. Nothing of a bundle is
 //! trusted; every length is bounded before anything is allocated for it.
 
+mod earlier;
 mod read;
 pub mod replay;
 mod wire;
@@ -13,6 +14,7 @@ mod write;
 
 use std::io;
 
+pub(crate) use earlier::{Before, Earlier, Kind};
 pub use read::Bundle;
 pub use wire::Gave;
 pub(crate) use write::Bundles;
@@ -21,6 +23,8 @@ pub(crate) use write::Bundles;
 pub const MAGIC: [u8; 8] = *b"\x89BLKHDIV";
 /// The version of the format that this program writes and reads.
 pub const VERSION: u32 = 1;
+/// How a bundle's file name ends.
+const SUFFIX: &str = ".bundle";
 /// Longest head, bytes: the largest module, and a message with all that it may ask for.
 const HEAD_BYTES_MAX: usize = 128 << 20;
 /// Pages in one bundle: 256 MiB. A canister with more written is not kept.

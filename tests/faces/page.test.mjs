@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 
-import { PATIENCE, ROLLOUT, serve, until as untilWithin } from "./serving.mjs";
+import { PATIENCE, ROLLOUT, serve, until as untilWithin, wrongSandbox } from "./serving.mjs";
 
 const installed = process.env.FACES_BROWSER;
 const puppeteer = createRequire(join(installed, "package.json"))("puppeteer-core");
@@ -34,7 +34,11 @@ before(async () => {
     // Of a machine without a locale it makes a language that isn't one.
     env: { ...process.env, LC_ALL: "en_US.UTF-8", LD_LIBRARY_PATH: join(chromium, "al2023", "lib"), FONTCONFIG_PATH: join(chromium, "fonts") },
   });
-  [idle, loaded] = await Promise.all([serve(ROLLOUT), serve(ROLLOUT, "--nodes", "2", "--load", "steady", "--rate", "100")]);
+  [idle, loaded] = await Promise.all([
+    serve(ROLLOUT),
+    // With differences in its state directory that are none of this rollout.
+    serve(ROLLOUT, { before: wrongSandbox }, "--nodes", "2", "--load", "steady", "--rate", "100"),
+  ]);
 });
 
 after(async () => {
@@ -193,7 +197,7 @@ describe("before anything is measured", () => {
     }
     assert.match(await text(page, "#percentiles"), /no data/);
     assert.match(await text(page, "#ratios"), /no data/);
-    assert.match(await text(page, "#divergences-note"), /Nothing was compared/);
+    assert.match(await text(page, "#divergences-note"), /^Nothing was compared[^.]*\.$/);
     assert.equal(await shown(page, "#divergences"), false);
     assert.equal(await shown(page, "#verdicts"), false);
     const [node] = await rows(page, "nodes");
@@ -365,17 +369,41 @@ describe("a rollout with both modes measured", () => {
     assert.equal(await shown(page, "#audit-note"), false);
   });
 
+  test("differences that were found before the node started are rows, each with its bundle, and blow no fuse", async () => {
+    const { divergences, found_before: before } = await loaded.json("/v1/divergences");
+    assert.ok(before.kinds > 0);
+    assert.deepEqual([divergences.length, before.unread], [before.kinds, []]);
+    await until("the rows are there", async () => (await count(page, "#divergences tbody tr")) === before.kinds);
+    const table = await rows(page, "divergences");
+    for (const [at, [kind, node, canister, message, field, control, candidate, found, times, last, bundle]] of table.entries()) {
+      const one = divergences[at];
+      assert.deepEqual([kind, node, field, control, candidate, bundle], ["confirmed", one.node, "instructions", one.control, one.candidate, one.bundle]);
+      assert.deepEqual([canister, message], [one.canister, one.method === null ? one.kind : `${one.kind} ${one.method}`]);
+      assert.equal(Number(candidate), Number(control) + 1, "an instruction too many");
+      assert.deepEqual([found, times, last], [`before this start, first ${new Date(one.found_before.time * 1000).toISOString()}`, "0", "not since this start"]);
+      assert.ok(existsSync(join(loaded.folder, bundle)) || existsSync(bundle), bundle);
+    }
+    assert.ok(table.some((row) => row[3] === "update inc"), JSON.stringify(table));
+    assert.equal(await shown(page, "#divergences"), true);
+    assert.match(await text(page, "#divergences-note"), new RegExp(`^No difference in .* Found before this start, by what was kept: ${before.kinds}, `));
+    // A fuse of the rollout is for confirmed differences.
+    assert.deepEqual((await rows(page, "verdicts")).filter((row) => row[0].startsWith("same")).map((row) => row[1]).filter((verdict) => verdict === "FAIL"), []);
+    assert.ok(!["paused", "rolled-back"].includes((await loaded.rollout()).phase));
+  });
+
   test("a difference between the modes is a row of text, whatever is in it", async () => {
     const one = {
       class: "confirmed", node: "n1", canister: "rwlgt-iiaaa-aaaaa-aaaaa-cai", kind: "update", method: "<img src=x onerror=alert(1)>",
       field: "reply", control: "00", candidate: "01", count: 3, last_time: 1.8e9, first_time: 1.8e9,
+      found_before: { node: "n1", time: 1.7e9, invocation: 5, bundle: "/state/divergences/0.bundle" },
     };
-    const answer = { compared: 1000, classes: { confirmed: 3 }, not_shown: 0, divergences: [one] };
+    const answer = { compared: 1000, classes: { confirmed: 3 }, not_shown: 0, found_before: { kinds: 1, unread: [one.method] }, divergences: [one] };
     const other = await open(loaded, { answers: { "/v1/divergences": answer } });
     await until("the row is there", async () => (await count(other.page, "#divergences tbody tr")) === 1);
     const [row] = await rows(other.page, "divergences");
-    assert.deepEqual(row.slice(0, 8), ["confirmed", "n1", one.canister, `update ${one.method}`, "reply", "00", "01", "3"]);
-    assert.equal(await count(other.page, "#divergences img"), 0);
+    assert.deepEqual(row.slice(0, 9), ["confirmed", "n1", one.canister, `update ${one.method}`, "reply", "00", "01", "again since, first 2023-11-14T22:13:20.000Z", "3"]);
+    assert.deepEqual(await texts(other.page, "#divergences-unread li"), [`Not listed: ${one.method}`]);
+    assert.equal(await count(other.page, "#divergences img, #divergences-unread img"), 0);
     assert.match(await text(other.page, "#divergences-note"), /In 1,000 comparisons.*confirmed 3/);
     assert.deepEqual(other.found.console, []);
     await other.page.close();

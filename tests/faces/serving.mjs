@@ -61,8 +61,15 @@ class Serving {
   }
 }
 
-export async function serve(policy, ...words) {
+// Leaves in a state directory what a node leaves there whose sandbox is wrong.
+export function wrongSandbox(state) {
+  execFileSync(process.env.WRONG_SANDBOX, [state], { timeout: PATIENCE, encoding: "utf8" });
+}
+
+// A node with `policy`. `before` is done to its state directory before it starts.
+export async function serve(policy, { before } = {}, ...words) {
   const folder = mkdtempSync(join(tmpdir(), "faces-"));
+  before?.(join(folder, "state"));
   writeFileSync(join(folder, "p.toml"), `schema = 1\n[code_cache]\ndirectory = "${folder}/code"\n${policy}`);
   const where = ["--config", "p.toml", "--state", "state", "--http", "127.0.0.1:0"];
   const process = spawn(PROGRAM, ["serve", ...where, ...words], { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });

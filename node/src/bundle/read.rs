@@ -84,8 +84,53 @@ fn within_bounds(invocation: &Invocation) -> Result<(), BundleError> {
     Ok(())
 }
 
-fn damaged(what: impl Into<String>) -> BundleError {
+pub(super) fn damaged(what: impl Into<String>) -> BundleError {
     BundleError::Damaged(what.into())
+}
+
+/// The head of a bundle, not decoded yet, and what follows it. The head is taken off `bytes_left`, and refused where
+/// that is less.
+pub(super) fn unpacked_head<R: Read>(
+    from: R,
+    bytes_left: &mut usize,
+) -> Result<(Vec<u8>, GzDecoder<BufReader<R>>), BundleError> {
+    let mut from = BufReader::with_capacity(256 << 10, from);
+    let mut prefix = [0; 12];
+    let (magic, version) = match from.read_exact(&mut prefix) {
+        Ok(()) => prefix.split_at(MAGIC.len()),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(BundleError::Foreign),
+        Err(error) => return Err(error.into()),
+    };
+    if magic != MAGIC {
+        return Err(BundleError::Foreign);
+    }
+    let version = u32::from_le_bytes(version.try_into().expect("4 bytes"));
+    if version != VERSION {
+        return Err(BundleError::Version(version));
+    }
+    let mut packed = GzDecoder::new(from);
+    let mut length = [0; 4];
+    packed.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > HEAD_BYTES_MAX {
+        return Err(damaged(format!("its head has {length} bytes")));
+    }
+    *bytes_left = bytes_left.checked_sub(length).ok_or_else(|| {
+        BundleError::Unfit(format!("its head has {length} bytes, and no more than {bytes_left} are read"))
+    })?;
+    let mut head = Vec::new();
+    // As much as there is, not as much as is claimed.
+    (&mut packed).take(length as u64).read_to_end(&mut head)?;
+    if head.len() < length {
+        return Err(damaged("it ends in its head"));
+    }
+    Ok((head, packed))
+}
+
+pub(super) fn decoded(head: &[u8]) -> Result<Head<'_>, BundleError> {
+    let (decoded, rest) =
+        postcard::take_from_bytes(head).map_err(|error| damaged(format!("its head: {error}")))?;
+    if rest.is_empty() { Ok(decoded) } else { Err(damaged("there is more in its head than belongs there")) }
 }
 
 impl Bundle {
@@ -102,39 +147,9 @@ impl Bundle {
     /// # Errors
     /// It can't be read, or is none.
     pub fn read(from: impl Read) -> Result<Self, BundleError> {
-        let mut from = BufReader::with_capacity(256 << 10, from);
-        let mut prefix = [0; 12];
-        let (magic, version) = match from.read_exact(&mut prefix) {
-            Ok(()) => prefix.split_at(MAGIC.len()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(BundleError::Foreign),
-            Err(error) => return Err(error.into()),
-        };
-        if magic != MAGIC {
-            return Err(BundleError::Foreign);
-        }
-        let version = u32::from_le_bytes(version.try_into().expect("4 bytes"));
-        if version != VERSION {
-            return Err(BundleError::Version(version));
-        }
-        let mut packed = GzDecoder::new(from);
-        let mut length = [0; 4];
-        packed.read_exact(&mut length)?;
-        let length = u32::from_le_bytes(length) as usize;
-        if length > HEAD_BYTES_MAX {
-            return Err(damaged(format!("its head has {length} bytes")));
-        }
-        let mut head = Vec::new();
-        // As much as there is, not as much as is claimed.
-        (&mut packed).take(length as u64).read_to_end(&mut head)?;
-        if head.len() < length {
-            return Err(damaged("it ends in its head"));
-        }
-        let (decoded, rest) = postcard::take_from_bytes::<Head<'_>>(&head)
-            .map_err(|error| damaged(format!("its head: {error}")))?;
-        if !rest.is_empty() {
-            return Err(damaged("there is more in its head than belongs there"));
-        }
-        let bundle = Self::of(decoded, &mut packed)?;
+        let mut bytes_left = HEAD_BYTES_MAX;
+        let (head, mut packed) = unpacked_head(from, &mut bytes_left)?;
+        let bundle = Self::of(decoded(&head)?, &mut packed)?;
         // The end of the stream, where its checksum is.
         match packed.read(&mut [0])? {
             0 if packed.into_inner().read(&mut [0])? == 0 => Ok(bundle),

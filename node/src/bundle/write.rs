@@ -16,11 +16,9 @@ use sandbox_protocol::{Bytes, Invocation};
 use sha2::{Digest, Sha256};
 
 use super::wire::{Different, Gave, Head, Memories};
-use super::{HEAD_BYTES_MAX, MAGIC, PAGES_MAX, VERSION};
+use super::{HEAD_BYTES_MAX, MAGIC, PAGES_MAX, SUFFIX, VERSION, earlier};
 use crate::modules::{Modules, remove_leftovers};
 
-/// How a bundle's file name ends.
-const SUFFIX: &str = ".bundle";
 /// Bundles in one directory.
 const BUNDLES_MAX: usize = 200;
 /// All of them together, bytes. The last one may pass it.
@@ -50,7 +48,9 @@ impl Bundles {
     pub(crate) fn keep(&self, reproducer: &Reproducer<'_>) -> Result<String, String> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.directory.join(format!("{}{SUFFIX}", name(reproducer)));
-        if path.exists() {
+        let mut bytes_left = HEAD_BYTES_MAX;
+        // One that can't be read any more is made anew: nothing is seen again from it.
+        if path.exists() && earlier::read(&path, &mut bytes_left).is_ok() {
             return Ok(path.display().to_string());
         }
         let pages = Pages::of(reproducer)?;

@@ -196,25 +196,33 @@ pub fn divergence(arguments: &DivergencesArgs, number: usize) -> Result<(), Comm
 
 fn listed(found: &Value) -> String {
     let compared = number(&found["compared"]);
-    if list(&found["divergences"]).next().is_none() {
-        return match compared {
-            0 => "nothing was compared: no node has run a message in shadow since its start\n".to_owned(),
-            // None in n: the rule of three.
-            #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
-            _ => format!(
-                "no difference in {compared} comparisons: fewer than {:.1e} of messages differ, at 95 % confidence\n",
-                3.0 / compared as f64
-            ),
-        };
-    }
-    let mut text = format!(
-        "{:>3}  {:<24} {:<5} {:>7}  {:<27} {:<16} field\n",
-        "#", "class", "node", "count", "canister", "kind"
-    );
-    for (one, at) in list(&found["divergences"]).zip(1..) {
+    let since = list(&found["divergences"]).any(|one| number(&one["count"]) > 0);
+    let mut text = match compared {
+        _ if since => String::new(),
+        0 => "nothing was compared: no node has run a message in shadow since its start\n".to_owned(),
+        // None in n: the rule of three.
+        #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
+        _ => format!(
+            "no difference in {compared} comparisons: fewer than {:.1e} of messages differ, at 95 % confidence\n",
+            3.0 / compared as f64
+        ),
+    };
+    if list(&found["divergences"]).next().is_some() {
         let _ = writeln!(
             text,
-            "{at:>3}  {:<24} {:<5} {:>7}  {:<27} {:<16} {}",
+            "{:>3}  {:<24} {:<5} {:>7} {:<7} {:<27} {:<16} field",
+            "#", "class", "node", "count", "found", "canister", "kind"
+        );
+    }
+    for (one, at) in list(&found["divergences"]).zip(1..) {
+        let when = match (number(&one["count"]), one["found_before"].is_object()) {
+            (0, _) => "before",
+            (_, true) => "again",
+            (_, false) => "now",
+        };
+        let _ = writeln!(
+            text,
+            "{at:>3}  {:<24} {:<5} {:>7} {when:<7} {:<27} {:<16} {}",
             word(&one["class"]),
             word(&one["node"]),
             number(&one["count"]),
@@ -223,9 +231,22 @@ fn listed(found: &Value) -> String {
             word(&one["field"]),
         );
     }
-    let _ = writeln!(text, "{compared} comparisons; more of one: bulkhead divergences show N");
+    if since {
+        let _ = writeln!(text, "{compared} comparisons; more of one: bulkhead divergences show N");
+    }
     if number(&found["not_shown"]) > 0 {
         let _ = writeln!(text, "{} more are not shown", number(&found["not_shown"]));
+    }
+    let before = &found["found_before"];
+    if number(&before["kinds"]) > 0 {
+        let kinds = number(&before["kinds"]);
+        let _ = writeln!(
+            text,
+            "{kinds} found before this start, by what was kept: no count and no guard has them"
+        );
+    }
+    for unread in list(&before["unread"]) {
+        let _ = writeln!(text, "not listed: {}", word(unread));
     }
     text
 }
@@ -236,6 +257,11 @@ fn shown_difference(one: &Value) -> String {
         let time = time.and_then(|since| jiff::Timestamp::from_duration(since).ok());
         time.map_or_else(|| "-".to_owned(), |time| time.to_string())
     };
+    let at = |seconds: &Value, invocation: &Value| match seconds {
+        Value::Null => "-".to_owned(),
+        seconds => format!("{}, invocation {invocation}", time(seconds)),
+    };
+    let before = &one["found_before"];
     let lines = [
         ("class", word(&one["class"])),
         ("node", word(&one["node"])),
@@ -244,16 +270,18 @@ fn shown_difference(one: &Value) -> String {
         ("field", word(&one["field"])),
         ("in-process", word(&one["control"])),
         ("sandboxed", word(&one["candidate"])),
-        ("seen", format!("{} times", number(&one["count"]))),
-        ("first", format!("{}, invocation {}", time(&one["first_time"]), one["first_invocation"])),
-        ("last", format!("{}, invocation {}", time(&one["last_time"]), one["last_invocation"])),
+        ("seen", format!("{} times since the start", number(&one["count"]))),
+        ("first", at(&one["first_time"], &one["first_invocation"])),
+        ("last", at(&one["last_time"], &one["last_invocation"])),
+        ("before", at(&before["time"], &before["invocation"])),
     ];
     let mut text: String = lines.iter().map(|(name, said)| format!("{name:<11}{said}\n")).collect();
-    let again = match (one["bundle"].as_str(), one["no_bundle"].as_str()) {
-        (Some(bundle), _) => format!("bulkhead divergences replay {bundle}"),
-        (None, why) => format!(
+    let bundle = one["bundle"].as_str().or_else(|| before["bundle"].as_str());
+    let again = match bundle {
+        Some(bundle) => format!("bulkhead divergences replay {bundle}"),
+        None => format!(
             "not kept, {}; the whole log: bulkhead replay STATE/input.log --mode in-process --against sandboxed",
-            why.unwrap_or("-")
+            one["no_bundle"].as_str().unwrap_or("-")
         ),
     };
     let _ = writeln!(text, "{:<11}{again}", "again");
@@ -312,6 +340,11 @@ fn shown(status: &Value) -> String {
         if node["policy_refused"].is_string() {
             line(format_args!("      policy file refused, the last good one stays in force: see its log"));
         }
+    }
+    let before = number(&status["divergences_found_before"]);
+    if before > 0 {
+        let _ =
+            writeln!(text, "differences found before this start: {before}, see bulkhead divergences list");
     }
     text += &rollouts::listed(&status["rollouts"]);
     text

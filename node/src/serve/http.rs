@@ -27,7 +27,7 @@ use super::commands::Commands;
 use super::events::Events;
 use super::problem::Problem;
 use super::status::Board;
-use super::{admin, ask, dashboard, metrics, view};
+use super::{admin, ask, dashboard, differences, metrics, view};
 
 /// Connections at once, on each of the two listeners.
 const CONNECTIONS_MAX: usize = 64;
@@ -117,7 +117,7 @@ fn routes() -> Router<Shared> {
         )
         .route(
             "/v1/divergences",
-            get(|State(shared): State<Shared>| async move { Json(view::divergences(&shared.board)) }),
+            get(|State(shared): State<Shared>| async move { Json(differences::divergences(&shared.board)) }),
         )
         .route(
             "/v1/rollouts",

@@ -10,6 +10,7 @@ mod ask;
 pub mod client;
 mod commands;
 mod dashboard;
+mod differences;
 mod events;
 mod http;
 mod metrics;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use rollout::Mode;
 
+use crate::bundle::Before;
 use crate::cli::CommandError;
 use crate::load::{Clock, Load, Past};
 use crate::{Node, NodeOptions, PolicySource, Preset};
@@ -124,7 +126,9 @@ fn serve(arguments: &ServeArgs, stop: &Arc<Stop>) -> Result<Served, String> {
     let nodes = start(arguments)?;
     let views =
         nodes.iter().zip(1..).map(|(node, number)| NodeView::new(number, node.instruments())).collect();
-    let board = Arc::new(Board::new(views, arguments.state.clone()));
+    // Before a message is run again, from which more may be found.
+    let found_before = Before::look(&evidence(arguments).join("divergences"));
+    let board = Arc::new(Board::new(views, arguments.state.clone(), found_before));
     stop.reload_on_hangup(&board);
     let admin = arguments.admin.clone().unwrap_or_else(|| arguments.state.join("admin.sock"));
     let (commands, asked) = commands::queue();
@@ -174,6 +178,11 @@ fn listen(arguments: &ServeArgs, admin: &Path, board: &Arc<Board>, commands: Com
     Ok(())
 }
 
+/// The state directory, as it is told to those who are in another one.
+fn evidence(arguments: &ServeArgs) -> PathBuf {
+    std::path::absolute(&arguments.state).unwrap_or_else(|_| arguments.state.clone())
+}
+
 /// The nodes, with nothing in them.
 fn start(arguments: &ServeArgs) -> Result<Vec<Node>, String> {
     let policy = |number: u8| PolicySource::File {
@@ -184,8 +193,7 @@ fn start(arguments: &ServeArgs) -> Result<Vec<Node>, String> {
     };
     let options = NodeOptions {
         policy: policy(1),
-        // It is told to those who are in another directory.
-        evidence: std::path::absolute(&arguments.state).ok(),
+        evidence: Some(evidence(arguments)),
         ..NodeOptions::fixed(Mode::InProcess, Preset::Application)
     };
     let mut nodes = vec![Node::new(options).map_err(|error| error.to_string())?];

@@ -9,6 +9,7 @@ use rollout::{LoadError, Receipt, Trigger};
 use serde_json::Value;
 
 use crate::Instruments;
+use crate::bundle::Before;
 
 /// Where `serve` is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +113,8 @@ pub(super) struct Board {
     nodes: Vec<NodeView>,
     /// The state directory, for what is read from there when it is asked for.
     state: PathBuf,
+    /// Differences between the modes that earlier processes found.
+    found_before: Before,
     began: SystemTime,
     shown: Mutex<Shown>,
 }
@@ -127,14 +130,14 @@ struct Shown {
 }
 
 impl Board {
-    pub(super) fn new(nodes: Vec<NodeView>, state: PathBuf) -> Self {
+    pub(super) fn new(nodes: Vec<NodeView>, state: PathBuf, found_before: Before) -> Self {
         let shown = Shown {
             phase: Phase::Starting,
             rollouts: Arc::default(),
             history: BTreeMap::new(),
             committed: None,
         };
-        Self { nodes, state, began: SystemTime::now(), shown: Mutex::new(shown) }
+        Self { nodes, state, found_before, began: SystemTime::now(), shown: Mutex::new(shown) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shown> {
@@ -150,6 +153,11 @@ impl Board {
     /// The state directory.
     pub(super) fn state(&self) -> &Path {
         &self.state
+    }
+
+    /// Differences between the modes that earlier processes found. None of them is in a count or a guard's sight.
+    pub(super) fn found_before(&self) -> &Before {
+        &self.found_before
     }
 
     /// When this process began.

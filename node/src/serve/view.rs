@@ -4,8 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
 use rollout::{
-    Arm, DivergenceClass, DivergenceRecord, Interval, KINDS, MessagePhase, MessageTimes, Mode, PhaseTimes,
-    SAMPLED, SandboxPhase, ShadowCounts, Start, SwitchDirection, SwitchPhase, SwitchTimes, UnderWay,
+    Arm, DivergenceClass, Interval, KINDS, MessagePhase, MessageTimes, Mode, PhaseTimes, SAMPLED,
+    SandboxPhase, ShadowCounts, Start, SwitchDirection, SwitchPhase, SwitchTimes, UnderWay,
 };
 use serde_json::{Map, Value, json};
 
@@ -13,12 +13,8 @@ use super::status::{Board, Committed, NodeView, Phase};
 
 /// Steps of a percentile curve for each halving of the distance to 100 %.
 const TICKS_PER_HALF: u32 = 5;
-/// Most differences in one answer.
-const DIVERGENCES_MAX: usize = 1_000;
 /// Whose outcomes are committed.
 pub(super) const COMMITTED: [Arm; 3] = [Arm::InProcess, Arm::Sandboxed, Arm::ShadowControl];
-/// Longest name of a method that is shown, in characters.
-const METHOD_CHARS_MAX: usize = 200;
 
 /// Everything but latencies.
 pub(super) fn status(board: &Board) -> Value {
@@ -43,6 +39,7 @@ pub(super) fn status(board: &Board) -> Value {
         "state_root": known(|committed| hex::encode(committed.state_root).into()),
         "certified_root": known(|committed| hex::encode(committed.certified_root).into()),
         "nodes": board.nodes().iter().map(node).collect::<Vec<_>>(),
+        "divergences_found_before": board.found_before().kinds.len(),
         "rollouts": *board.rollouts(),
     })
 }
@@ -113,56 +110,7 @@ fn classes(counts: &ShadowCounts) -> Map<String, Value> {
         .collect()
 }
 
-/// What shadow has found on all nodes, and how much it has compared: without that, no difference says nothing.
-pub(super) fn divergences(board: &Board) -> Value {
-    let counts = || board.nodes().iter().map(|node| node.instruments.shadow_counts());
-    let compared: u64 = counts().map(|counts| counts.equal + counts.diverged).sum();
-    let all: Map<String, Value> = DivergenceClass::ALL
-        .into_iter()
-        .map(|class| (class.as_str().to_owned(), counts().map(|counts| counts.of(class)).sum::<u64>().into()))
-        .collect();
-    let mut found: Vec<_> = board
-        .nodes()
-        .iter()
-        .flat_map(|node| {
-            node.instruments.divergences().into_iter().map(|record| (node.name.as_str(), record))
-        })
-        .collect();
-    found.sort_by_key(|(_, record)| (record.first.class, record.first_time));
-    let shown: Vec<_> =
-        found.iter().take(DIVERGENCES_MAX).map(|(node, record)| divergence(node, record)).collect();
-    json!({
-        "compared": compared,
-        "classes": all,
-        "not_shown": found.len() - shown.len(),
-        "divergences": shown,
-    })
-}
-
-fn divergence(node: &str, record: &DivergenceRecord) -> Value {
-    let DivergenceRecord { first, first_time, last_invocation, last_time, count, bundle } = record;
-    let method =
-        first.method.as_ref().map(|method| method.chars().take(METHOD_CHARS_MAX).collect::<String>());
-    json!({
-        "node": node,
-        "class": first.class.as_str(),
-        "canister": first.canister.to_text(),
-        "kind": first.kind,
-        "method": method,
-        "field": first.difference.field.as_str(),
-        "control": first.difference.control,
-        "candidate": first.difference.candidate,
-        "count": count,
-        "first_invocation": first.invocation,
-        "first_time": seconds(*first_time),
-        "last_invocation": last_invocation,
-        "last_time": seconds(*last_time),
-        "bundle": bundle.as_ref().and_then(|bundle| bundle.as_ref().ok()),
-        "no_bundle": bundle.as_ref().and_then(|bundle| bundle.as_ref().err()),
-    })
-}
-
-fn seconds(time: SystemTime) -> f64 {
+pub(super) fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 

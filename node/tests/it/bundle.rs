@@ -44,7 +44,7 @@ const COMPOSITE: &str = r#"(module
       (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))
     (drop (call $call))))"#;
 
-fn one_instruction_off(_: &Snapshot, outcome: &mut Outcome) {
+pub(crate) fn one_instruction_off(_: &Snapshot, outcome: &mut Outcome) {
     outcome.instructions += 1;
 }
 
@@ -60,21 +60,21 @@ fn one_bit_flipped(snapshot: &Snapshot, outcome: &mut Outcome) {
 
 /// A node in shadow whose sandbox is wrong has run a canister that does something of everything. Gives what was found:
 /// kind, method and bundle of each.
-struct Found {
+pub(crate) struct Found {
     node: Node,
-    directory: tempfile::TempDir,
-    records: Vec<(&'static str, Option<String>, Result<PathBuf, String>)>,
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) records: Vec<(&'static str, Option<String>, Result<PathBuf, String>)>,
 }
 
 impl Found {
-    fn bundles(&self) -> impl Iterator<Item = (&'static str, Option<&str>, &Path)> {
+    pub(crate) fn bundles(&self) -> impl Iterator<Item = (&'static str, Option<&str>, &Path)> {
         self.records.iter().map(|(kind, method, bundle)| {
             (*kind, method.as_deref(), bundle.as_ref().expect("there is room").as_path())
         })
     }
 }
 
-fn found(make_wrong: MakeWrong) -> Found {
+pub(crate) fn found(make_wrong: MakeWrong) -> Found {
     found_in(tempfile::tempdir().unwrap(), make_wrong)
 }
 
@@ -168,6 +168,20 @@ fn a_difference_that_can_not_be_kept_is_told_all_the_same_and_why() {
             assert!(why.contains(said), "{said} is not in {why}");
         }
     }
+}
+
+#[test]
+fn a_bundle_that_can_not_be_read_any_more_is_made_anew_and_one_that_can_is_left() {
+    let first = found(one_instruction_off);
+    let paths: BTreeSet<PathBuf> = first.bundles().map(|(.., path)| path.to_owned()).collect();
+    let (broken, whole) = (paths.first().unwrap(), paths.last().unwrap());
+    assert_ne!(broken, whole);
+    let before = std::fs::read(whole).unwrap();
+    std::fs::write(broken, "what is left of it").unwrap();
+    let _second = found_in(first.directory, one_instruction_off);
+    Bundle::open(broken).unwrap();
+    // With the time when it was found first.
+    assert_eq!(std::fs::read(whole).unwrap(), before);
 }
 
 #[test]

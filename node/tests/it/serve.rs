@@ -1,3 +1,4 @@
+mod differences;
 mod rollouts;
 
 use std::io::{BufRead, BufReader, Read, Write};

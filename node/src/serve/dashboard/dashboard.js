@@ -566,19 +566,31 @@ async function readDivergences() {
   setTimeout(readDivergences, LATENCIES_EVERY_MS);
 }
 
+// What was found since this start, and with what was kept before it: in this order, as only the first are in the counts.
 function drawDivergences(found) {
-  const { compared, divergences } = found;
-  element("divergences-note").textContent =
+  const { compared, divergences, found_before: before } = found;
+  const since = divergences.filter((one) => one.count > 0);
+  const told =
     compared === 0
       ? "Nothing was compared: no node has run a message in shadow since its start."
-      : divergences.length === 0
+      : since.length === 0
         ? `No difference in ${whole(compared)} comparisons: fewer than ${(3 / compared).toExponential(1)} of messages differ, at 95 % confidence.`
         : `In ${whole(compared)} comparisons, by what both gave when they were run again on the same state: ${Object.entries(found.classes).filter(([, count]) => count > 0).map(([name, count]) => `${name} ${whole(count)}`).join(", ")}.`;
+  const kept = before.kinds > 0 ? ` Found before this start, by what was kept: ${whole(before.kinds)}, which no count and no guard has.` : "";
+  element("divergences-note").textContent = told + kept;
+  element("divergences-unread").replaceChildren(...before.unread.map((text) => {
+    const li = document.createElement("li");
+    li.textContent = `Not listed: ${text}`;
+    return li;
+  }));
+  const time = (seconds) => new Date(seconds * 1000).toISOString();
+  const when = ({ count, found_before: one }) => (one === null ? "since this start" : `${count > 0 ? "again since" : "before this start"}, first ${time(one.time)}`);
   element("divergences").hidden = divergences.length === 0;
   element("divergences").tBodies[0].replaceChildren(...divergences.slice(0, 100).map((one) =>
     row([
       one.class, one.node, one.canister, one.method === null ? one.kind : `${one.kind} ${one.method}`, one.field, one.control, one.candidate,
-      number(one.count), new Date(one.last_time * 1000).toISOString(), one.bundle ?? one.no_bundle ?? NO_DATA,
+      when(one), number(one.count), one.last_time === null ? "not since this start" : time(one.last_time),
+      one.bundle ?? one.found_before?.bundle ?? one.no_bundle ?? NO_DATA,
     ])));
 }
 
