@@ -157,6 +157,44 @@ const faint = (page) => page.evaluate(`(() => {
   return found;
 })()`);
 
+// Whatever else has to be seen and is too near to its background, of at least 3:1: lines and marks of charts by their
+// legends, states of steps, borders of controls and of badges, bars. Lines of tables and grids part what can be told
+// apart without them.
+const pale = (page) => page.evaluate(`(() => {
+  ${CONTRAST}
+  const found = [];
+  let looked = 0;
+  const look = (name, colour, ground) => {
+    looked += 1;
+    const apart = contrast(colour, ground);
+    if (apart < 3) found.push(name + " " + apart.toFixed(2));
+  };
+  const each = (selector, visit) => [...document.querySelectorAll(selector)].filter((one) => one.getClientRects().length > 0).forEach(visit);
+  each(".u-legend .u-series", (one) => {
+    const marker = one.querySelector(".u-marker");
+    const chart = one.closest(".chart").id;
+    // The first series is the axis, and has no colour.
+    if (marker && getComputedStyle(marker).borderTopStyle !== "none") look(chart + " " + one.textContent.trim(), getComputedStyle(marker).borderTopColor, behind(one));
+  });
+  each("#steps li", (step) => {
+    const before = step.className;
+    for (const state of ["", "done", "now", "back"]) {
+      step.className = state;
+      look("step " + state, getComputedStyle(step).borderTopColor, behind(step));
+      look("step " + state + " beside the page", getComputedStyle(step).borderTopColor, behind(step.parentElement));
+    }
+    step.className = before;
+  });
+  each("progress", (bar) => look("progress", getComputedStyle(bar).accentColor, behind(bar)));
+  each(".badge", (badge) => look("badge " + badge.textContent, getComputedStyle(badge).borderTopColor, behind(badge)));
+  each("select, button", (control) => look(control.id, getComputedStyle(control).borderTopColor, behind(control.parentElement)));
+  const why = document.getElementById("rollout-why");
+  look("why", getComputedStyle(why).borderLeftColor, behind(why));
+  const alarm = document.getElementById("alarm");
+  look("alarm", getComputedStyle(alarm).backgroundColor, behind(alarm.parentElement));
+  return { found, looked };
+})()`);
+
 // What has the focus, and how that is seen.
 const focused = (page) => page.evaluate(`(() => {
   ${CONTRAST}
@@ -302,11 +340,25 @@ describe("a rollout with both modes measured", () => {
 
   test("the ratio at each percentile is drawn beside the line of equal", async () => {
     const { ratios: plot, percentiles } = await moment(page, "latencies");
-    assert.deepEqual(Object.keys(plot), ["x", "sandboxed / in-process", "shadow-candidate / shadow-control", "equal"]);
+    const guard = ["limit", "bounds, from", "bounds, to"];
+    assert.deepEqual(Object.keys(plot).slice(0, 4), ["x", "sandboxed / in-process", "shadow-candidate / shadow-control", "equal"]);
+    assert.ok(Object.keys(plot).slice(4).every((label) => guard.includes(label)), Object.keys(plot).join());
     const ratio = plot["sandboxed / in-process"];
     assert.ok(close(ratio[0], percentiles.sandboxed[0] / percentiles["in-process"][0], 1e-9), `${ratio[0]}`);
     assert.ok(plot.equal.every((one) => one === 1));
     await until("the ratio is painted", async () => (await painted(page, "ratios", STROKES.sandboxed)) > 50);
+  });
+
+  test("the guard's limit and its bounds are drawn on the curve of ratios, where it judges", async () => {
+    const plot = await until("the curve has the guard", async () => {
+      const { ratios } = await moment(page, "latencies");
+      return ["limit", "bounds, from", "bounds, to"].every((label) => ratios?.[label]?.some((value) => value !== null)) && ratios;
+    }, PATIENCE);
+    const median = plot.x.indexOf(2);
+    assert.deepEqual(plot.limit.map((value, at) => [value, at]).filter(([value]) => value !== null), [[500, median]]);
+    assert.ok(plot["bounds, from"][median] <= plot["bounds, to"][median]);
+    await until("the limit is painted", async () => (await painted(page, "ratios", STROKES.limit)) > 20);
+    await until("the bounds are painted", async () => (await painted(page, "ratios", STROKES.bounds)) > 5);
   });
 
   test("the ratio over the looks is drawn with bounds, limit and what was done meanwhile", async () => {
@@ -498,6 +550,36 @@ describe("a rollout with both modes measured", () => {
     assert.ok((await painted(other.page, "percentiles", ink.light)) < 20);
     await other.page.evaluate(() => document.documentElement.style.setProperty("--quiet", "#333"));
     assert.ok((await faint(other.page)).length > 10, "text that is too faint is noticed");
+    assert.deepEqual(other.found.console, []);
+    await other.page.close();
+  });
+
+  test("lines, marks and borders can be told from what is behind them in both colour schemes", async () => {
+    const scheme = (value) => [{ name: "prefers-color-scheme", value }];
+    const other = await open(loaded, { media: scheme("light") });
+    await live(other.page);
+    const drawn = async () => {
+      const labels = await texts(other.page, ".u-legend .u-label");
+      return ["sandboxed", "shadow-control", "shadow-candidate", "equal", "limit", "bounds, from", "ratio", "to"].every((label) => labels.includes(label));
+    };
+    for (const value of ["light", "dark"]) {
+      await other.page.emulateMediaFeatures(scheme(value));
+      await until(`every line is drawn in the ${value} scheme`, drawn, PATIENCE);
+      const { found, looked } = await pale(other.page);
+      assert.deepEqual(found, [], value);
+      // 17 series, two steps in four states each, and more.
+      assert.ok(looked > 40, `${value}: ${looked}`);
+    }
+    // Both of what is drawn anew and of what is styled.
+    await other.page.evaluate(() => {
+      document.documentElement.style.setProperty("--bounds", "#303030");
+      document.documentElement.style.setProperty("--good", "#303030");
+      for (const name of Object.keys(charts)) { charts[name]?.plot.destroy(); charts[name] = null; }
+      drawLatencies();
+    });
+    const { found } = await pale(other.page);
+    assert.ok(found.some((one) => one.startsWith("ratios bounds, from")), found.join());
+    assert.ok(found.some((one) => one.startsWith("step done")), found.join());
     assert.deepEqual(other.found.console, []);
     await other.page.close();
   });

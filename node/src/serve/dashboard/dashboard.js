@@ -7,18 +7,17 @@ const LATENCIES_EVERY_MS = 2000;
 const STALE_AFTER = 10;
 const NO_DATA = "no data";
 const QUANTILES = ["p50", "p90", "p99", "p99.9", "max"];
-// Control and candidate of each pair that is compared, with its words and its look.
+// Control and candidate of each pair that is compared, with its words and its look; its colour is the scheme's.
 const ARMS = [
-  { name: "in-process", stroke: "#0072b2", dash: [] },
-  { name: "sandboxed", stroke: "#d55e00", dash: [8, 4] },
-  { name: "shadow-control", stroke: "#56b4e9", dash: [2, 3] },
-  { name: "shadow-candidate", stroke: "#e69f00", dash: [8, 3, 2, 3] },
+  { name: "in-process", dash: [] },
+  { name: "sandboxed", dash: [8, 4] },
+  { name: "shadow-control", dash: [2, 3] },
+  { name: "shadow-candidate", dash: [8, 3, 2, 3] },
 ];
 const PAIRS = [["in-process", "sandboxed"], ["shadow-control", "shadow-candidate"]];
 
-// What guards add to the percentiles.
+// What guards add to the percentiles and to their ratios.
 const [LIMIT, LOWER, UPPER] = ["limit", "bounds, from", "bounds, to"];
-const BOUNDS = "#009e73";
 
 const element = (id) => document.getElementById(id);
 const shown = (value, text = String) => (value === null || value === undefined ? NO_DATA : text(value));
@@ -100,7 +99,7 @@ function drawStatus() {
 }
 
 const seconds = (ms) => (ms < 90_000 ? `${Math.floor(ms / 1000)} s` : ms < 5_400_000 ? `${Math.floor(ms / 60_000)} min` : `${(ms / 3_600_000).toFixed(1)} h`);
-const ratioText = (ratio) => `${ratio.toPrecision(3)}x`;
+const ratioText = (ratio) => `${ratio < 1000 ? ratio.toPrecision(3) : whole(Math.round(ratio))}x`;
 const verdictClass = (verdict) => (verdict === "FAIL" ? "bad" : verdict === "PASS" ? "good-text" : "");
 
 // The rollout that is furthest from its start: of one subnet there is one that does anything.
@@ -206,13 +205,13 @@ function drawLooks(history) {
   const points = [...found, ...events.map((event) => ({ time: event.at }))].sort((a, b) => a.time - b.time);
   const of = (key) => points.map((one) => one[key] ?? null);
   const series = [
-    { label: "ratio", stroke: "#d55e00", points: { show: true, size: 6 } },
-    { label: "from", stroke: "#56b4e9", dash: [2, 3] },
-    { label: "to", stroke: "#56b4e9", dash: [2, 3] },
+    { label: "ratio", stroke: color("--sandboxed"), points: { show: true, size: 6 } },
+    { label: "from", stroke: color("--bounds"), dash: [2, 3] },
+    { label: "to", stroke: color("--bounds"), dash: [2, 3] },
     { label: "limit", stroke: color("--bad"), dash: [8, 4] },
   ].map((one) => ({ spanGaps: true, ...one }));
   known.shownEvents = events;
-  draw("looks", "Ratio at each look", [of("time"), of("ratio"), of("lower"), of("upper"), of("limit")], series, ratioText, false, true);
+  draw("looks", "Ratio at each look", [of("time"), of("ratio"), of("lower"), of("upper"), of("limit")], series, ratioText, RATIOS, true);
   element("events").replaceChildren(...events.map((event) => {
     const li = document.createElement("li");
     li.textContent = [event.time.slice(11, 19), event.action, ...(event.details || []), event.reason || ""].filter(Boolean).join(", ");
@@ -317,12 +316,12 @@ function at(series, quantile) {
   return step ? step[1] : series.curve[series.curve.length - 1][1];
 }
 
-// 1/(1-q) for each q that is drawn: 2 at the median, 100 at the 99th percentile.
-function places(series) {
+// 1/(1-q) for each q that is drawn: 2 at the median, 100 at the 99th percentile; those of the guards' marks among them.
+function places(series, marks) {
   const most = Math.max(...series.map((one) => one.count));
-  const found = [];
-  for (let place = 2; place <= most; place *= 1.15) found.push(place);
-  return found;
+  const found = new Set(marks.map((mark) => mark.place));
+  for (let place = 2; place <= most; place *= 1.15) found.add(place);
+  return [...found].sort((a, b) => a - b);
 }
 
 function drawLatencies() {
@@ -375,15 +374,17 @@ const roundPlaces = (_, places) => places.map((place) => (place === 2 || Number.
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-function options(series, valueText, logarithmic, inTime) {
+// Tenfold steps, and twofold ones: there twice as fast is as far from equal as twice as slow.
+const [LATENCIES, RATIOS] = [{ distr: 3, log: 10 }, { distr: 3, log: 2 }];
+
+function options(series, valueText, y, inTime) {
   const ink = getComputedStyle(document.body).color;
   const line = color("--line");
   const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
   if (inTime) {
     return {
       width: 300, height: 280, padding: [12, 32, 0, 0],
-      // Twice as fast is as far from equal as twice as slow.
-      scales: { y: { distr: 3, log: 2 } },
+      scales: { y },
       hooks: { draw: [(plot) => drawEvents(plot, known.shownEvents)] },
       axes: [axis, { ...axis, size: 70, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : valueText(tick))) }],
       series: [{}, ...series.map((one) => ({ width: 2, points: { show: false }, value: (_, y) => shown(y, valueText), ...one }))],
@@ -391,7 +392,7 @@ function options(series, valueText, logarithmic, inTime) {
   }
   return {
     width: 300, height: 280, padding: [12, 32, 0, 0],
-    scales: { x: { time: false, distr: 3, log: 10 }, y: logarithmic ? { distr: 3, log: 10 } : {} },
+    scales: { x: { time: false, distr: 3, log: 10 }, y },
     axes: [
       { ...axis, filter: roundPlaces, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : percentText(tick))), grid: { ...axis.grid, filter: roundPlaces }, ticks: { ...axis.ticks, filter: roundPlaces } },
       { ...axis, size: 70, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : valueText(tick))) },
@@ -404,7 +405,7 @@ function options(series, valueText, logarithmic, inTime) {
   };
 }
 
-function draw(name, caption, data, series, valueText, logarithmic, inTime = false) {
+function draw(name, caption, data, series, valueText, y, inTime = false) {
   const place = element(name);
   const key = JSON.stringify(series.map((one) => one.label));
   if (charts[name] && charts[name].key === key) {
@@ -423,21 +424,29 @@ function draw(name, caption, data, series, valueText, logarithmic, inTime = fals
   place.replaceChildren();
   place.setAttribute("role", "img");
   place.setAttribute("aria-label", `${caption}; the table below has the figures`);
-  const plot = new uPlot(options(series, valueText, logarithmic, inTime), data, place);
+  const plot = new uPlot(options(series, valueText, y, inTime), data, place);
   charts[name] = { plot, key };
   fit(name);
 }
 
-// What guards said last of the kind that is shown: limit and bounds of the candidate, as latencies on the control's curve.
+// What guards said last of the kind that is shown, of those whose control and candidate were measured, by percentile.
 function guardMarks(arms) {
   const verdicts = (known.rollout && known.rollout.verdicts) || [];
   return verdicts
-    .filter(({ of, limit }) => of && limit !== null && of.kind === element("kind").value && arms[of.control])
-    .map(({ of, limit, lower, upper }) => {
-      const control = at(arms[of.control], of.quantile);
-      const times = (ratio) => (ratio === null ? null : control * ratio);
-      return { place: 1 / (1 - of.quantile), limit: times(limit), lower: times(lower), upper: times(upper) };
-    });
+    .filter(({ of, limit }) => of && limit !== null && of.kind === element("kind").value && arms[of.control] && arms[of.candidate])
+    .map(({ of, limit, lower, upper }) => ({ place: 1 / (1 - of.quantile), of, limit, lower, upper }));
+}
+
+// The series of these marks and their values at each place, as `value` makes them of a ratio.
+function guardSeries(marks, x, value) {
+  if (marks.length === 0) return { series: [], lines: [] };
+  const only = { paths: () => null, points: { show: true, size: 5 } };
+  const series = [[LIMIT, "--bad"], [LOWER, "--bounds"], [UPPER, "--bounds"]].map(([label, name]) => ({ label, stroke: color(name), ...only }));
+  const lines = ["limit", "lower", "upper"].map((key) => x.map((place) => {
+    const mark = marks.find((one) => one.place === place);
+    return mark && mark[key] !== null ? value(mark, mark[key]) : null;
+  }));
+  return { series, lines };
 }
 
 // A bar between the bounds, and a short line at the limit.
@@ -459,7 +468,7 @@ function drawGuards(plot) {
     ctx.stroke();
     if (lowers[index] === null || uppers[index] === null) return;
     ctx.lineWidth = 5 * devicePixelRatio;
-    ctx.strokeStyle = BOUNDS;
+    ctx.strokeStyle = color("--bounds");
     ctx.beginPath();
     ctx.moveTo(x, y(lowers[index]));
     ctx.lineTo(x, y(uppers[index]));
@@ -469,35 +478,32 @@ function drawGuards(plot) {
 }
 
 function drawPercentiles(arms, measured) {
-  const series = measured.map((arm) => ({ label: arm.name, stroke: arm.stroke, dash: arm.dash }));
   const marks = measured.length > 0 ? guardMarks(arms) : [];
-  const x = measured.length > 0 ? places(measured.map((arm) => arms[arm.name])) : [];
-  for (const { place } of marks) if (!x.includes(place)) x.push(place);
-  x.sort((a, b) => a - b);
+  const x = measured.length > 0 ? places(measured.map((arm) => arms[arm.name]), marks) : [];
   // A curve ends where its messages do: beyond 1 in n there is nothing to say.
   const lines = measured.map((arm) => x.map((place) => (place <= arms[arm.name].count ? at(arms[arm.name], 1 - 1 / place) : null)));
-  if (marks.length > 0) {
-    const only = { paths: () => null, points: { show: true, size: 5 } };
-    series.push({ label: LIMIT, stroke: color("--bad"), ...only }, { label: LOWER, stroke: BOUNDS, ...only }, { label: UPPER, stroke: BOUNDS, ...only });
-    for (const key of ["limit", "lower", "upper"]) lines.push(x.map((place) => marks.find((mark) => mark.place === place)?.[key] ?? null));
-  }
-  draw("percentiles", measured.length > 0 ? "Latency by percentile" : NO_DATA, [x, ...lines], series, latency, true);
+  // As latencies, from the control's curve.
+  const guards = guardSeries(marks, x, ({ of }, ratio) => at(arms[of.control], of.quantile) * ratio);
+  const series = [...measured.map(({ name, dash }) => ({ label: name, stroke: color(`--${name}`), dash })), ...guards.series];
+  draw("percentiles", measured.length > 0 ? "Latency by percentile" : NO_DATA, [x, ...lines, ...guards.lines], series, latency, LATENCIES);
 }
 
 function drawRatios(arms) {
   const pairs = PAIRS.filter(([control, candidate]) => arms[control] && arms[candidate]);
-  const x = pairs.length > 0 ? places(pairs.map((pair) => arms[pair[0]])) : [];
+  const marks = pairs.length > 0 ? guardMarks(arms) : [];
+  const x = pairs.length > 0 ? places(pairs.map((pair) => arms[pair[0]]), marks) : [];
   const lines = pairs.map(([control, candidate]) => x.map((place) => {
     if (place > Math.min(arms[control].count, arms[candidate].count)) return null;
     return at(arms[candidate], 1 - 1 / place) / at(arms[control], 1 - 1 / place);
   }));
   const looks = pairs.map(([control, candidate]) => {
-    const arm = ARMS.find((one) => one.name === candidate);
-    return { label: `${candidate} / ${control}`, stroke: arm.stroke, dash: arm.dash };
+    const { dash } = ARMS.find((one) => one.name === candidate);
+    return { label: `${candidate} / ${control}`, stroke: color(`--${candidate}`), dash };
   });
-  const series = pairs.length > 0 ? [...looks, { label: "equal", stroke: "#888888", dash: [2, 4] }] : [];
-  if (pairs.length > 0) lines.push(x.map(() => 1));
-  draw("ratios", pairs.length > 0 ? "Ratio by percentile" : "no data: one mode alone was measured", [x, ...lines], series, (ratio) => `${ratio.toPrecision(3)}x`, false);
+  const guards = guardSeries(marks, x, (_, ratio) => ratio);
+  const series = pairs.length > 0 ? [...looks, { label: "equal", stroke: color("--quiet"), dash: [2, 4] }, ...guards.series] : [];
+  if (pairs.length > 0) lines.push(x.map(() => 1), ...guards.lines);
+  draw("ratios", pairs.length > 0 ? "Ratio by percentile" : "no data: one mode alone was measured", [x, ...lines], series, ratioText, RATIOS);
 }
 
 function fit(name) {
