@@ -17,7 +17,8 @@ use crate::{audit, compare, confinement, demo, drun, plan, policy, record, repla
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Write log lines to standard error, e.g. `info` or `rollout=debug`; spans name message, canister and mode
+    /// Write log lines to standard error, e.g. `info`, `rollout=debug` or `off`; spans name message, canister and mode.
+    /// Without it `serve` writes warnings and errors, and all other commands nothing
     #[arg(long, global = true, value_name = "FILTER", value_parser = log_filter)]
     log: Option<EnvFilter>,
 }
@@ -492,7 +493,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         let _ = writeln!(io::stderr(), "error: could not give up privileges: {error}");
         return ExitCode::FAILURE;
     }
-    if let Some(filter) = cli.log {
+    // Whoever runs a node has to hear of a refused policy and an engaged kill switch without having asked for it.
+    let by_default = matches!(cli.command, Command::Serve(_)).then(|| EnvFilter::new("warn"));
+    if let Some(filter) = cli.log.or(by_default) {
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_span_events(FmtSpan::CLOSE)
