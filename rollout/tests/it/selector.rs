@@ -132,13 +132,32 @@ pub(crate) struct Fake {
     run: Box<Run>,
     runs: AtomicU64,
     relieved: AtomicU64,
+    /// Of which it has an idle instance, last first.
+    pub(crate) warm: Vec<Principal>,
+    /// Those whose workers fail.
+    pub(crate) fails: Vec<Principal>,
+    /// Those that it was to get ready.
+    pub(crate) ready: Mutex<Vec<Principal>>,
 }
 
 impl Fake {
     pub(crate) fn new(
         run: impl Fn(&Snapshot, &Invocation) -> Result<Execution, BackendError> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { run: Box::new(run), runs: AtomicU64::new(0), relieved: AtomicU64::new(0) })
+        Arc::new(Self {
+            run: Box::new(run),
+            runs: AtomicU64::new(0),
+            relieved: AtomicU64::new(0),
+            warm: Vec::new(),
+            fails: Vec::new(),
+            ready: Mutex::default(),
+        })
+    }
+
+    /// The same with idle instances of `warm`, and workers of `fails` that fail.
+    pub(crate) fn having(warm: Vec<Principal>, fails: Vec<Principal>) -> Arc<Self> {
+        let fake = Self::finishing(|_, _| {});
+        Arc::new(Self { warm, fails, ..Arc::into_inner(fake).unwrap() })
     }
 
     pub(crate) fn finishing(change: impl Fn(&Snapshot, &mut Outcome) + Send + Sync + 'static) -> Arc<Self> {
@@ -170,6 +189,22 @@ impl Backend for Fake {
             Execution::Finished(outcome) => Ok(outcome),
             Execution::Paused(_) => Err(BackendError::Engine("a query paused".into())),
         }
+    }
+
+    fn warm(&self) -> Vec<(Snapshot, Arc<Limits>)> {
+        let one = snapshot();
+        let of = |canister| (Snapshot { canister, ..one.clone() }, Arc::new(Limits::application()));
+        self.warm.iter().copied().map(of).collect()
+    }
+
+    fn prewarm(&self, snapshot: &Snapshot, _limits: &Limits) -> Result<bool, BackendError> {
+        if self.fails.contains(&snapshot.canister) {
+            return Err(BackendError::WorkerDied { how: "by SIGKILL".into() });
+        }
+        let mut ready = self.ready.lock().unwrap();
+        let is_new = !ready.contains(&snapshot.canister);
+        ready.extend(is_new.then_some(snapshot.canister));
+        Ok(is_new)
     }
 
     fn relieve(&self, _short: &BackendError) -> bool {

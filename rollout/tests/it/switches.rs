@@ -1,12 +1,11 @@
 //! What is under way under which policy, and how long switches take.
 
-use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use execution::{Backend, BackendError, Execution, Invocation, Limits, Outcome, Principal, Snapshot};
+use execution::{Backend, Execution, Principal};
 use rollout::{
     Exposures, LivePolicy, Mode, Recorder, Sandbox, Selector, ShadowOptions, SwitchDirection, SwitchPhase,
     Trigger,
@@ -132,60 +131,8 @@ fn a_policy_that_moves_nothing_is_no_switch_and_one_that_moves_both_ways_counts_
     assert_eq!(all(), [1, 1]);
 }
 
-/// Has warm instances of the canisters with these numbers, and notes those that it is to get ready.
-struct Warm {
-    fake: Arc<Fake>,
-    numbers: Range<u8>,
-    /// Numbers of canisters whose workers fail.
-    fails: Vec<u8>,
-    ready: Mutex<Vec<Principal>>,
-}
-
-impl Warm {
-    fn new(numbers: Range<u8>) -> Self {
-        Self { fake: Fake::finishing(|_, _| {}), numbers, fails: Vec::new(), ready: Mutex::default() }
-    }
-
-    fn of(numbers: Range<u8>) -> Arc<Self> {
-        Arc::new(Self::new(numbers))
-    }
-}
-
 fn numbered(number: u8) -> Principal {
     Principal::from_slice(&[number, 1])
-}
-
-impl Backend for Warm {
-    fn execute(&self, snapshot: &Snapshot, invocation: &Invocation) -> Result<Execution, BackendError> {
-        self.fake.execute(snapshot, invocation)
-    }
-
-    fn query(
-        &self,
-        snapshot: &Snapshot,
-        invocation: &Invocation,
-        overlay: Option<&Snapshot>,
-    ) -> Result<Outcome, BackendError> {
-        self.fake.query(snapshot, invocation, overlay)
-    }
-
-    fn warm(&self) -> Vec<(Snapshot, Arc<Limits>)> {
-        let one = snapshot();
-        let of = |number| Snapshot { canister: numbered(number), ..one.clone() };
-        self.numbers.clone().map(|number| (of(number), Arc::new(Limits::application()))).collect()
-    }
-
-    fn prewarm(&self, snapshot: &Snapshot, _limits: &Limits) -> Result<bool, BackendError> {
-        if self.fails.iter().any(|number| numbered(*number) == snapshot.canister) {
-            return Err(BackendError::WorkerDied { how: "by SIGKILL".into() });
-        }
-        let mut ready = self.ready.lock().unwrap();
-        let is_new = !ready.contains(&snapshot.canister);
-        if is_new {
-            ready.push(snapshot.canister);
-        }
-        Ok(is_new)
-    }
 }
 
 #[test]
@@ -194,7 +141,8 @@ fn before_a_step_workers_are_launched_for_those_of_its_canisters_that_ran_last_a
     let path = directory.path().join("policy.toml");
     std::fs::write(&path, crate::rollouts::FULL).unwrap();
     let live = LivePolicy::watch(&path, "one", "n1").unwrap();
-    let (control, candidate) = (Warm::of(0..200), Warm::of(0..0));
+    let control = Fake::having((0..200).map(numbered).collect(), Vec::new());
+    let candidate = Fake::finishing(|_, _| {});
     let sandbox = Sandbox::Ready(Arc::clone(&candidate) as _);
     let selector = Selector::new(Arc::clone(&live), control, sandbox, Arc::new(Recorder::new()));
     let ready = |step| {
@@ -220,8 +168,8 @@ fn before_a_step_workers_are_launched_for_those_of_its_canisters_that_ran_last_a
 fn what_runs_sandboxed_already_needs_no_worker_ahead() {
     let selector = Selector::new(
         LivePolicy::fixed(Mode::Sandboxed),
-        Warm::of(0..3),
-        Sandbox::Ready(Warm::of(0..0) as _),
+        Fake::having((0..3).map(numbered).collect(), Vec::new()),
+        Sandbox::Ready(Fake::finishing(|_, _| {}) as _),
         Arc::new(Recorder::new()),
     );
     assert_eq!(selector.prewarm(Exposures::none(), || true).unwrap(), 0);
@@ -230,10 +178,11 @@ fn what_runs_sandboxed_already_needs_no_worker_ahead() {
 #[test]
 fn a_canister_whose_worker_fails_costs_no_other_one_its_own_and_where_none_can_be_had_it_is_said() {
     let live = LivePolicy::fixed(Mode::Shadow);
-    let (control, recorder) = (Warm::of(0..9), Arc::new(Recorder::new()));
+    let control = Fake::having((0..9).map(numbered).collect(), Vec::new());
+    let recorder = Arc::new(Recorder::new());
     let of =
         |sandbox| Selector::new(Arc::clone(&live), Arc::clone(&control) as _, sandbox, Arc::clone(&recorder));
-    let failing = Arc::new(Warm { fails: vec![0, 4], ..Warm::new(0..0) });
+    let failing = Fake::having(Vec::new(), [0, 4].map(numbered).into());
     let selector = of(Sandbox::Ready(Arc::clone(&failing) as _));
     assert_eq!(selector.prewarm(Exposures::none(), || true).unwrap(), 7);
     assert_eq!(*failing.ready.lock().unwrap(), [1, 2, 3, 5, 6, 7, 8].map(numbered));
