@@ -55,13 +55,12 @@ pub trait Backend: Send + Sync {
         overlay: Option<&Snapshot>,
     ) -> Result<Outcome, BackendError>;
 
-    /// Canisters that it has an idle instance of for messages, each as of its last run and with that run's limits; those
-    /// that ran last first.
-    fn warm(&self) -> Vec<(Snapshot, Arc<Limits>)> {
+    /// Canisters that it has an idle instance of for messages, each as of its last run; those that ran last first.
+    fn warm(&self) -> Vec<Snapshot> {
         Vec::new()
     }
 
-    /// Gets ready to run a canister's messages, if it isn't, and if there is room without ending what others may use.
+    /// Gets ready to run a canister's messages under the `limits` of its subnet, if it isn't, and if there is room without ending what others may use.
     /// Whether it did.
     ///
     /// # Errors

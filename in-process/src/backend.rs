@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use execution::memory::limit;
+use execution::memory::{WASM_PAGE_BYTES, limit};
 use execution::{
-    Backend, BackendError, Execution, Instructions, Invocation, Limits, ModuleHash, Outcome, PausedRun,
-    Principal, Snapshot,
+    Backend, BackendError, Execution, Instructions, Invocation, ModuleHash, Outcome, PausedRun, Principal,
+    Snapshot,
 };
 
 use crate::engine::{Code, Engine};
@@ -75,7 +75,10 @@ impl InProcess {
         let warm = lock(&self.warm).take(&key).and_then(|warm| warm.follow(snapshot));
         match warm {
             Some(warm) => Ok(warm),
-            None => Warm::new(&self.code(snapshot)?, snapshot, &invocation.limits),
+            None => {
+                let pages_max = invocation.limits.stable_bytes / WASM_PAGE_BYTES;
+                Warm::new(&self.code(snapshot)?, snapshot, pages_max)
+            }
         }
     }
 
@@ -112,7 +115,7 @@ impl Backend for InProcess {
         }
     }
 
-    fn warm(&self) -> Vec<(Snapshot, Arc<Limits>)> {
+    fn warm(&self) -> Vec<Snapshot> {
         lock(&self.warm).latest(|(_, role)| *role == Role::Update).map(Warm::held).collect()
     }
 

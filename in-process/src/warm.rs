@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use execution::memory::{Memory, PageUpdate, PageVersion, WASM_PAGE_BYTES, Window};
-use execution::{BackendError, Instructions, Invocation, Limits, MemoryDelta, Outcome, Snapshot};
+use execution::memory::{Memory, PageUpdate, PageVersion, Window};
+use execution::{BackendError, Instructions, Invocation, MemoryDelta, Outcome, Snapshot};
 
 use crate::engine::{Code, EngineError};
 use crate::instance::{Base, Instance, Paused, Ran, Shape, Step, Update};
@@ -27,14 +27,12 @@ pub(crate) struct Warm {
     // Before the snapshot, whose pages it maps.
     instance: Instance,
     snapshot: Snapshot,
-    /// Of the run that it was made for.
-    limits: Arc<Limits>,
 }
 
 impl Warm {
     /// A fresh instance with the content of `snapshot`.
-    pub(crate) fn new(code: &Code, snapshot: &Snapshot, limits: &Arc<Limits>) -> Result<Self, BackendError> {
-        let shape = Shape::new(&snapshot.module.interface, limits.stable_bytes / WASM_PAGE_BYTES);
+    pub(crate) fn new(code: &Code, snapshot: &Snapshot, stable_pages_max: u64) -> Result<Self, BackendError> {
+        let shape = Shape::new(&snapshot.module.interface, stable_pages_max);
         let arena = &snapshot.arena;
         let base = Base {
             window: Window::of(arena),
@@ -50,12 +48,12 @@ impl Warm {
             stable: snapshot.stable.updates(),
         };
         let instance = Instance::new(code, shape, base, &start)?;
-        Ok(Self { snapshot: snapshot.clone(), instance, limits: Arc::clone(limits) })
+        Ok(Self { snapshot: snapshot.clone(), instance })
     }
 
-    /// What its last run left, if it is committed, and its limits.
-    pub(crate) fn held(&self) -> (Snapshot, Arc<Limits>) {
-        (self.snapshot.clone(), Arc::clone(&self.limits))
+    /// What its last run left, if that is committed.
+    pub(crate) fn held(&self) -> Snapshot {
+        self.snapshot.clone()
     }
 
     /// Brings this instance to `snapshot`; `None` if only a fresh one will do.
@@ -77,8 +75,8 @@ impl Warm {
 
     /// Runs a message until it ends or has used up its slice.
     pub(crate) fn run(self, invocation: &Invocation) -> Result<Progress, BackendError> {
-        let Self { instance, snapshot, limits } = self;
-        Progress::of(instance.run(invocation.clone())?, snapshot, limits)
+        let Self { instance, snapshot } = self;
+        Progress::of(instance.run(invocation.clone())?, snapshot)
     }
 
     /// Makes the outcome of a run. Gives the instance back if it can serve another.
@@ -150,13 +148,12 @@ pub(crate) enum Progress {
 }
 
 impl Progress {
-    fn of(step: Step, snapshot: Snapshot, limits: Arc<Limits>) -> Result<Self, BackendError> {
+    fn of(step: Step, snapshot: Snapshot) -> Result<Self, BackendError> {
         match step {
             Step::Finished(instance, ran) => {
-                let warm = Warm { instance, snapshot, limits };
-                warm.end(ran).map(|(outcome, warm)| Self::Finished(outcome, warm))
+                Warm { instance, snapshot }.end(ran).map(|(outcome, warm)| Self::Finished(outcome, warm))
             }
-            Step::Paused(run) => Ok(Self::Paused(Halfway { run, snapshot, limits })),
+            Step::Paused(run) => Ok(Self::Paused(Halfway { run, snapshot })),
         }
     }
 }
@@ -166,12 +163,11 @@ pub(crate) struct Halfway {
     // Before the snapshot, whose pages it maps.
     run: Paused,
     snapshot: Snapshot,
-    limits: Arc<Limits>,
 }
 
 impl Halfway {
     pub(crate) fn resume(self, slice: Instructions) -> Result<Progress, BackendError> {
-        Progress::of(self.run.resume(slice)?, self.snapshot, self.limits)
+        Progress::of(self.run.resume(slice)?, self.snapshot)
     }
 }
 

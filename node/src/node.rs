@@ -278,6 +278,7 @@ impl Node {
             sandbox: self.sandbox.clone(),
             phases: Arc::clone(&self.phases),
             observations: Arc::clone(&self.observations),
+            limits: Arc::clone(&self.subnet.config().limits),
         }
     }
 

@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use execution::{
-    Backend, BackendError, Batch, Execution, Invocation, MessageKey, Outcome, Principal, RoundObserver,
-    Snapshot,
+    Backend, BackendError, Batch, Execution, Invocation, Limits, MessageKey, Outcome, Principal,
+    RoundObserver, Snapshot,
 };
 
 pub use compare::{Comparison, Divergence, DivergenceClass, DivergenceRecord, Field, compare, shown};
@@ -202,28 +202,33 @@ impl Selector {
     }
 
     /// Has workers ready for canisters that run sandboxed, or in shadow, once `exposures` are in force and don't run
-    /// sandboxed yet: of those with an idle instance in this process, the [`PREWARMED_MAX`] that ran last. Begins with
-    /// another one only while it may `go_on`. Gives how many it got ready; one whose worker fails is left out. One that was
+    /// sandboxed yet: of those with an idle instance in this process, the [`PREWARMED_MAX`] that ran last. `limits` are
+    /// the subnet's. Begins with another one only while it may `go_on`. Gives how many it got ready; one whose worker fails is left out. One that was
     /// deleted or got other code since it ran costs a worker that nobody uses.
     ///
     /// # Errors
     /// No worker can be launched, for whichever canister.
-    pub fn prewarm(&self, exposures: &Exposures, go_on: impl Fn() -> bool) -> Result<usize, BackendError> {
+    pub fn prewarm(
+        &self,
+        exposures: &Exposures,
+        limits: &Limits,
+        go_on: impl Fn() -> bool,
+    ) -> Result<usize, BackendError> {
         let sandbox = self.sandbox.get()?;
         let mut warm = self.in_process.warm();
         {
             let (now, next) = (self.live.load(), self.live.with(exposures));
-            warm.retain(|(Snapshot { canister, .. }, _)| {
+            warm.retain(|Snapshot { canister, .. }| {
                 now.mode_of(canister) != Mode::Sandboxed && next.mode_of(canister) != Mode::InProcess
             });
         }
         warm.truncate(PREWARMED_MAX);
         let mut ready = 0;
-        for (snapshot, limits) in warm {
+        for snapshot in warm {
             if !go_on() {
                 break;
             }
-            match sandbox.prewarm(&snapshot, &limits) {
+            match sandbox.prewarm(&snapshot, limits) {
                 Ok(is_new) => ready += usize::from(is_new),
                 Err(error @ (BackendError::Spawn(_) | BackendError::Exhausted { .. })) => return Err(error),
                 // Its next message tries again, and says what is wrong.

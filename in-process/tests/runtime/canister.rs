@@ -83,7 +83,7 @@ impl Canister {
 
     /// Canisters with a warm instance for messages, used last first.
     pub(crate) fn warm(&self) -> Vec<Snapshot> {
-        self.warm.warm().into_iter().map(|(snapshot, _)| snapshot).collect()
+        self.warm.warm()
     }
 
     /// Sends an update and commits it.

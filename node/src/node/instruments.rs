@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use execution::{BackendError, Principal};
+use execution::{BackendError, Limits, Principal};
 use rollout::{
     DivergenceRecord, Exposures, LivePolicy, MessageRecorder, PhaseRecorder, Recorder, Selector,
     ShadowCounts, Trial,
@@ -21,6 +21,7 @@ pub struct Instruments {
     pub(super) sandbox: Option<Arc<Sandboxed>>,
     pub(super) phases: Arc<PhaseRecorder>,
     pub(super) observations: Arc<Observations>,
+    pub(super) limits: Arc<Limits>,
 }
 
 impl Instruments {
@@ -82,7 +83,7 @@ impl Instruments {
     /// # Errors
     /// As there.
     pub fn prewarm(&self, exposures: &Exposures, go_on: impl Fn() -> bool) -> Result<usize, BackendError> {
-        self.selector.prewarm(exposures, go_on)
+        self.selector.prewarm(exposures, &self.limits, go_on)
     }
 
     /// Where the time of sandboxed executions went, those of shadow too.

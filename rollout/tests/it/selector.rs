@@ -191,10 +191,9 @@ impl Backend for Fake {
         }
     }
 
-    fn warm(&self) -> Vec<(Snapshot, Arc<Limits>)> {
+    fn warm(&self) -> Vec<Snapshot> {
         let one = snapshot();
-        let of = |canister| (Snapshot { canister, ..one.clone() }, Arc::new(Limits::application()));
-        self.warm.iter().copied().map(of).collect()
+        self.warm.iter().map(|canister| Snapshot { canister: *canister, ..one.clone() }).collect()
     }
 
     fn prewarm(&self, snapshot: &Snapshot, _limits: &Limits) -> Result<bool, BackendError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use execution::{Backend, Execution, Principal};
+use execution::{Backend, Execution, Limits, Principal};
 use rollout::{
     Exposures, LivePolicy, Mode, Recorder, Sandbox, Selector, ShadowOptions, SwitchDirection, SwitchPhase,
     Trigger,
@@ -146,7 +146,7 @@ fn before_a_step_workers_are_launched_for_those_of_its_canisters_that_ran_last_a
     let sandbox = Sandbox::Ready(Arc::clone(&candidate) as _);
     let selector = Selector::new(Arc::clone(&live), control, sandbox, Arc::new(Recorder::new()));
     let ready = |step| {
-        let launched = selector.prewarm(&exposed(step), || true).unwrap();
+        let launched = selector.prewarm(&exposed(step), &Limits::application(), || true).unwrap();
         let canisters = std::mem::take(&mut *candidate.ready.lock().unwrap());
         assert_eq!(launched, canisters.len());
         canisters
@@ -172,7 +172,7 @@ fn what_runs_sandboxed_already_needs_no_worker_ahead() {
         Sandbox::Ready(Fake::finishing(|_, _| {}) as _),
         Arc::new(Recorder::new()),
     );
-    assert_eq!(selector.prewarm(Exposures::none(), || true).unwrap(), 0);
+    assert_eq!(selector.prewarm(Exposures::none(), &Limits::application(), || true).unwrap(), 0);
 }
 
 #[test]
@@ -184,10 +184,16 @@ fn a_canister_whose_worker_fails_costs_no_other_one_its_own_and_where_none_can_b
         |sandbox| Selector::new(Arc::clone(&live), Arc::clone(&control) as _, sandbox, Arc::clone(&recorder));
     let failing = Fake::having(Vec::new(), [0, 4].map(numbered).into());
     let selector = of(Sandbox::Ready(Arc::clone(&failing) as _));
-    assert_eq!(selector.prewarm(Exposures::none(), || true).unwrap(), 7);
+    assert_eq!(selector.prewarm(Exposures::none(), &Limits::application(), || true).unwrap(), 7);
     assert_eq!(*failing.ready.lock().unwrap(), [1, 2, 3, 5, 6, 7, 8].map(numbered));
-    assert_eq!(selector.prewarm(Exposures::none(), || false).unwrap(), 0, "it may not go on");
-    let error = of(Sandbox::Unavailable("no kernel".into())).prewarm(Exposures::none(), || true).unwrap_err();
+    assert_eq!(
+        selector.prewarm(Exposures::none(), &Limits::application(), || false).unwrap(),
+        0,
+        "it may not go on"
+    );
+    let error = of(Sandbox::Unavailable("no kernel".into()))
+        .prewarm(Exposures::none(), &Limits::application(), || true)
+        .unwrap_err();
     assert!(error.to_string().contains("no kernel"), "{error}");
     live.prewarmed(Duration::from_millis(5));
     assert_eq!(switched(&live, SwitchDirection::ToSandbox), [1, 0, 0, 0]);

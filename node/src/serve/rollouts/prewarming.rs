@@ -50,22 +50,26 @@ impl Prewarming {
 }
 
 fn launch(nodes: &[Instruments], exposures: &Exposures, began: Instant, go_on: impl Fn() -> bool) {
-    let mut ready = vec![0; nodes.len()];
+    // With how many are ready; one that can have no more is left out from then on.
+    let mut nodes: Vec<_> = nodes.iter().map(|node| (node, 0_usize, true)).collect();
     let mut quiet = 0;
     while quiet < QUIET && go_on() {
-        let before: usize = ready.iter().sum();
-        for (node, ready) in nodes.iter().zip(&mut ready) {
+        let mut more = 0;
+        for (node, ready, can) in nodes.iter_mut().filter(|(_, _, can)| *can) {
             match node.prewarm(exposures, &go_on) {
-                Ok(more) => *ready += more,
-                // The next message that needs one tries again, and says what is wrong.
-                Err(error) => tracing::warn!("no further worker is launched ahead of the step: {error}"),
+                Ok(new) => (more, *ready) = (more + new, *ready + new),
+                Err(error) => {
+                    // The next message that needs one tries again, and says what is wrong.
+                    tracing::warn!("no further worker is launched ahead of the step: {error}");
+                    *can = false;
+                }
             }
         }
-        quiet = if ready.iter().sum::<usize>() == before { quiet + 1 } else { 0 };
+        quiet = if more == 0 { quiet + 1 } else { 0 };
         std::thread::sleep(AGAIN);
     }
     let took = began.elapsed();
-    for (node, ready) in nodes.iter().zip(&ready).filter(|(_, ready)| **ready > 0) {
+    for (node, ready, _) in nodes.iter().filter(|(_, ready, _)| *ready > 0) {
         node.live().prewarmed(took);
         tracing::info!(workers = ready, ?took, "workers are ready for the step");
     }
