@@ -461,6 +461,24 @@ describe("a rollout with both modes measured", () => {
     await other.page.close();
   });
 
+  test("updates are shown from their first on, and then what somebody chose", async () => {
+    const measured = await loaded.json("/v1/latencies");
+    const { update } = measured.merged.kinds;
+    const answers = {};
+    const measure = (kinds) => { answers["/v1/latencies"] = { ...measured, nodes: [], merged: { ...measured.merged, kinds } }; };
+    measure({ heartbeat: update });
+    const other = await open(loaded, { answers });
+    const shows = (kind, of) => until(`it is ${kind} of ${of}`, async () => (await other.page.$eval("#kind", (select) => `${select.value} of ${select.options.length}`)) === `${kind} of ${of}`);
+    await shows("heartbeat", 1);
+    measure({ heartbeat: update, update });
+    await shows("update", 2);
+    await other.page.select("#kind", "heartbeat");
+    measure({ heartbeat: update, query: update, update });
+    await shows("heartbeat", 3);
+    assert.deepEqual(other.found.console, []);
+    await other.page.close();
+  });
+
   test("one message more or a slower quantile in a table is noticed", async () => {
     const answer = await loaded.json("/v1/latencies");
     const arms = structuredClone(answer.merged.kinds.update);

@@ -286,12 +286,12 @@ function notes(status) {
   return found;
 }
 
-// Puts words into a choice without losing what is chosen.
+// Puts words into a choice. What somebody chose stays; else the first is shown.
 function offer(select, words) {
   const before = Array.from(select.options, (option) => option.value);
   if (before.join() === words.join()) return;
-  const chosen = select.value;
   select.replaceChildren(...words.map((word) => new Option(word, word)));
+  const { chosen } = select.dataset;
   if (words.includes(chosen)) select.value = chosen;
 }
 
@@ -623,6 +623,10 @@ events.addEventListener("status", (event) => {
   drawStatus();
   drawAge();
 });
+for (const id of ["scope", "kind", "guard"]) {
+  const select = element(id);
+  select.addEventListener("change", () => { select.dataset.chosen = select.value; });
+}
 for (const id of ["scope", "kind"]) element(id).addEventListener("change", () => known.latencies && drawLatencies());
 element("guard").addEventListener("change", () => drawLooks(known.history));
 element("csv").addEventListener("click", saveCsv);
