@@ -36,7 +36,9 @@ pub struct Limits {
     /// Bytes that a canister may write in each round (pages of record, chunks, loaded snapshots). Who wrote more
     /// waits; what would write more then is refused with IC0210. `None`: not limited.
     pub heap_delta_rate: Option<u64>,
-    /// Instructions a canister may use in one round before it waits for the next.
+    /// Instructions a canister may use in one round before it waits for the next. Those that are
+    /// active when a round begins have four times that together, and so have those that become active in it; the last
+    /// message of each may go beyond. What some leave the others get.
     pub round_instructions: Instructions,
     /// Heap of a 32-bit canister, bytes.
     pub heap32_bytes: u64,

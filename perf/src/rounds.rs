@@ -19,8 +19,8 @@ const CYCLES: u128 = 1_000_000_000_000_000;
 const ROUND_NANOSECONDS: u64 = 1_000_000;
 /// Time of the first round.
 const FIRST_NANOSECONDS: u64 = 1_620_328_630_000_000_000;
-/// Rounds that may pass before a message is answered.
-const ROUNDS_MAX: usize = 100;
+/// Rounds that may pass before nothing is left to do.
+const ROUNDS_MAX: usize = 1_000;
 
 /// A subnet with its clock.
 pub(crate) struct Rounds {
@@ -94,7 +94,7 @@ impl Rounds {
         match messages.iter().map(|message| self.is_replied(message)).find(|replied| *replied != Ok(true)) {
             None => Ok(()),
             Some(Err(error)) => Err(error),
-            Some(Ok(_)) => Err(format!("a benchmark message is not answered after {ROUNDS_MAX} rounds")),
+            Some(Ok(_)) => Err("a benchmark message is not answered when nothing is left to do".into()),
         }
     }
 
@@ -102,10 +102,10 @@ impl Rounds {
     pub(crate) fn drain(&mut self) -> Result<(), String> {
         for _ in 0..ROUNDS_MAX {
             if !self.round()?.more {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
+        Err(format!("something is left to do after {ROUNDS_MAX} rounds"))
     }
 
     /// Whether a message is answered, which is with a reply.

@@ -25,6 +25,8 @@ pub(super) struct Done {
     pub(super) outputs: Vec<Output>,
     pub(super) executed: Vec<Executed>,
     pub(super) budget: Instructions,
+    /// Instructions used, in this round alone.
+    pub(super) used: Instructions,
     /// The message in hand, if its slice is over.
     pub(super) step: Option<Step>,
     pub(super) install: Option<Installed>,
@@ -55,6 +57,7 @@ fn run_each(env: &Arc<Env>, job: Job, before_next: impl Fn(&Done)) -> Done {
         outputs: Vec::new(),
         executed: Vec::new(),
         budget,
+        used: 0,
         step: None,
         install: None,
         failure: None,
@@ -80,6 +83,7 @@ fn run_each(env: &Arc<Env>, job: Job, before_next: impl Fn(&Done)) -> Done {
             }
             Some(Advanced::Paused(canister, step)) => {
                 done.canister = Shared::new(canister);
+                done.used = done.used.saturating_add(env.config.limits.slice_instructions);
                 done.step = Some(step);
                 break;
             }
@@ -99,6 +103,7 @@ impl Done {
         let earlier = env.config.limits.slice_instructions.saturating_mul(slices.into());
         let used = stepped.instructions.saturating_sub(earlier).saturating_add(MESSAGE_OVERHEAD);
         self.budget = self.budget.saturating_sub(used);
+        self.used = self.used.saturating_add(used);
         if env.message_roots && !stepped.executed.is_empty() {
             let root = crate::root::canister_root(&stepped.canister);
             stepped.executed.iter_mut().for_each(|executed| executed.state_root = Some(root));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::answer::{Verdict, answer};
 use crate::report::{Executed, Failure, RoundReport};
+use crate::run::MESSAGE_OVERHEAD;
 use crate::state::{
     CanisterMessage, CanisterState, IngressStatus, Input, Origin, PausedMessage, Payload, Response, Shared,
     Status, Task, TaskPointer,
@@ -14,6 +15,12 @@ use crate::subnet::inputs::{Done, Job, run_inputs};
 use crate::subnet::{Failing, Subnet};
 use crate::{BackendError, ErrorCode, Instructions, MessageKey, Nanoseconds, Principal, UserError};
 
+/// So many canisters may use a whole [`Limits::round_instructions`] in one round; more than that share as much. As many
+/// as the Internet Computer's scheduler runs at once, whatever the cores of this node: which message runs in which
+/// round is the same on all.
+///
+/// [`Limits::round_instructions`]: crate::Limits::round_instructions
+const WHOLE_BUDGETS: Instructions = 4;
 /// Deliveries between canisters in one round.
 const DELIVERIES_MAX: usize = 256;
 /// How long `stop_canister` waits.
@@ -25,8 +32,16 @@ const CHARGE_INTERVAL: Nanoseconds = 100_000_000_000;
 #[derive(Default)]
 pub(crate) struct RoundWork {
     pub(crate) report: RoundReport,
-    /// Instructions left, by canister; absent: all.
+    /// Instructions left, by canister that was active in this round.
     budgets: BTreeMap<Principal, Instructions>,
+    /// Instructions that each canister has that was active at first.
+    share: Instructions,
+    /// Instructions for those that become active later.
+    reserve: Instructions,
+    /// Instructions that all have used, with slices of messages that aren't over.
+    used: Instructions,
+    /// Whether what others left has gone to those who used up their share.
+    is_shared_out: bool,
     /// Canisters that don't run any more in this round.
     skipped: BTreeSet<Principal>,
     /// Canisters whose message in hand has had its slice in this round.
@@ -67,13 +82,18 @@ impl Subnet {
         };
         let skipped =
             self.failing.iter().filter(|(id, failing)| waits(id, failing)).map(|(id, _)| *id).collect();
-        let mut work = RoundWork { skipped, ..RoundWork::default() };
+        let reserve = self.whole_budgets();
+        let mut work = RoundWork { skipped, reserve, ..RoundWork::default() };
         for _ in 0..DELIVERIES_MAX {
             let managed = self.run_management(&mut work);
             let ran = self.run_canisters(&mut work);
-            if !managed && !ran {
+            if !managed && !ran && !self.share_out(&mut work) {
                 break;
             }
+        }
+        // Nobody keeps what is left from others by deliveries without end.
+        if self.share_out(&mut work) {
+            self.run_canisters(&mut work);
         }
         self.abort_beyond(self.config.limits.paused_messages);
         let calls = self.state.management.iter().any(|call| !self.stuck.is_set_aside(call));
@@ -110,16 +130,66 @@ impl Subnet {
         });
     }
 
+    /// Instructions that a round has for those that are active when it begins, and again for those that become so.
+    fn whole_budgets(&self) -> Instructions {
+        self.config.limits.round_instructions.saturating_mul(WHOLE_BUDGETS)
+    }
+
+    /// Gives each canister that is active for the first time in this round its share: more of them get less each, and
+    /// the round is no longer for that. Those that become active by what others send them get half of the reserve, so
+    /// that the next ones find some. By what the state says, also for who can't run on this node.
+    fn give_shares(&self, work: &mut RoundWork) {
+        let is_new = |id: &&Principal| !work.budgets.contains_key(id);
+        let new: Vec<Principal> = self.schedule.active.iter().filter(is_new).copied().collect();
+        let count = u64::try_from(new.len()).unwrap_or(u64::MAX);
+        let Some(reserved) = (work.reserve / 2).checked_div(count) else { return };
+        let share = if work.budgets.is_empty() {
+            let whole = self.config.limits.round_instructions;
+            work.share = (self.whole_budgets() / count).clamp(1, whole.max(1));
+            work.share
+        } else {
+            let share = reserved.clamp(1, work.share);
+            work.reserve = work.reserve.saturating_sub(share.saturating_mul(count));
+            share
+        };
+        work.budgets.extend(new.into_iter().map(|id| (id, share)));
+    }
+
+    /// Gives what others have left of the round to those who used up their share and have more to do, once in a round;
+    /// `false` when nobody gets anything. Those who left it keep their shares for what may still arrive for them.
+    fn share_out(&self, work: &mut RoundWork) -> bool {
+        if std::mem::replace(&mut work.is_shared_out, true) {
+            return false;
+        }
+        let left = self.whole_budgets().saturating_sub(work.used);
+        let is_short = |id: &&Principal| {
+            let waits = |canister: &CanisterState| canister.paused.is_none() && self.wrote_too_much(canister);
+            work.budgets.get(id) == Some(&0)
+                && !work.skipped.contains(id)
+                && !work.resting.contains(id)
+                && !self.canister(id).is_none_or(waits)
+        };
+        let short: Vec<Principal> = self.schedule.active.iter().filter(is_short).copied().collect();
+        let count = u64::try_from(short.len()).unwrap_or(u64::MAX);
+        let most = self.config.limits.round_instructions.saturating_sub(work.share);
+        let more = left.checked_div(count).unwrap_or(0).min(most);
+        if more < MESSAGE_OVERHEAD {
+            return false;
+        }
+        work.budgets.extend(short.into_iter().map(|id| (id, more)));
+        true
+    }
+
     /// Runs every active canister with budget left; `false` when there was none.
     fn run_canisters(&mut self, work: &mut RoundWork) -> bool {
-        let whole = self.config.limits.round_instructions;
         // A message that was given up for want of room begins again when there is some.
         let late = self.in_hand().into_iter().skip(self.config.limits.paused_messages);
         let waiting: BTreeSet<Principal> =
             late.filter(|(_, message)| message.slices == 0).map(|(id, _)| id).collect();
+        self.give_shares(work);
         let mut jobs = Vec::new();
         for id in &self.schedule.active {
-            let budget = work.budgets.get(id).copied().unwrap_or(whole);
+            let budget = work.budgets.get(id).copied().unwrap_or(0);
             if budget == 0 || work.skipped.contains(id) || work.resting.contains(id) || waiting.contains(id) {
                 continue;
             }
@@ -197,6 +267,7 @@ impl Subnet {
     /// Puts in place what a canister's run made of it; its outputs are taken already.
     fn settle(&mut self, mut done: Done, work: &mut RoundWork) {
         let id = done.canister.id;
+        work.used = work.used.saturating_add(done.used);
         let written = done.executed.iter().map(Executed::bytes_written).sum();
         self.note_written(done.canister.own(), written);
         work.report.executed.extend(done.executed);
