@@ -33,6 +33,30 @@ pub fn find(name: &str) -> Option<&'static ApiFunction> {
     FUNCTIONS.binary_search_by(|function| function.name.cmp(name)).ok().map(|index| &FUNCTIONS[index])
 }
 
+/// Where a function stands in [`FUNCTIONS`], for constants.
+///
+/// # Panics
+/// When there is no such function.
+pub(crate) const fn index(name: &str) -> usize {
+    let mut index = 0;
+    while index < FUNCTIONS.len() {
+        if same(FUNCTIONS[index].name.as_bytes(), name.as_bytes()) {
+            return index;
+        }
+        index += 1;
+    }
+    panic!("no such function")
+}
+
+/// Whether two texts are the same; `==` isn't for constants.
+const fn same(one: &[u8], other: &[u8]) -> bool {
+    let mut index = 0;
+    while index < one.len() && index < other.len() && one[index] == other[index] {
+        index += 1;
+    }
+    index == one.len() && index == other.len()
+}
+
 const fn function(name: &'static str, params: &'static [P], result: Option<P>) -> ApiFunction {
     ApiFunction { name, params, result, legacy32: false }
 }

@@ -341,7 +341,7 @@ impl Instance {
         self.store.data_mut().run = Some(Box::new(run));
         let called = entry::call(self, &entry).await;
         let mut run = self.store.data_mut().run.take().expect("set above");
-        // A stack can end between a store and the mark of its page: then nobody knows what to undo.
+        // A stack can end between a bulk operation and the marks of its pages: then nobody knows what to undo.
         let overflowed = called.as_ref().is_err_and(trap::is_stack_overflow);
         let trap = called.err().map(trap::ending).transpose().map_err(EngineError::Run)?;
 
@@ -531,7 +531,10 @@ impl Instance {
     fn take_dirty(&mut self) -> Vec<u64> {
         let heap_pages_max = self.shape().heap_pages_max;
         let map = self.store.data().handles().bookkeeping;
-        DirtyMap::new(map.data_mut(&mut self.store), heap_pages_max).take()
+        let mut pages = DirtyMap::new(map.data_mut(&mut self.store), heap_pages_max).take();
+        let inside = self.heap_pages() * PAGES_PER_WASM_PAGE;
+        pages.truncate(pages.partition_point(|page| *page < inside));
+        pages
     }
 
     /// Brings pages, globals and stable memory back to what the last update said.

@@ -12,7 +12,7 @@ use crate::api::{self, ApiFunction, P};
 use crate::bookkeeping;
 use crate::instance::Data;
 use crate::slices;
-use crate::system_api::{self, Arguments, Entry, Guest};
+use crate::system_api::{self, Arguments, Guest};
 use crate::trap::Stop;
 
 /// Width of heap addresses.
@@ -107,46 +107,46 @@ pub(crate) fn linker(engine: &Engine, heap: Heap) -> Result<Linker<Data>, wasmti
     })?;
     for (function, entry) in api::FUNCTIONS.iter().zip(&system_api::ENTRIES) {
         if !(function.legacy32 && heap == Heap::Bits64) {
-            (entry.define)(&mut linker, heap, function, entry)?;
+            (entry.define)(&mut linker, heap)?;
         }
     }
     Ok(linker)
 }
 
-/// Defines one function of the System API. Compiled once for each `handler`, so that a call finds its own code and
-/// looks nothing up.
-pub(crate) fn define<H>(
+/// Defines function `INDEX` of the System API. Compiled once for each, so that a call finds its own code, and of its
+/// parameters, price and contexts only what it needs.
+pub(crate) fn define<const INDEX: usize, H>(
     linker: &mut Linker<Data>,
     heap: Heap,
-    function: &'static ApiFunction,
-    entry: &'static Entry,
     handler: H,
 ) -> Result<(), wasmtime::Error>
 where
     H: Fn(&mut Guest<'_>, &Arguments) -> Result<u64, Stop> + Send + Sync + 'static,
 {
+    let ApiFunction { name, params, result, .. } = const { api::FUNCTIONS[INDEX] };
     let ty = FuncType::new(
         linker.engine(),
-        function.params.iter().map(|&parameter| value_type(parameter, heap)),
-        function.result.map(|result| value_type(result, heap)),
+        params.iter().map(|&parameter| value_type(parameter, heap)),
+        result.map(|result| value_type(result, heap)),
     );
     let wide = move |parameter: P| value_type(parameter, heap).is_i64();
     // SAFETY: the closure reads each parameter, and writes the result, in the width that `ty` states
     // for it: both come from `value_type`. Wasmtime passes at least max(parameters, results) values.
     unsafe {
-        linker.func_new_unchecked("ic0", function.name, ty, move |mut caller, values| {
-            let mut arguments = [0_u64; 8];
-            for (slot, (&parameter, value)) in arguments.iter_mut().zip(function.params.iter().zip(&*values))
-            {
+        linker.func_new_unchecked("ic0", name, ty, move |mut caller, values| {
+            let ApiFunction { name, params, result, .. } = const { api::FUNCTIONS[INDEX] };
+            let argument = |at: usize| {
+                let (&parameter, value) = params.get(at).zip(values.get(at))?;
                 let value = value.assume_init();
-                *slot = if wide(parameter) { value.get_u64() } else { u64::from(value.get_u32()) };
-            }
-            let mut guest = Guest::new(caller.as_context_mut(), function.name);
-            guest.admit(entry, &arguments)?;
-            let result = handler(&mut guest, &arguments)?;
-            if let Some(kind) = function.result {
+                Some(if wide(parameter) { value.get_u64() } else { u64::from(value.get_u32()) })
+            };
+            let arguments: Arguments = std::array::from_fn(|at| argument(at).unwrap_or(0));
+            let mut guest = Guest::new(caller.as_context_mut(), name);
+            guest.admit(&system_api::ENTRIES[INDEX], &arguments)?;
+            let answer = handler(&mut guest, &arguments)?;
+            if let Some(kind) = result {
                 #[expect(clippy::cast_possible_truncation, reason = "i32 results carry 32 bits")]
-                values[0].write(if wide(kind) { ValRaw::u64(result) } else { ValRaw::u32(result as u32) });
+                values[0].write(if wide(kind) { ValRaw::u64(answer) } else { ValRaw::u32(answer as u32) });
             }
             Ok(())
         })?;

@@ -117,12 +117,15 @@ pub(crate) fn compute(turns: u64) -> String {
     )
 }
 
+/// Module of the bare host whose functions may refuse.
+pub(crate) const REFUSABLE: &str = "refusable";
+
 /// System API calls of [`system_calls`]'s method.
 pub(crate) const SYSTEM_CALLS: u32 = 1_000;
 
 /// A canister with methods `calls`, which makes [`SYSTEM_CALLS`] System API calls in a loop, and `turns`, the same loop
-/// without them.
-pub(crate) fn system_calls() -> String {
+/// without them. `module` has the function `time` that is called: `ic0`, or [`REFUSABLE`].
+pub(crate) fn system_calls(module: &str) -> String {
     let function = |name: &str, body: &str| {
         format!(
             "(func (export \"canister_update {name}\") (local $turn i32)
@@ -136,7 +139,7 @@ pub(crate) fn system_calls() -> String {
     format!(
         "(module
            (import \"ic0\" \"msg_reply\" (func $reply))
-           (import \"ic0\" \"time\" (func $time (result i64)))
+           (import \"{module}\" \"time\" (func $time (result i64)))
            (memory 1)
            (global $sum (mut i64) (i64.const 0))
            {}

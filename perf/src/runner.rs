@@ -8,7 +8,7 @@ use execution::module::DataSegment;
 use in_process::compile::Instrumented;
 use wasmtime::{Caller, Engine, Instance, Linker, Module, Store, TypedFunc};
 
-use crate::kernel;
+use crate::{kernel, modules};
 
 /// Name of the memory that begins with the instructions left in a module that the product instrumented.
 const PRODUCT_BOOKKEEPING: &str = "canister bookkeeping";
@@ -115,6 +115,10 @@ fn linker(engine: &Engine) -> Result<Linker<Host>, wasmtime::Error> {
         Err(wasmtime::Error::msg("out of instructions"))
     })?;
     linker.func_wrap("ic0", "time", |caller: Caller<'_, Host>| caller.data().time)?;
+    linker.func_wrap(modules::REFUSABLE, "time", |caller: Caller<'_, Host>| match caller.data().time {
+        0 => Err(wasmtime::Error::msg("there is no time")),
+        time => Ok(time),
+    })?;
     linker
         .func_wrap("ic0", "msg_arg_data_size", |caller: Caller<'_, Host>| caller.data().arg.len() as u32)?;
     linker.func_wrap("ic0", "msg_arg_data_copy", copy_arg)?;

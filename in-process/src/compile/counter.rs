@@ -1,6 +1,6 @@
 //! Counting instructions inside one function (`canister-execution.md` section 3.1): each block's total is subtracted
-//! where the block is entered; "below zero?" is tested at function entry, at loop headers, before bulk operations
-//! and after calls of the System API.
+//! where the block is entered; "below zero?" is tested at function entry, at loop headers, before bulk operations, and
+//! where calls of the System API are paid: before them if the caller pays, else after them.
 //!
 //! The counter is in memory ([`crate::bookkeeping`]). A function works on a copy in a local, and writes that back
 //! only before what could show the counter to somebody: a call, a return, or an instruction that may trap. So the
@@ -14,6 +14,7 @@ use wasmparser::Operator;
 
 use super::body::{Additions, Code};
 use super::cost;
+use super::imports::Paid;
 use crate::bookkeeping::COUNTER_OFFSET;
 
 /// What an install is charged for: instructions that the reference's instrumentation has for a subtraction, for a test
@@ -95,6 +96,17 @@ impl Counter {
         self.set(Value::InLocal);
     }
 
+    /// Pays the price of a function that is called next, and tests the counter, also where the price is 0. Memory has it
+    /// then, for the function may look, or trap; and the local, for the function leaves it as it is.
+    pub(super) fn pay(&mut self, price: u64, code: &mut Code) {
+        self.read(code);
+        if price > 0 {
+            self.subtract(price, code);
+        }
+        self.test(code);
+        self.write(code);
+    }
+
     /// Tests the counter.
     pub(super) fn test(&mut self, code: &mut Code) {
         use Instruction as I;
@@ -138,8 +150,8 @@ impl Counter {
         }
     }
 
-    /// Comes after each of the function's instructions.
-    pub(super) fn after(&mut self, operator: &Operator<'_>) {
+    /// Comes after each of the function's instructions. `paid`: who pays for the imported function that it calls.
+    pub(super) fn after(&mut self, operator: &Operator<'_>, paid: Option<Paid>) {
         use Operator as O;
         match operator {
             O::Block { .. } => self.open(false),
@@ -168,6 +180,7 @@ impl Counter {
             }
             O::Br { .. } | O::BrTable { .. } | O::Return | O::Unreachable => self.value = Value::Unreachable,
             O::ReturnCall { .. } | O::ReturnCallIndirect { .. } => self.value = Value::Unreachable,
+            O::Call { .. } if matches!(paid, Some(Paid::ByCaller(_))) => {}
             O::Call { .. } | O::CallIndirect { .. } => self.set(Value::InMemory),
             _ => {}
         }

@@ -20,7 +20,8 @@ use wasm_encoder::{
 };
 use wasmparser::{DataKind, ExternalKind};
 
-use super::body::{self, Additions, Body, Shift};
+use super::body::{self, Additions, Body, Room, Shift};
+use super::imports::Imports;
 use super::parsed::Parsed;
 use super::{container, exports, invalid, validate};
 use crate::bookkeeping;
@@ -34,6 +35,9 @@ const FUNCTION_LOCALS_MAX: usize = 50_000;
 const GLOBAL_INSTRUCTIONS: u64 = 2;
 /// Globals that the reference's instrumentation adds: its counter.
 const GLOBALS_ADDED: u64 = 1;
+
+/// Functions that are added beside a heap.
+const BESIDE_HEAP: u32 = 2;
 
 /// What a branch hint says of a branch that is not taken.
 const NOT_TAKEN: u32 = 0;
@@ -75,7 +79,7 @@ pub(super) struct Rewriter<'a> {
     parsed: &'a Parsed<'a>,
     interface: &'a Interface,
     pub(super) additions: Additions,
-    pub(super) shift: Shift,
+    pub(super) imports: Imports,
 }
 
 impl<'a> Rewriter<'a> {
@@ -86,17 +90,23 @@ impl<'a> Rewriter<'a> {
             out_of_instructions: imported,
             charge_size: imported + 1 + defined,
             mark_range: imported + 2 + defined,
-            mark_store: imported + 3 + defined,
             bookkeeping: u32::from(interface.has_memory),
             memory64: interface.memory64,
             heap_pages_max: interface.heap_pages_max,
         };
-        Ok(Self { parsed, interface, additions, shift: Shift { import: imported } })
+        let beside_heap = if interface.has_memory { BESIDE_HEAP } else { 0 };
+        let imports = Imports::new(parsed, imported + 1 + defined + beside_heap)
+            .map_err(|error| invalid(format!("instrumentation: {error}")))?;
+        Ok(Self { parsed, interface, additions, imports })
+    }
+
+    pub(super) fn shift(&self) -> Shift<'_> {
+        Shift::new(&self.imports)
     }
 
     /// The module's bytes and its number of instructions.
     pub(super) fn module(
-        mut self,
+        &self,
         exports: &ExportSection,
         data: &DataSection,
     ) -> Result<(Vec<u8>, u64), InvalidModule> {
@@ -120,10 +130,10 @@ impl<'a> Rewriter<'a> {
     }
 
     /// Types, imports, functions, tables, memories and globals.
-    fn declarations(&mut self, module: &mut Module) -> Result<(), Error> {
+    fn declarations(&self, module: &mut Module) -> Result<(), Error> {
         let mut types = TypeSection::new();
         for ty in &self.parsed.types {
-            let ty = self.shift.func_type(ty.clone())?;
+            let ty = self.shift().func_type(ty.clone())?;
             types.ty().func_type(&ty);
         }
         let out_of_instructions = types.len();
@@ -132,13 +142,11 @@ impl<'a> Rewriter<'a> {
         types.ty().function([ValType::I64], []);
         let mark_range = types.len();
         types.ty().function([ValType::I64, ValType::I64], []);
-        let mark_store = types.len();
-        types.ty().function([if self.interface.memory64 { ValType::I64 } else { ValType::I32 }], []);
         module.section(&types);
 
         let mut imports = ImportSection::new();
         for import in &self.parsed.imports {
-            imports.import(import.module, import.name, self.shift.entity_type(import.ty)?);
+            imports.import(import.module, import.name, self.shift().entity_type(import.ty)?);
         }
         imports.import("__", "out_of_instructions", EntityType::Function(out_of_instructions));
         module.section(&imports);
@@ -149,15 +157,15 @@ impl<'a> Rewriter<'a> {
         }
         if self.interface.has_memory {
             functions.function(charge_size).function(mark_range);
-            for _ in body::STORE_BYTES {
-                functions.function(mark_store);
-            }
+        }
+        for payer in self.imports.payers() {
+            functions.function(self.parsed.function_types[payer.function as usize]);
         }
         module.section(&functions);
 
         let mut tables = TableSection::new();
         for table in &self.parsed.tables {
-            self.shift.parse_table(&mut tables, table.clone())?;
+            self.shift().parse_table(&mut tables, table.clone())?;
         }
         if !tables.is_empty() {
             module.section(&tables);
@@ -184,10 +192,10 @@ impl<'a> Rewriter<'a> {
         module.section(&memories);
     }
 
-    fn globals(&mut self, module: &mut Module) -> Result<(), Error> {
+    fn globals(&self, module: &mut Module) -> Result<(), Error> {
         let mut globals = GlobalSection::new();
         for global in &self.parsed.globals {
-            self.shift.parse_global(&mut globals, global.clone())?;
+            self.shift().parse_global(&mut globals, global.clone())?;
         }
         if !globals.is_empty() {
             module.section(&globals);
@@ -198,7 +206,7 @@ impl<'a> Rewriter<'a> {
     /// A canister's exports: those with a meaning, and what the runtime relies on.
     fn exports(&self) -> ExportSection {
         let mut exports = ExportSection::new();
-        let shifted = |function| self.shift.function(function);
+        let shifted = |function| self.shift().function(function);
         for export in &self.parsed.exports {
             if export.kind == ExternalKind::Func && exports::is_entry_point(export.name) {
                 exports.export(export.name, ExportKind::Func, shifted(export.index));
@@ -221,10 +229,10 @@ impl<'a> Rewriter<'a> {
         exports
     }
 
-    fn elements(&mut self, module: &mut Module) -> Result<(), Error> {
+    fn elements(&self, module: &mut Module) -> Result<(), Error> {
         let mut elements = ElementSection::new();
         for element in &self.parsed.elements {
-            self.shift.parse_element(&mut elements, element.clone())?;
+            self.shift().parse_element(&mut elements, element.clone())?;
         }
         if !elements.is_empty() {
             module.section(&elements);
@@ -249,9 +257,10 @@ impl<'a> Rewriter<'a> {
         let mut code = CodeSection::new();
         let mut hints = BranchHints::new();
         let mut instructions = 0;
-        for (index, body) in (self.shift.import..).zip(&self.parsed.bodies) {
+        let mut room = Room::new();
+        for (index, body) in (self.imports.count()..).zip(&self.parsed.bodies) {
             let params = self.parsed.function_type(index).map_or(0, |ty| ty.params().len());
-            let body = body::rewrite(body, params, self.additions)?;
+            let body = body::rewrite(body, params, self.additions, &self.imports, &mut room)?;
             let limited = [
                 (body.function.byte_len(), "bytes", FUNCTION_BYTES_MAX),
                 (body.locals, "locals", FUNCTION_LOCALS_MAX),
@@ -262,21 +271,28 @@ impl<'a> Rewriter<'a> {
                 )));
             }
             code.function(&body.function);
-            let unlikely = body.unlikely.iter().map(|&at| BranchHint {
-                branch_func_offset: u32::try_from(at).expect("below the limit on a function's bytes"),
-                branch_hint_value: NOT_TAKEN,
-            });
-            hints.function_hints(self.shift.function(index), unlikely);
+            hints.function_hints(self.shift().function(index), unlikely(&body));
             instructions += body.instructions;
         }
         if self.interface.has_memory {
-            let added = [Body::charge_size(self.additions), Body::mark_range(self.additions)];
-            let stores = body::STORE_BYTES.map(|bytes| Body::mark_store(self.additions, bytes));
-            for body in added.into_iter().chain(stores) {
+            for body in [Body::charge_size(self.additions), Body::mark_range(self.additions)] {
                 code.function(&body.function);
                 instructions += body.instructions;
             }
         }
+        for payer in self.imports.payers() {
+            let params = self.parsed.function_type(payer.function).map_or(0, |ty| ty.params().len());
+            let body = Body::payer(self.additions, payer, params);
+            code.function(&body.function);
+            hints.function_hints(payer.index, unlikely(&body));
+        }
         Ok((code, hints, instructions))
     }
+}
+
+fn unlikely(body: &Body) -> impl ExactSizeIterator<Item = BranchHint> {
+    body.unlikely.iter().map(|&at| BranchHint {
+        branch_func_offset: u32::try_from(at).expect("below the limit on a function's bytes"),
+        branch_hint_value: NOT_TAKEN,
+    })
 }

@@ -11,9 +11,11 @@ mod cost;
 mod counter;
 mod exports;
 mod functions;
+mod imports;
 mod instrument;
 mod parsed;
 mod sections;
+mod stores;
 mod validate;
 
 #[cfg(test)]

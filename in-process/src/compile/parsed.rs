@@ -11,7 +11,7 @@ pub(super) struct Parsed<'a> {
     pub(super) types: Vec<FuncType>,
     pub(super) imports: Vec<Import<'a>>,
     /// Type index of each function: of the imported ones, then of the defined ones.
-    function_types: Vec<u32>,
+    pub(super) function_types: Vec<u32>,
     /// Type index of each defined function.
     pub(super) functions: Vec<u32>,
     pub(super) tables: Vec<Table<'a>>,

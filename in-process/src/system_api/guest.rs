@@ -23,15 +23,14 @@ impl<'a> Guest<'a> {
         Self { store, name }
     }
 
-    /// What comes before each function's own work: its charge, then whether it may be used here.
+    /// What comes before each function's own work: its charge, unless the code that called has paid it, then whether it
+    /// may be used here.
     // Inlined by hand: it is most of what a short call costs, and its many callers keep the compiler from it.
     #[inline(always)]
     pub(crate) fn admit(&mut self, entry: &Entry, arguments: &Arguments) -> Result<(), Stop> {
-        let price = match &entry.cost {
-            Cost::Fixed(instructions) => *instructions,
-            cost => self.price(cost, arguments),
-        };
-        self.charge(price)?;
+        if !matches!(entry.cost, Cost::Fixed(_)) {
+            self.charge(self.price(&entry.cost, arguments))?;
+        }
         let context = self.run().context;
         if entry.contexts.contains(context) { Ok(()) } else { Err(self.wrong_context(context)) }
     }
@@ -75,7 +74,8 @@ impl<'a> Guest<'a> {
     }
 
     /// Takes instructions from the counter; more than the message has stop the guest. More than the slice has let
-    /// it finish the call: the code that called tests the counter next.
+    /// it finish the call: the code that called tests the counter next, or, where a table was between, at its own next
+    /// test.
     #[inline]
     pub(super) fn charge(&mut self, instructions: u64) -> Result<(), Stop> {
         let price = i64::try_from(instructions).unwrap_or(i64::MAX);

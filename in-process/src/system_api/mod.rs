@@ -1,5 +1,5 @@
 //! The System API (`canister-execution.md` section 2): one table of costs, contexts and functions, one
-//! path for all of them: charge, then check the context, then run.
+//! path for all of them: charge (unless the code that calls has paid), then check the context, then run.
 
 mod calls;
 mod cost;
@@ -11,8 +11,10 @@ mod status;
 mod table;
 
 pub(crate) use guest::Guest;
+pub(crate) use table::ENTRIES;
 pub use table::available;
-pub(crate) use table::{ENTRIES, Entry};
+#[cfg(feature = "compile")]
+pub(crate) use table::fixed_price;
 
 /// Parameters, each in 64 bits without sign; at most 8.
 pub(crate) type Arguments = [u64; 8];

@@ -2,7 +2,7 @@
 
 use wasmtime::Linker;
 
-use crate::api::ApiFunction;
+use crate::api;
 use crate::context::Context::{
     self, Cleanup, CompositeCleanup, CompositeQuery, CompositeReject, CompositeReply, GlobalTimer, Heartbeat,
     Init, Inspect, LowWasmMemory, PreUpgrade, Query, Reject, ReplicatedQuery, Reply, Transform, Update,
@@ -21,11 +21,11 @@ pub(crate) struct Entry {
     pub(crate) define: Define,
 }
 
-type Define =
-    fn(&mut Linker<Data>, Heap, &'static ApiFunction, &'static Entry) -> Result<(), wasmtime::Error>;
+type Define = fn(&mut Linker<Data>, Heap) -> Result<(), wasmtime::Error>;
 
 /// Instructions charged before anything else happens.
 pub(super) enum Cost {
+    /// Always the same: the code that calls pays it (`docs/decisions/0013`).
     Fixed(u64),
     /// `each` more for each byte; `size` is the index of the parameter that counts them.
     Bytes {
@@ -125,11 +125,23 @@ const CYCLES_OUT: Contexts = Contexts::of(&[Update, Reply, Reject]).and(TASK);
 const CALL: Contexts =
     Contexts::of(&[Update, CompositeQuery, Reply, Reject, CompositeReply, CompositeReject]).and(TASK);
 
+/// What a call of the function costs, if that is always the same: then it is for the code that calls to pay it.
+#[cfg(feature = "compile")]
+pub(crate) fn fixed_price(name: &str) -> Option<u64> {
+    match find(name)?.cost {
+        Fixed(instructions) => Some(instructions),
+        _ => None,
+    }
+}
+
+fn find(name: &str) -> Option<&'static Entry> {
+    ENTRIES.binary_search_by(|entry| entry.name.cmp(name)).ok().map(|index| &ENTRIES[index])
+}
+
 /// Whether the function may be used in the context; `None`: no such function.
 #[must_use]
 pub fn available(name: &str, context: Context) -> Option<bool> {
-    let index = ENTRIES.binary_search_by(|entry| entry.name.cmp(name)).ok()?;
-    Some(ENTRIES[index].contexts.contains(context))
+    find(name).map(|entry| entry.contexts.contains(context))
 }
 
 macro_rules! entry {
@@ -138,7 +150,7 @@ macro_rules! entry {
             name: $name,
             cost: $cost,
             contexts: $contexts,
-            define: |linker, heap, function, entry| native::define(linker, heap, function, entry, $handler),
+            define: |linker, heap| native::define::<{ api::index($name) }, _>(linker, heap, $handler),
         }
     };
 }

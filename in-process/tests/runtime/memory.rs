@@ -61,6 +61,31 @@ fn a_trap_undoes_heap_and_globals() {
     assert_eq!(canister.reply("bump", &[])[..5], [3, 3, 0, 0, 44]);
 }
 
+/// The first of stores to one address marks for all of them, also for one that can't be made.
+#[test]
+fn a_trap_among_stores_to_one_address_undoes_those_before_it() {
+    let text = |heap: &str| {
+        format!(
+            "(module (import \"ic0\" \"msg_reply\" (func $msg_reply))
+               (import \"ic0\" \"msg_reply_data_append\" (func $msg_reply_data_append (param i32 i32)))
+               (memory {heap})
+               (func (export \"canister_update trap\") (local $at i32) (local.set $at (i32.const 65535))
+                 (i32.store8 (local.get $at) (i32.const 7)) (i32.store8 offset=4000 (local.get $at) (i32.const 7)))
+               (func (export \"canister_update read\")
+                 (call $msg_reply_data_append (i32.const 65528) (i32.const 8)) (call $msg_reply)))"
+        )
+    };
+    for heap in ["1", "1 1"] {
+        let mut canister = Canister::new(&text(heap));
+        for _ in 0..3 {
+            let trapped = canister.update("trap", &[]);
+            assert_trap(&trapped, ErrorCode::CANISTER_TRAPPED, "heap out of bounds");
+            assert_eq!(trapped.heap_pages_dirty, 1, "none behind the heap's end");
+            assert_eq!(canister.reply("read", &[]), [0; 8]);
+        }
+    }
+}
+
 #[test]
 fn a_query_undoes_heap_and_globals() {
     let canister = counting();

@@ -115,6 +115,75 @@ fn each_function_costs_what_the_reference_says() {
     }
 }
 
+/// A function of one price is paid by the code that calls it; where that can't be seen, by a function in its place.
+#[test]
+fn a_function_costs_the_same_whoever_calls_it() {
+    let instructions = |rest: &str| {
+        let outcome = Canister::new(&module(&["msg_reply", "time"], rest)).update("m", &[]);
+        assert_eq!(outcome.ending, execution::Ending::Returned, "{rest}");
+        outcome.instructions
+    };
+    // A function's entry, a constant, and the instruction with its result dropped; a callee's entry.
+    for (rest, price) in [
+        ("(func (export \"canister_update m\") (drop (call $time)))", 1 + 6 + 500),
+        (
+            "(table 1 funcref) (elem (i32.const 0) $time) (type $t (func (result i64)))
+             (func (export \"canister_update m\") (drop (call_indirect (type $t) (i32.const 0))))",
+            1 + 1 + 11 + 500,
+        ),
+        (
+            "(table 2 funcref) (elem (i32.const 1) funcref (ref.func $time)) (type $t (func (result i64)))
+             (func (export \"canister_update m\") (drop (call_indirect (type $t) (i32.const 1))))",
+            1 + 1 + 11 + 500,
+        ),
+        (
+            "(func $last (result i64) (return_call $time))
+             (func (export \"canister_update m\") (drop (call $last)))",
+            1 + 6 + 1 + 3 + 500,
+        ),
+        ("(export \"canister_update m\" (func $msg_reply))", 500),
+    ] {
+        assert_eq!(instructions(rest), price, "{rest}");
+    }
+}
+
+/// Also one that costs nothing: it leaves the counter as it is, wherever that was before.
+#[test]
+fn what_was_spent_before_a_call_stays_spent() {
+    let instructions = |name: &str, before: &str| {
+        let rest = format!(
+            "(table 1 funcref) (elem (i32.const 0) $work) (type $t (func))
+             (func $work (local $n i32)
+               (loop $l (br_if $l (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 1000)))))
+             (func (export \"canister_update m\") {before} (drop (call ${name})) (block (nop)) (nop))"
+        );
+        let outcome = Canister::new(&module(&[name], &rest)).update("m", &[]);
+        assert_eq!(outcome.ending, execution::Ending::Returned, "{rest}");
+        outcome.instructions - 1_000 * outcome.heap_pages_dirty
+    };
+    // 1 for the function, and 1000 turns of eight.
+    let work = 1 + 8 * 1_000;
+    for name in ["stable64_size", "stable_size", "time"] {
+        let price = if name == "time" { 500 } else { 0 };
+        let own = 1 + 6 + price + 2;
+        assert_eq!(instructions(name, ""), own, "{name}");
+        assert_eq!(instructions(name, "(call $work)"), own + 5 + work, "{name} after a call");
+        let indirect = "(call_indirect (type $t) (i32.const 0))";
+        assert_eq!(instructions(name, indirect), own + 11 + work, "{name} after an indirect call");
+        let fill = "(memory.fill (i32.const 0) (i32.const 0) (i32.const 5000))";
+        assert_eq!(instructions(name, fill), own + 103 + 5_000, "{name} after a bulk operation");
+    }
+}
+
+#[test]
+fn a_function_that_costs_nothing_is_not_called_without_instructions() {
+    let nops = "(nop)".repeat(1_000);
+    let rest =
+        format!("(func (export \"canister_update m\") (block (nop)) {nops} (drop (call $stable64_size)))");
+    let outcome = Canister::new(&module(&["stable64_size"], &rest)).run_with(update("m", &[]), 500);
+    assert_trap(&outcome, ErrorCode::INSTRUCTION_LIMIT, "500 instructions");
+}
+
 #[test]
 fn call_perform_costs_5000() {
     let new =

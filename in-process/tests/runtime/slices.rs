@@ -177,3 +177,51 @@ fn many_paused_runs_go_on_in_any_order_and_on_any_thread() {
     assert_eq!(replies.len(), 8);
     assert!(replies.iter().all(|reply| *reply == replies[0] && reply[..4] == 1_000_000_u32.to_le_bytes()));
 }
+
+#[test]
+fn a_call_that_cannot_be_paid_is_not_made() {
+    let wat = module(
+        &["call_cycles_add"],
+        "(func (export \"canister_update m\") (call $call_cycles_add (i64.const 1)))",
+    );
+    // Without a call under construction the function refuses; with too little left it is not asked. 1 for the function,
+    // 1 for the constant, 5 for the call.
+    let limits = [(7 + 500, ErrorCode::CONTRACT_VIOLATION), (7 + 499, ErrorCode::INSTRUCTION_LIMIT)];
+    for (limit, code) in limits {
+        let canister = Canister::new(&wat);
+        let (outcome, pauses) =
+            run(&backend(), &canister, &sliced(&canister, update("m", &[]), limit, limit));
+        assert_trap(&outcome, code, "");
+        assert_eq!(pauses, 0);
+    }
+}
+
+#[test]
+fn a_call_that_ends_a_slice_is_made_in_the_next_whoever_pays() {
+    let count = |call: &str, rest: &str| {
+        let body = format!(
+            "(func (export \"canister_update m\") {} (i64.store (i32.const 0) (call $performance_counter (i32.const 0)))
+               (call $msg_reply_data_append (i32.const 0) (i32.const 8)) (call $msg_reply)) {rest}",
+            format!("(drop {call})").repeat(10)
+        );
+        let imports = ["time", "performance_counter", "msg_reply", "msg_reply_data_append"];
+        let canister = Canister::new(&module(&imports, &body));
+        let whole = run(&backend(), &canister, &sliced(&canister, update("m", &[]), 1_000_000, 1_000_000));
+        let slices = run(&backend(), &canister, &sliced(&canister, update("m", &[]), 1_000_000, 1_100));
+        assert_eq!(whole.0.instructions, slices.0.instructions, "{call}");
+        assert_eq!(reply_of(&whole.0), reply_of(&slices.0), "{call}: what the counter shows");
+        (whole.1, slices.1)
+    };
+    let table = "(table 1 funcref) (elem (i32.const 0) $time) (type $t (func (result i64)))";
+    let last = "(func $last (result i64) (return_call $time))";
+    for (call, rest) in
+        [("(call $time)", ""), ("(call_indirect (type $t) (i32.const 0))", table), ("(call $last)", last)]
+    {
+        let (whole, slices) = count(call, rest);
+        assert_eq!(whole, 0);
+        assert!(
+            (5..=8).contains(&slices),
+            "{call}: {slices} pauses of about 8,000 instructions in slices of 1,100"
+        );
+    }
+}

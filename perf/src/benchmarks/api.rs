@@ -18,18 +18,21 @@ const AGAINST_BARE: Target = Target::AtMost(1.5);
 /// Switches of a worker for each message: one, and those that the kernel makes by itself now and then.
 const ONE_ROUND_TRIP: Target = Target::AtMost(1.5);
 
-/// 1000 System API calls in a message, less the same loop without them, against a bare host function.
+/// 1000 System API calls in a message, less the same loop without them, against a bare host function that may refuse, as
+/// each function of the System API does in some context: wasmtime wraps such a one so that it can end the guest.
 pub(super) fn api_calls(bench: &Bench) -> Result<Vec<Finding>, String> {
     let _pinned = Pinned::this_thread(CORE)?;
-    let text = modules::system_calls();
-    let wasm = wat::parse_str(&text).map_err(|error| error.to_string())?;
+    let module = |time| wat::parse_str(modules::system_calls(time)).map_err(|error| error.to_string());
+    let (wasm, refusable) = (module("ic0")?, module(modules::REFUSABLE)?);
     let options = SandboxOptions { pool: 0, ..SandboxOptions::default() };
     let sandboxed = Bench::sandboxed(options)?;
     let canister = |index| Canister::new(&*bench.compiler, &wasm, index);
     let [mut here_calls, mut here_turns] = [canister(1)?, canister(2)?];
     let [mut there_calls, mut there_turns] = [canister(3)?, canister(4)?];
-    let bare = |name| Runner::new(bench.engine.raw(), &wasm, name, &[]);
-    let (mut bare_calls, mut bare_turns) = (bare("canister_update calls")?, bare("canister_update turns")?);
+    let bare = |wasm, name| Runner::new(bench.engine.raw(), wasm, name, &[]);
+    let [calls, turns] = ["canister_update calls", "canister_update turns"];
+    let (mut bare_calls, mut bare_turns) = (bare(&refusable, calls)?, bare(&refusable, turns)?);
+    let (mut plain_calls, mut plain_turns) = (bare(&wasm, calls)?, bare(&wasm, turns)?);
     let samples = interleaved(
         ROUNDS,
         OPERATIONS,
@@ -40,10 +43,12 @@ pub(super) fn api_calls(bench: &Bench) -> Result<Vec<Finding>, String> {
             &mut || here_turns.update(&bench.in_process, "turns"),
             &mut || there_calls.update(&sandboxed, "calls"),
             &mut || there_turns.update(&sandboxed, "turns"),
+            &mut || plain_calls.run(),
+            &mut || plain_turns.run(),
         ],
     )?;
     let each = |at: usize| (samples[at].median() - samples[at + 1].median()) / f64::from(SYSTEM_CALLS);
-    let (bare, in_process, outside) = (each(0), each(2), each(4));
+    let (bare, in_process, outside, plain) = (each(0), each(2), each(4), each(6));
     let finding = |mode: &str, measured: f64, more: String| {
         Finding::new(
             format!("api-calls-{mode}"),
@@ -52,7 +57,9 @@ pub(super) fn api_calls(bench: &Bench) -> Result<Vec<Finding>, String> {
             samples.iter().all(Samples::steady),
             format!(
                 "one of {SYSTEM_CALLS} System API calls (time) in a message, less the loop around it, {mode}, against \
-                 a bare host function{more}"
+                 a bare host function that may refuse; {:.2}x of one that can't ({}){more}",
+                measured / plain,
+                Unit::Time.show(plain)
             ),
         )
     };

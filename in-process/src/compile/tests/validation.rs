@@ -344,8 +344,8 @@ fn tables_are_bounded_and_filled_within_their_size() {
 
 #[test]
 fn a_function_that_instrumentation_makes_too_large_is_the_modules_fault() {
-    let stores = "(i64.store offset=100000 (local.get 0) (local.get 1))".repeat(200_000);
-    let text = format!("(module (memory 1) (func (param i32 i64) {stores}))");
+    let stores = "(i64.store offset=100000 (i32.const 0) (local.get 0))".repeat(200_000);
+    let text = format!("(module (memory 1) (func (param i64) {stores}))");
     assert_refused(&text, "code section: function 0 has ");
     assert_refused(&text, "bytes after instrumentation, the limit is 7654321");
 
@@ -353,9 +353,9 @@ fn a_function_that_instrumentation_makes_too_large_is_the_modules_fault() {
         let locals = "i32 ".repeat(count);
         format!("(module (memory 1) (func (local {locals}) i32.const 1 i32.const 1 i32.store))")
     };
-    valid(&locals(49_997));
+    valid(&locals(49_996));
     assert_refused(
-        &locals(49_998),
+        &locals(49_997),
         "code section: function 0 has 50001 locals after instrumentation, the limit is 50000",
     );
 }

@@ -132,18 +132,18 @@ fn instrumented(wasm: &[u8]) -> Vec<u8> {
         interface.heap_pages_min = memory.initial;
         interface.heap_pages_max = memory.maximum.map_or(limit, |declared| declared.min(limit));
     }
-    let mut rewriter = Rewriter::new(&parsed, &interface).expect("few functions and globals");
+    let rewriter = Rewriter::new(&parsed, &interface).expect("few functions and globals");
     let mut exports = ExportSection::new();
     for export in &parsed.exports {
-        rewriter.shift.parse_export(&mut exports, *export).expect("a valid export");
+        rewriter.shift().parse_export(&mut exports, *export).expect("a valid export");
     }
     if let Some(start) = parsed.start {
-        exports.export(START, ExportKind::Func, rewriter.shift.function(start));
+        exports.export(START, ExportKind::Func, rewriter.shift().function(start));
     }
     exports.export(BOOKKEEPING, ExportKind::Memory, rewriter.additions.bookkeeping);
     let mut data = DataSection::new();
     for segment in &parsed.data {
-        rewriter.shift.parse_data(&mut data, segment.clone()).expect("a valid segment");
+        rewriter.shift().parse_data(&mut data, segment.clone()).expect("a valid segment");
     }
     let (wasm, _) = rewriter.module(&exports, &data).expect("a valid module can be instrumented");
     validate::instrumented(&wasm).expect("what comes of a valid module is valid");
