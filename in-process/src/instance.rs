@@ -148,7 +148,7 @@ pub struct Instance {
 }
 
 enum State {
-    /// Equal to what the last update, or the start, said.
+    /// Equal to what the last update, or the start, said, and to what was carried on since.
     Ready,
     /// Has run and keeps what it wrote until the next update names each page, or the next run goes on from it;
     /// both ascending.
@@ -270,6 +270,9 @@ impl Instance {
         }
         let carried: Vec<u64> = std::mem::take(&mut self.carried).into_keys().collect();
         require_named("heap", &carried, &update.heap)?;
+        let carried: Vec<u64> =
+            std::mem::take(&mut self.store.data_mut().stable.carried).into_keys().collect();
+        require_named("stable memory", &carried, &update.stable)?;
         self.grow_heap(update.heap_pages)?;
         self.set_globals(&update.globals)?;
         self.set_stable_size(update.stable_pages)?;
@@ -295,19 +298,25 @@ impl Instance {
     }
 
     /// Makes what the last run left the state that the next one starts from, without an update between. Gives the
-    /// heap pages that it wrote, in the order of [`Ran::heap_dirty`], as they are now.
+    /// pages that it wrote as they are now: those of the heap in the order of [`Ran::heap_dirty`], then those of stable
+    /// memory in the order of [`Ran::stable_dirty`].
     ///
-    /// `None`, and nothing has changed, unless the run kept heap pages alone: what it wrote to stable memory is in
-    /// the overlay, where the next run would not find it.
+    /// [`Instance::copy_stable_page`] has none of them any more. `None`, and nothing has changed, if the instance can't
+    /// serve another run.
     pub fn carry_on(&mut self) -> Option<Vec<Arc<[u8; PAGE_BYTES]>>> {
-        let written = match &mut self.state {
-            State::Ready => Vec::new(),
-            State::Written { heap, stable } if stable.is_empty() => std::mem::take(heap),
-            State::Written { .. } | State::Dead => return None,
+        let (heap, stable) = match &mut self.state {
+            State::Ready => (Vec::new(), Vec::new()),
+            State::Written { heap, .. } => (std::mem::take(heap), self.store.data().stable.order().to_vec()),
+            State::Dead => return None,
         };
-        let pages: Vec<Arc<Page>> = written.iter().map(|page| Arc::new(*self.heap_bytes(*page))).collect();
-        self.carried.extend(written.into_iter().zip(pages.iter().cloned()));
-        self.store.data_mut().stable.forget();
+        let mut pages: Vec<Arc<Page>> = heap.iter().map(|page| Arc::new(*self.heap_bytes(*page))).collect();
+        self.carried.extend(heap.into_iter().zip(pages.iter().cloned()));
+        let written: Vec<Arc<Page>> =
+            (0..stable.len()).map(|index| Arc::new(*self.stable_bytes(index))).collect();
+        pages.extend(written.iter().cloned());
+        let memory = &mut self.store.data_mut().stable;
+        memory.carried.extend(stable.into_iter().zip(written));
+        memory.forget();
         self.state = State::Ready;
         Some(pages)
     }
@@ -537,7 +546,7 @@ impl Instance {
         pages
     }
 
-    /// Brings pages, globals and stable memory back to what the last update said.
+    /// Brings pages, globals and stable memory back to what they were before the run.
     fn undo(&mut self, heap_dirty: &[u64], stable_pages: u64) -> Result<(), EngineError> {
         for &page in heap_dirty {
             match self.carried.get(&page).cloned() {

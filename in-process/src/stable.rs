@@ -1,10 +1,11 @@
 //! Stable memory of a running instance: pages of record behind the window, written pages in an overlay.
 //!
-//! It is not mapped as one range. A read goes to the window through the page table; the first write to a
-//! page in a message copies it into the overlay, a private memory that only ever holds this message's
-//! written pages.
+//! It is not mapped as one range. A read goes to the window through the page table, or to what an earlier message of a
+//! batch left; the first write to a page in a message copies it into the overlay, a private memory that only ever holds
+//! this message's written pages.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use execution::memory::{PAGE_BYTES, WASM_PAGE_BYTES, Window};
 use wasmtime::{AsContextMut, Memory, MemoryTypeBuilder, Store, StoreContextMut};
@@ -31,6 +32,8 @@ pub(crate) struct Stable {
     pub(crate) wasm_pages: u64,
     /// Pages of record.
     pub(crate) table: PageTable,
+    /// Those that are in no slot yet: as runs left them that [`crate::Instance::carry_on`] went on from.
+    pub(crate) carried: BTreeMap<u64, Arc<Page>>,
     /// Pages read or written in this message; those written with their place in the overlay.
     accessed: BTreeMap<u64, Option<u32>>,
     /// Pages written in the order of their places.
@@ -44,6 +47,7 @@ impl Stable {
             window,
             wasm_pages: 0,
             table: PageTable::default(),
+            carried: BTreeMap::new(),
             accessed: BTreeMap::new(),
             order: Vec::new(),
             overlay: None,
@@ -81,6 +85,10 @@ impl Stable {
 
     /// Reads a page of record.
     pub(crate) fn record(&self, page: u64, to: &mut Page) -> Result<(), Stop> {
+        if let Some(carried) = self.carried.get(&page) {
+            *to = **carried;
+            return Ok(());
+        }
         match self.table.get(page) {
             Some(slot) => self
                 .window

@@ -171,6 +171,10 @@ fn expected(env: &Env, canister: &CanisterState, most: usize) -> Vec<Invocation>
         if place == 0 && canister.inputs.is_empty() {
             break;
         }
+        // What follows an install runs other code.
+        if matches!(input, Input::Install(_)) {
+            break;
+        }
         // A second callback of a call context sees the instructions of the first, and whether that answered.
         if context(&canister, &input).is_some_and(|context| !answering.insert(context)) {
             break;

@@ -9,7 +9,9 @@ use execution::check::{returns_memory, stable_pages_accessible};
 use execution::memory::{PAGE_BYTES, WASM_PAGE_BYTES};
 use execution::outcome::LogLine;
 use execution::{Effects, Ending, Instructions, Invocation, Outcome, Snapshot};
-use sandbox_protocol::{Carried, Finished, Last, Malformed, ToNode, heap_pages, stable_pages};
+use sandbox_protocol::{
+    BATCH_PAGES_MAX, Carried, Finished, Last, Malformed, ToNode, heap_pages, stable_pages,
+};
 
 use crate::fault::{Kind, Result, violation};
 use crate::pace::Work;
@@ -143,7 +145,7 @@ pub(crate) struct Claims {
     pub(crate) stable: Vec<u64>,
     /// Whether the worker may run another message.
     pub(crate) reusable: bool,
-    /// What is in the heap pages, if that came with the claim: the worker has gone on from there.
+    /// What is in the pages, heap first, if that came with the claim: the worker has gone on from there.
     pub(crate) pages: Option<Vec<[u8; PAGE_BYTES]>>,
 }
 
@@ -156,6 +158,9 @@ pub(crate) fn answered(reply: ToNode<'_>, bounds: &[Bounds]) -> Result<(Answered
         ToNode::Batch(batch) if !batch.carried.0.is_empty() => (batch.carried.0, batch.last),
         other => return Err(unexpected(&other, "finished")),
     };
+    if carried.iter().map(|carried| carried.pages.0.len()).sum::<usize>() > BATCH_PAGES_MAX {
+        return Err(violation(Kind::Claim, "more pages than a batch carries"));
+    }
     let Some(last_bounds) = bounds.get(carried.len()) else {
         return Err(violation(Kind::Claim, "more runs than messages"));
     };
@@ -202,7 +207,7 @@ impl Claims {
         if !(claims.reusable && sizes && foreseen && claims.outcome.logs.is_empty()) {
             return Err(Malformed("went on from a run that nothing can follow"));
         }
-        if claims.heap.len() != pages.0.len() || !claims.stable.is_empty() {
+        if claims.heap.len() + claims.stable.len() != pages.0.len() {
             return Err(Malformed("went on from other pages than it sent"));
         }
         let pages =
@@ -210,7 +215,7 @@ impl Claims {
         Ok(Self { pages: Some(pages.collect::<std::result::Result<_, _>>()?), ..claims })
     }
 
-    /// Of a run that names at most `pages_max` heap pages.
+    /// Of a run that names at most `pages_max` pages of each memory.
     fn checked(
         finished: Finished<'_>,
         bounds: &Bounds,
@@ -245,7 +250,7 @@ impl Claims {
             stable: stable_pages(
                 &finished.stable.0,
                 end(finished.stable_pages),
-                finished.stable_pages_dirty.min(bounds.stable_accessible),
+                finished.stable_pages_dirty.min(bounds.stable_accessible).min(pages_max),
             )?,
             heap_pages: finished.heap_pages,
             stable_pages: finished.stable_pages,

@@ -269,7 +269,8 @@ impl Resident {
     pub(crate) fn without(mut self, behind: impl IntoIterator<Item = Answered>) -> Option<Self> {
         for answer in behind {
             let Answered::Finished(claims) = answer else { return None };
-            let Claims { heap, stable, heap_pages, stable_pages, reusable, .. } = *claims;
+            let Claims { heap, mut stable, heap_pages, stable_pages, reusable, .. } = *claims;
+            stable.sort_unstable();
             if !reusable {
                 return None;
             }

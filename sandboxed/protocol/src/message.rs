@@ -200,7 +200,8 @@ pub struct Carried<'a> {
     /// What it did.
     #[serde(borrow)]
     pub finished: Finished<'a>,
-    /// The heap pages that it wrote, as it left them; the next may have written them again.
+    /// The pages that it wrote, as it left them: those of the heap, then those of stable memory, each as `finished` names
+    /// them. The next may have written them again.
     #[serde(borrow)]
     pub pages: List<Bytes<'a>, BATCH_PAGES_MAX>,
 }

@@ -233,7 +233,7 @@ impl Room {
         let left = || {
             Some(Self {
                 instructions: self.instructions.checked_sub(ran.instructions)?,
-                pages: self.pages.checked_sub(ran.heap_dirty.len())?,
+                pages: self.pages.checked_sub(ran.heap_dirty.len() + ran.stable_dirty.len())?,
             })
         };
         left().map(|left| *self = left).is_some()

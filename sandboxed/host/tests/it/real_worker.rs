@@ -99,6 +99,9 @@ const TALLY: &str = r#"(module
     (import "ic0" "msg_reply" (func $reply))
     (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
     (import "ic0" "canister_cycle_balance128" (func $balance (param i32)))
+    (import "ic0" "stable64_grow" (func $grow (param i64) (result i64)))
+    (import "ic0" "stable64_read" (func $read (param i64 i64 i64)))
+    (import "ic0" "stable64_write" (func $write (param i64 i64 i64)))
     (memory 16)
     (global $n (mut i32) (i32.const 0))
     (func (export "canister_update wide") (local $page i32)
@@ -119,6 +122,29 @@ const TALLY: &str = r#"(module
         (call $append (i32.const 9000) (i32.const 20))
         (call $reply))
     (func (export "canister_update trap") (call $count) (unreachable))
+    (func (export "canister_update grow") (drop (call $grow (i64.const 1))) (call $reply))
+    (func $keep
+        (call $read (i64.const 9000) (i64.const 5000) (i64.const 4))
+        (call $count)
+        (call $write (i64.const 20000) (i64.const 9000) (i64.const 4))
+        (call $write (i64.const 5000) (i64.const 9000) (i64.const 4)))
+    (func (export "canister_update keep")
+        (call $keep)
+        (call $read (i64.const 9004) (i64.const 20000) (i64.const 4))
+        (call $append (i32.const 9000) (i32.const 8))
+        (call $reply))
+    (func $fill (param $heap i32) (param $stable i32)
+        (loop $on
+            (i32.store (i32.mul (local.get $heap) (i32.const 4096)) (i32.const 1))
+            (br_if $on (local.tee $heap (i32.sub (local.get $heap) (i32.const 1)))))
+        (loop $on
+            (call $write
+                (i64.extend_i32_u (i32.mul (local.get $stable) (i32.const 4096))) (i64.const 9000) (i64.const 1))
+            (br_if $on (local.tee $stable (i32.sub (local.get $stable) (i32.const 1)))))
+        (call $reply))
+    (func (export "canister_update both") (call $fill (i32.const 20) (i32.const 20)))
+    (func (export "canister_update more") (call $fill (i32.const 40) (i32.const 30)))
+    (func (export "canister_update keep_trap") (call $keep) (unreachable))
     (func (export "canister_update long") (local $i i32)
         (call $count)
         (loop $on
@@ -167,7 +193,8 @@ fn without_slots(outcome: &Outcome) -> (Outcome, Vec<(u64, Vec<u8>)>) {
     let mut outcome = outcome.clone();
     let memory =
         outcome.effects.as_mut().map(|effects| std::mem::take(&mut effects.memory)).unwrap_or_default();
-    (outcome, memory.heap.iter().map(|(page, version)| (*page, version.bytes().to_vec())).collect())
+    let pages = memory.heap.iter().chain(&memory.stable);
+    (outcome, pages.map(|(page, version)| (*page, version.bytes().to_vec())).collect())
 }
 
 #[test]
@@ -179,6 +206,11 @@ fn a_batch_of_a_real_worker_comes_to_what_its_messages_come_to_one_by_one_in_pro
         // Nothing follows a trap, and what it undid is what the one before left.
         (&["count", "count", "trap", "count", "count"], 3),
         (&["trap", "trap", "count"], 0),
+        // What is in stable memory goes on too; a memory that grew ends a batch.
+        (&["grow", "keep", "keep", "count", "keep", "keep_trap", "keep", "keep", "keep"], 6),
+        // 20 and 20 pages, of 64 that a batch carries; 40 and 30 it doesn't carry.
+        (&["grow", "grow", "both", "both", "both", "both"], 2),
+        (&["grow", "grow", "more", "more", "more"], 0),
         // A pause ends a batch, and so do the instructions that it took.
         (&["count", "long", "count", "count"], 2),
         // 40 pages each, of 64 that a batch carries.
@@ -194,6 +226,28 @@ fn a_batch_of_a_real_worker_comes_to_what_its_messages_come_to_one_by_one_in_pro
         assert_eq!(found, expected, "{methods:?}");
         assert_eq!(taken, from_batches, "{methods:?}");
     }
+}
+
+#[test]
+fn what_was_run_ahead_and_discarded_leaves_nothing_in_heap_and_stable_memory() {
+    let in_process = InProcess::new(Engine::new().unwrap(), &InProcessOptions::default());
+    let sandbox = sandbox();
+    let run = |backend: &dyn Backend| {
+        let empty = of_module(compile(TALLY), 64 << 20);
+        let mut state = commit(&empty, &execute(backend, &empty, &update(1, "grow")));
+        let mut outcomes = Vec::new();
+        for id in [10, 20, 30] {
+            let behind = [update(id + 1, "keep"), update(id + 2, "keep")];
+            let (execution, batch) = backend.execute_batch(&state, &update(id, "keep"), &behind).unwrap();
+            let Execution::Finished(outcome) = execution else { panic!("it is short") };
+            state = commit(&state, &outcome);
+            outcomes.push(without_slots(&outcome));
+            drop(batch);
+        }
+        outcomes
+    };
+    assert_eq!(run(&sandbox), run(&in_process));
+    assert_eq!(sandbox.status().discarded, 6, "control: two were run ahead each time");
 }
 
 fn query(id: u64) -> Invocation {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use execution::{Backend, EntryPoint, Execution, Invocation, Limits};
+use execution::{Backend, EntryPoint, Execution, Invocation, Limits, Snapshot};
 use sandbox_os::verify::Phase;
 use sandbox_protocol::{
     Answer, Batch, Bytes, Call, Carried, End, Finished, HEADER_BYTES, Last, List, Loaded, PACKET_BYTES,
@@ -99,6 +99,30 @@ fn batch(change: impl Fn(&mut Batch<'static>) + Send + Sync + 'static) -> String
     executed.map(drop).map_or_else(|error| error.to_string(), |()| "nothing".into())
 }
 
+/// The same on a canister with stable memory, whose page 1 the first message wrote too.
+fn stable_batch(change: impl Fn(&mut Carried<'static>) + Send + Sync + 'static) -> String {
+    let peers = Peers::new(move |peer| {
+        let binding = peer.until_execute()?;
+        let last = Finished { stable_pages: 1, ..finished() };
+        let written = Finished {
+            heap_pages_dirty: 1,
+            heap: List(vec![span(2, 1)]),
+            stable_pages_dirty: 1,
+            stable: List(vec![span(1, 1)]),
+            ..last.clone()
+        };
+        let mut carried = Carried { finished: written, pages: List(vec![Bytes(&[2; 4096]); 2]) };
+        change(&mut carried);
+        let batch = Batch { carried: List(vec![carried]), last: Last::Finished(last) };
+        peer.reply(binding, &ToNode::Batch(Box::new(batch)))?;
+        peer.receive().map(drop)
+    });
+    let sandbox = peers.sandbox(PATIENCE);
+    let state = Snapshot { stable: execution::memory::Memory::zeroed(1), ..snapshot() };
+    let executed = sandbox.execute_batch(&state, &update(9, "m"), &[update(10, "m")]);
+    executed.map(drop).map_or_else(|error| error.to_string(), |()| "nothing".into())
+}
+
 const SCENES: &[Scene] = &[
     ("nothing", || batch(|_| {})),
     ("more runs than messages", || batch(|batch| batch.carried.0.push(batch.carried.0[0].clone()))),
@@ -136,6 +160,28 @@ const SCENES: &[Scene] = &[
         batch(|batch| batch.carried.0[0].pages.0.push(Bytes(&[2; 4096])))
     }),
     ("more written pages than were counted", || batch(|batch| batch.carried.0[0].pages = List::default())),
+    ("more pages than a batch carries", || {
+        batch(|batch| {
+            let pages = List(vec![Bytes(&[2; 4096]); 64]);
+            batch.carried.0.push(Carried { finished: finished(), pages });
+        })
+    }),
+    ("nothing", || stable_batch(|_| {})),
+    ("went on from other pages than it sent", || stable_batch(|carried| carried.pages.0.truncate(1))),
+    ("a stable page written twice", || {
+        stable_batch(|carried| {
+            carried.finished.stable.0.push(span(1, 1));
+            carried.finished.stable_pages_dirty = 2;
+            carried.pages.0.push(Bytes(&[2; 4096]));
+        })
+    }),
+    ("written pages outside of the memory", || {
+        batch(|batch| {
+            let Carried { finished, pages } = &mut batch.carried.0[0];
+            (finished.stable_pages_dirty, finished.stable) = (1, List(vec![span(0, 1)]));
+            pages.0.push(Bytes(&[2; 4096]));
+        })
+    }),
     ("a page of another size", || batch(|batch| batch.carried.0[0].pages = List(vec![Bytes(&[2; 4095])]))),
     ("paused where no slice ends", || batch(|batch| batch.last = Last::Paused { instructions: 1 })),
     ("paused where no slice ends", || {
