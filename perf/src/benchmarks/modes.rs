@@ -1,14 +1,18 @@
 //! The honest comparison of the modes: warm sandboxed against warm in-process, where neither maps anything.
 
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
 use sandbox_host::SandboxOptions;
 
 use super::batches::QUEUE;
 use super::{Bench, CORE};
 use crate::canister::Canister;
-use crate::modules;
 use crate::placement::Pinned;
 use crate::report::{Compared, Finding, Target, Unit};
+use crate::runner::Runner;
 use crate::sample::{Samples, Variant, interleaved};
+use crate::{kernel, modules};
 
 /// Time that a sample takes, about.
 const SAMPLE_NANOSECONDS: f64 = 1e6;
@@ -19,7 +23,57 @@ const CONTROL: f64 = 0.01;
 
 /// Messages that only compute for about a millisecond (B5 of performance.md section 9).
 pub(super) fn compute(bench: &Bench) -> Result<Vec<Finding>, String> {
-    Ok(vec![throughput(bench, "compute", 1e6, 1, 0.99, "")?])
+    Ok(vec![throughput(bench, "compute", 1e6, 1, 0.99, "")?, confined(bench)?])
+}
+
+/// What of that is left to the sandbox: the same code in threads of this process, with and without what a worker does
+/// without.
+fn confined(bench: &Bench) -> Result<Finding, String> {
+    /// Runs that are asked for at once: two switches beside ten milliseconds.
+    const RUNS: u32 = 10;
+    let _pinned = Pinned::this_thread(CORE)?;
+    let text = modules::compute(turns(bench, 1e6)?);
+    let wasm = wat::parse_str(&text).map_err(|error| error.to_string())?;
+    let samples = thread::scope(|scope| {
+        let computing = |confined: bool| {
+            let (ask, asked) = sync_channel(0);
+            let (tell, told) = sync_channel(0);
+            let wasm = &wasm;
+            scope.spawn(move || {
+                let runner = Runner::product(bench.engine.raw(), wasm, "canister_update compute", &[]);
+                if confined {
+                    kernel::shut_off_clock_and_speculation();
+                }
+                match runner {
+                    Ok(mut runner) => {
+                        while let Ok(()) = asked.recv() {
+                            if tell.send((0..RUNS).try_for_each(|_| runner.run())).is_err() {
+                                break;
+                            }
+                        }
+                    }
+                    Err(error) => drop(tell.send(Err(error))),
+                }
+            });
+            move || {
+                let gone = "a computing thread is gone";
+                ask.send(()).map_err(|_| gone)?;
+                told.recv().map_err(|_| gone)?
+            }
+        };
+        let [mut free, mut confined, mut again] = [false, true, false].map(computing);
+        interleaved(ROUNDS / RUNS as usize, 1, &mut [&mut free, &mut confined, &mut again])
+    })?;
+    let [free, confined, again] = [0, 1, 2].map(|index| samples[index].median() / f64::from(RUNS));
+    Ok(Finding::new(
+        "compute-confined",
+        &Compared { limit: 1e9 / free, measured: 1e9 / confined, unit: Unit::Rate },
+        Target::None,
+        (again / free - 1.0).abs() < CONTROL,
+        "the same code in a thread without clock and speculation past stores and indirect branches, as a worker is, \
+         against one with them"
+            .into(),
+    ))
 }
 
 /// Short messages and long ones, one at a time, and short ones in batches (P2 of issue 6, with its targets and aims).
