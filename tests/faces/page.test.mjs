@@ -582,7 +582,8 @@ describe("a rollout with both modes measured", () => {
     };
     for (const value of ["light", "dark"]) {
       await other.page.emulateMediaFeatures(scheme(value));
-      await until(`every line is drawn in the ${value} scheme`, drawn, PATIENCE);
+      // The charts of the scheme before have every line too, until the page has followed.
+      await until(`every line is drawn in the ${value} scheme, and can be told from what is behind it`, async () => (await drawn()) && (await pale(other.page)).found.length === 0, PATIENCE);
       const { found, looked } = await pale(other.page);
       assert.deepEqual(found, [], value);
       // 17 series, two steps in four states each, and more.
