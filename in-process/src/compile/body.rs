@@ -41,7 +41,6 @@ pub(super) struct Additions {
 
 /// What instrumentation makes of function indices: they move past the added import, and where somebody else than this
 /// module may call, a function whose price the caller pays is replaced by one that pays it.
-#[derive(Clone)]
 pub(super) struct Shift<'a> {
     imports: &'a Imports,
 }
