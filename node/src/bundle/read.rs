@@ -175,7 +175,7 @@ impl Bundle {
         } = head;
         let malformed = |error: sandbox_protocol::Malformed| damaged(error.to_string());
         let limits = invocation.limits.take().ok_or_else(|| damaged("its message has no limits"))?;
-        let invocation = invocation.with_limits(Arc::new(limits.into())).map_err(malformed)?;
+        let invocation = invocation.with_limits(Arc::new((*limits).into())).map_err(malformed)?;
         within_bounds(&invocation)?;
         let canister = Principal::try_from_slice(canister.0).map_err(|error| damaged(error.to_string()))?;
         let extents = [Some(&memory), overlay.as_ref()];

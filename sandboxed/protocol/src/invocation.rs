@@ -31,8 +31,8 @@ pub struct Invocation<'a> {
     /// What the System API answers from.
     #[serde(borrow)]
     pub system: System<'a>,
-    /// Limits; `None`: as in the invocation before.
-    pub limits: Option<Limits>,
+    /// Limits; `None`: as in the invocation before, and mostly so. Boxed, they aren't moved with each.
+    pub limits: Option<Box<Limits>>,
 }
 
 /// See [`execution::EntryPoint`]. Callbacks are (function, environment).
@@ -123,7 +123,7 @@ impl<'a> Invocation<'a> {
             instructions_max: *instructions_max,
             slice: *slice,
             system: System::from(system),
-            limits: limits.map(Limits::from),
+            limits: limits.map(|limits| Box::new(Limits::from(limits))),
         }
     }
 

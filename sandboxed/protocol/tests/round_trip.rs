@@ -114,7 +114,7 @@ fn every_invocation_arrives_as_it_was() {
         let arrived: ToWorker<'_> = wire::decode(&body).unwrap();
         assert_eq!(arrived, message);
         let ToWorker::Execute(execute) = arrived else { panic!("an Execute was sent") };
-        let limits = Arc::new(execute.invocation.limits.clone().unwrap().into());
+        let limits = Arc::new((*execute.invocation.limits.clone().unwrap()).into());
         let received = execute.invocation.with_limits(limits).unwrap();
         assert_eq!(received.limits, sent.limits);
         assert_eq!(

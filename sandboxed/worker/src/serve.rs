@@ -140,7 +140,7 @@ impl Idle {
     ) -> Result<Result<Progress, EngineError>, Exit> {
         let Execute { sync, mut invocation, expected } = execute;
         if let Some(sent) = invocation.limits.take() {
-            *limits = Some(Arc::new(sent.into()));
+            *limits = Some(Arc::new((*sent).into()));
         }
         let limits = limits.clone().ok_or(Exit::Request)?;
         let with_limits = |invocation: sandbox_protocol::Invocation<'_>| {
