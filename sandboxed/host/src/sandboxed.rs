@@ -86,15 +86,22 @@ impl Sandboxed {
     /// # Errors
     /// What stands against it.
     pub fn probe(&self) -> std::result::Result<(), BackendError> {
-        let worker = self.counted(self.pool.take())?;
-        self.pool.put_back(worker);
-        Ok(())
+        self.counted(self.pool.hand_over(|worker| {
+            self.pool.put_back(worker);
+            Ok(())
+        }))
     }
 
     /// Live workers, counts and layers.
     #[must_use]
     pub fn status(&self) -> SandboxStatus {
         self.registry.status()
+    }
+
+    /// Workers that were launched ahead and wait for a canister, in their lock.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.pool.ready()
     }
 
     /// When a worker of each canister was last found dead; of the 10,000 latest.
@@ -188,12 +195,13 @@ impl Sandboxed {
 
     /// A worker with the canister in it.
     fn load(&self, role: Role, target: &Snapshot, limits: &Limits) -> Result<Resident> {
-        let worker = self.pool.take()?;
-        let (number, pid) = (worker.registered().number(), worker.process().pid());
-        let resident = Resident::load(worker, role, target, limits, self.options.step_patience)?;
-        // What it holds now counts for the next one.
-        self.registry.measure_worker(self.source.as_ref(), number, pid);
-        Ok(resident)
+        self.pool.hand_over(|worker| {
+            let (number, pid) = (worker.registered().number(), worker.process().pid());
+            let resident = Resident::load(worker, role, target, limits, self.options.step_patience)?;
+            // What it holds now counts for the next one.
+            self.registry.measure_worker(self.source.as_ref(), number, pid);
+            Ok(resident)
+        })
     }
 
     /// What the caller hears.

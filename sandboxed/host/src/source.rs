@@ -177,11 +177,12 @@ impl WorkerProcess for Confined {
     }
 
     fn verify(&self, phase: Phase, memory: &[Range<u64>]) -> Result<(), NotConfined> {
-        verify::launched(&self.worker, phase, memory)?;
-        match phase {
-            Phase::Load => Ok(()),
-            Phase::Run => self.verify_filters(),
+        // First, because with RUN in force nothing can change any more that decides below. That there are no more filters
+        // than these three is counted there.
+        if phase == Phase::Run {
+            self.verify_filters()?;
         }
+        verify::launched(&self.worker, phase, memory)
     }
 
     fn limit_memory(&self, bytes: u64) -> io::Result<()> {

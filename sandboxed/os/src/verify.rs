@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::filter::SOCKET;
@@ -54,7 +55,8 @@ const ARENA: &str = "/memfd:bulkhead-arena";
 const VSYSCALL: &str = "ffffffffff600000-";
 
 fn proc_file(pid: i32, name: &str) -> Result<String, NotConfined> {
-    let mut text = String::new();
+    // As much as each of them usually has, so that it isn't read in many small steps.
+    let mut text = String::with_capacity(8 << 10);
     fs::File::open(format!("/proc/{pid}/{name}"))
         .and_then(|file| file.take(PROC_BYTES_MAX + 1).read_to_string(&mut text))
         .map_err(|error| wrong("proc", format!("/proc/{pid}/{name}: {error}"), "a readable file"))?;
@@ -92,13 +94,23 @@ pub fn launched(launched: &LaunchedWorker, phase: Phase, memory: &[Range<u64>]) 
             return Err(wrong("control group", groups.replace('\n', " "), "its own"));
         }
     }
-    for (namespace, _) in NAMESPACES.iter().zip(&launched.layers).filter(|(_, layer)| layer.on) {
+    /// This process's. It stays in them.
+    static OWN: [OnceLock<PathBuf>; NAMESPACES.len()] = [const { OnceLock::new() }; NAMESPACES.len()];
+    let layers = NAMESPACES.iter().zip(&OWN).zip(&launched.layers);
+    for ((namespace, own), _) in layers.filter(|(_, layer)| layer.on) {
         let link = |who: &str| {
             let path = format!("/proc/{who}/ns/{}", namespace.link);
             fs::read_link(&path).map_err(|error| wrong("proc", format!("{path}: {error}"), "a readable link"))
         };
         let found = link(&launched.pid.to_string())?;
-        if found == link("self")? {
+        let own = match own.get() {
+            Some(own) => own,
+            None => own.get_or_init({
+                let read = link("self")?;
+                || read
+            }),
+        };
+        if found == *own {
             return Err(wrong(namespace.name, found.display(), "another than the node's"));
         }
     }

@@ -2,17 +2,19 @@
 //! ones stay, and a message that can't run says which limit it met and runs later.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use execution::memory::limit;
 use execution::{Backend, BackendError, EntryPoint, Execution, Snapshot};
+use sandbox_host::source::{WorkerProcess, WorkerSource};
 use sandbox_host::{Evictions, Role, SandboxOptions, SandboxStatus, Sandboxed};
+use sandbox_protocol::ToNode;
 
 use crate::canister::{invocation, principal, tried, update};
 use crate::leases::{paused, pausing};
-use crate::peer::{Peers, snapshot};
+use crate::peer::{Peers, finished, greetings, snapshot};
 
 const MIB: u64 = 1 << 20;
 const NEVER: Duration = Duration::from_secs(3600);
@@ -26,8 +28,47 @@ fn options(worker_memory_bytes_max: u64) -> SandboxOptions {
     }
 }
 
-fn sandbox(peers: Peers, options: SandboxOptions) -> Sandboxed {
+fn sandbox(peers: impl WorkerSource + 'static, options: SandboxOptions) -> Sandboxed {
     Sandboxed::with_source(Box::new(peers), options).unwrap()
+}
+
+/// Peers of which the first can't be launched, which turns out when that is let go.
+struct FirstFails {
+    peers: Peers,
+    begun: Arc<AtomicUsize>,
+    held: Arc<Held>,
+}
+
+/// Threads wait until it is let go.
+#[derive(Default)]
+struct Held {
+    gone: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Held {
+    fn wait(&self) {
+        drop(self.changed.wait_while(self.gone.lock().unwrap(), |gone| !*gone).unwrap());
+    }
+
+    fn let_go(&self) {
+        *self.gone.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+}
+
+impl WorkerSource for FirstFails {
+    fn launch(&self) -> Result<Box<dyn WorkerProcess>, BackendError> {
+        if self.begun.fetch_add(1, Ordering::SeqCst) > 0 {
+            return self.peers.launch();
+        }
+        self.held.wait();
+        Err(BackendError::Spawn("not the first".into()))
+    }
+
+    fn private_bytes(&self, pid: i32) -> Option<u64> {
+        self.peers.private_bytes(pid)
+    }
 }
 
 fn canister(number: u8) -> Snapshot {
@@ -227,6 +268,115 @@ fn a_pool_that_could_not_launch_fills_by_itself_once_it_can() {
     *short.lock().unwrap() = None;
     wait_until(&sandbox, "the pool fills without a message", |status| status.workers.len() == 2);
     assert_eq!(sandbox.status().launch_error, None);
+}
+
+/// Gives something that should not happen the time to.
+fn give_time_until(happened: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !happened() && start.elapsed() < Duration::from_millis(20) {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_message_waits_for_the_worker_that_is_about_to_be_ready() {
+    let held = Arc::new(Held::default());
+    let holds = Arc::clone(&held);
+    let begun = AtomicUsize::new(0);
+    let peers = Peers::new(move |peer| {
+        if begun.fetch_add(1, Ordering::SeqCst) == 0 {
+            holds.wait();
+        }
+        let binding = peer.until_execute()?;
+        peer.reply(binding, &ToNode::Finished(Box::new(finished())))?;
+        peer.receive().map(drop)
+    });
+    let launched = peers.launched();
+    let launched = || launched.load(Ordering::SeqCst);
+    let sandbox = sandbox(peers, SandboxOptions { pool: 1, ..options(u64::MAX) });
+    wait_until(&sandbox, "one is launched ahead", |_| launched() == 1);
+    let canister = canister(1);
+    std::thread::scope(|scope| {
+        let message = scope.spawn(|| message(&sandbox, &canister));
+        give_time_until(|| launched() > 1);
+        assert_eq!(launched(), 1, "another was launched beside the first");
+        held.let_go();
+        message.join().unwrap().unwrap();
+    });
+    let served = sandbox.status().workers.into_iter().find(|worker| worker.canister.is_some());
+    assert_eq!(served.map(|worker| worker.pid), Some(1));
+}
+
+#[test]
+fn a_message_launches_a_worker_itself_if_the_one_that_it_waits_for_cannot_be_launched() {
+    let (begun, held) = (Arc::new(AtomicUsize::new(0)), Arc::new(Held::default()));
+    let peers = FirstFails { peers: Peers::correct(), begun: Arc::clone(&begun), held: Arc::clone(&held) };
+    let sandbox = sandbox(peers, SandboxOptions { pool: 1, ..options(u64::MAX) });
+    wait_until(&sandbox, "one is launched ahead", |_| begun.load(Ordering::SeqCst) == 1);
+    let canister = canister(1);
+    std::thread::scope(|scope| {
+        let message = scope.spawn(|| message(&sandbox, &canister));
+        give_time_until(|| begun.load(Ordering::SeqCst) > 1);
+        held.let_go();
+        message.join().unwrap().unwrap();
+    });
+    wait_until(&sandbox, "the pool fills after all", |_| sandbox.ready() == 1);
+    assert_eq!(begun.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn no_launch_ahead_is_begun_while_a_worker_is_handed_over() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sees = Arc::clone(&seen);
+    let mut peers = Peers::correct();
+    let launched = peers.launched();
+    let counted = Arc::clone(&launched);
+    peers.script = Arc::new(move |peer| {
+        for reply in greetings() {
+            let binding = peer.receive()?;
+            if matches!(reply, ToNode::Loaded(_) | ToNode::Locked) {
+                give_time_until(|| counted.load(Ordering::SeqCst) > 1);
+                sees.lock().unwrap().push(counted.load(Ordering::SeqCst));
+            }
+            peer.reply(binding, &reply)?;
+        }
+        let binding = peer.receive()?;
+        peer.reply(binding, &ToNode::Finished(Box::new(finished())))?;
+        peer.receive().map(drop)
+    });
+    let sandbox = sandbox(peers, SandboxOptions { pool: 1, ..options(u64::MAX) });
+    wait_until(&sandbox, "one is ready", |_| sandbox.ready() == 1);
+    message(&sandbox, &canister(1)).unwrap();
+    assert_eq!(*seen.lock().unwrap(), [1, 1], "workers launched when it was to load, and to lock itself");
+    wait_until(&sandbox, "another is ready", |_| sandbox.ready() == 1);
+    assert_eq!(launched.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_hand_over_that_hangs_keeps_others_from_no_launch_ahead_for_long() {
+    let begun = AtomicUsize::new(0);
+    let peers = Peers::new(move |peer| {
+        let first = begun.fetch_add(1, Ordering::SeqCst) == 0;
+        for reply in greetings() {
+            let binding = peer.receive()?;
+            if first && matches!(reply, ToNode::Loaded(_)) {
+                // Until the node hangs up.
+                return peer.receive().map(drop);
+            }
+            peer.reply(binding, &reply)?;
+        }
+        peer.receive().map(drop)
+    });
+    let sandbox = sandbox(peers, SandboxOptions { pool: 1, ..options(u64::MAX) });
+    wait_until(&sandbox, "one is ready", |_| sandbox.ready() == 1);
+    let canister = canister(1);
+    std::thread::scope(|scope| {
+        let hangs = scope.spawn(|| message(&sandbox, &canister));
+        wait_until(&sandbox, "it is taken", |_| sandbox.ready() == 0);
+        wait_until(&sandbox, "another is ready", |_| sandbox.ready() == 1);
+        assert!(!hangs.is_finished(), "the hand-over hangs still");
+        assert!(hangs.join().unwrap().is_err());
+    });
 }
 
 #[test]
