@@ -25,6 +25,7 @@ use rustix::process::{Pid, Signal};
 use sandbox_host::{
     Confinement, Launchers, LiveWorker, SandboxOptions, SandboxStatus, Sandboxed, SandboxedCompiler, Unwanted,
 };
+use sandbox_os::tsc;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
@@ -352,13 +353,13 @@ impl Node {
             Some(Arc::clone(&observations) as Arc<dyn Observer>),
             ShadowOptions::default(),
         ));
-        let defaults = SchedulerOptions::default();
         let scheduler = SchedulerOptions {
-            threads: options.threads.unwrap_or(defaults.threads),
+            threads: options.threads.unwrap_or_else(|| SchedulerOptions::default().threads),
             message_roots: options.message_roots,
             memory: bounds::memory(&bounds),
+            // They start no program.
+            on_thread_start: Some(Arc::new(|_| tsc::may_be_shut())),
             observer: Some(Arc::clone(&selector) as Arc<dyn RoundObserver>),
-            ..defaults
         };
         let backend = Arc::clone(&selector) as Arc<dyn Backend>;
         let mut compiler = Arc::clone(&compiled.compiler) as Arc<dyn Compiler>;
@@ -436,7 +437,8 @@ impl Node {
     /// Runs a round, and says what it gave; nothing, where nobody watches.
     pub fn observed_round(&mut self, time: Nanoseconds, seed: [u8; 32]) -> (RoundReport, Vec<Observation>) {
         self.observations.clear();
-        let report = self.subnet.round(time, seed);
+        // The thread that asks for it runs canisters too.
+        let report = tsc::may_be_shut_during(|| self.subnet.round(time, seed));
         let observed = match &mut self.watch {
             Some(watch) => watch.round(&mut self.subnet, &report, &self.observations.given),
             None => Vec::new(),

@@ -40,6 +40,7 @@ impl Fresh {
     pub(crate) fn run(&self) -> Result<f64, String> {
         let [program, arguments @ ..] = &self.command[..] else { unreachable!("it has this program") };
         let code = self.code.try_clone().map_err(|error| error.to_string())?;
+        sandbox_os::tsc::open();
         let output = Command::new(program)
             .args(arguments)
             .args(self.function)

@@ -76,6 +76,7 @@ impl Hops {
 
     /// One call.
     pub(crate) fn round_trip(&mut self) -> Result<(), String> {
+        sandbox_os::tsc::open();
         self.execution += 1;
         self.requests.send(Request::empty_update(self.execution)).map_err(|_| "the writer thread is gone")?;
         let reply = self.replies.recv().map_err(|_| "the reader thread is gone")?;

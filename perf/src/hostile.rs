@@ -48,6 +48,7 @@ impl WorkerSource for Hostile {
         };
         let start = || -> io::Result<Process> {
             let (socket, theirs) = Socket::pair().map_err(io::Error::other)?;
+            sandbox_os::tsc::open();
             let child = Command::new(std::env::current_exe()?)
                 .args([ROLE, deed])
                 .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::process::Pid;
+use sandbox_os::tsc;
 
 use crate::contention::Workload;
 use crate::hops;
@@ -74,6 +75,7 @@ impl Peer {
     /// Starts one.
     pub(crate) fn start(role: Role) -> Result<Self, String> {
         let (name, number, kind) = role.start();
+        tsc::open();
         let start = || {
             let family = AddressFamily::UNIX;
             let (socket, theirs) = rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None)?;
@@ -103,6 +105,14 @@ impl Peer {
 
     /// One round trip: sends `request`, waits for the answer.
     pub(crate) fn round_trip(&self, request: &[u8], answer: &mut [u8]) -> Result<(), String> {
+        tsc::open();
+        self.ask(request)?;
+        self.answer(answer)
+    }
+
+    /// One round trip as the product makes it: without the time-stamp counter where that pays.
+    pub(crate) fn round_trip_without_counter(&self, request: &[u8], answer: &mut [u8]) -> Result<(), String> {
+        tsc::shut_if_it_pays();
         self.ask(request)?;
         self.answer(answer)
     }

@@ -9,6 +9,7 @@ use execution::{
     Backend, Compiler, Ingress, IngressStatus, Limits, MessageId, Principal, QueryView, RoundReport,
     SchedulerOptions, Subnet, SubnetConfig, UserError,
 };
+use sandbox_os::tsc;
 
 use crate::placement::pin;
 
@@ -35,6 +36,7 @@ impl Rounds {
         let cores = sandbox_os::place::cores();
         let threads = cores.len();
         let place = move |number: usize| {
+            tsc::may_be_shut();
             // Where that isn't permitted they run where the kernel puts them.
             let _not_permitted = pin(None, cores[number % cores.len()]);
         };
@@ -138,7 +140,7 @@ impl Rounds {
     /// Runs a round, in which nothing fails.
     pub(crate) fn round(&mut self) -> Result<RoundReport, String> {
         self.time += ROUND_NANOSECONDS;
-        let report = self.subnet.round(self.time, [0; 32]);
+        let report = tsc::may_be_shut_during(|| self.subnet.round(self.time, [0; 32]));
         match report.failures.first() {
             Some(failure) => Err(format!("{}: {}", failure.canister, failure.error)),
             None => Ok(report),

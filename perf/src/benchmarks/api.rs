@@ -21,7 +21,7 @@ const ONE_ROUND_TRIP: Target = Target::AtMost(1.5);
 /// 1000 System API calls in a message, less the same loop without them, against a bare host function that may refuse, as
 /// each function of the System API does in some context: wasmtime wraps such a one so that it can end the guest.
 pub(super) fn api_calls(bench: &Bench) -> Result<Vec<Finding>, String> {
-    let _pinned = Pinned::this_thread(CORE)?;
+    let _pinned = Pinned::executor(CORE)?;
     let module = |time| wat::parse_str(modules::system_calls(time)).map_err(|error| error.to_string());
     let (wasm, refusable) = (module("ic0")?, module(modules::REFUSABLE)?);
     let options = SandboxOptions { pool: 0, ..SandboxOptions::default() };

@@ -19,7 +19,7 @@ const REPLY_BYTES: usize = 256;
 
 /// Empty updates of a queue: what the sandbox adds to each, in one batch and one by one.
 pub(super) fn batches(bench: &Bench) -> Result<Vec<Finding>, String> {
-    let _pinned = Pinned::this_thread(CORE)?;
+    let _pinned = Pinned::executor(CORE)?;
     let text = modules::memory(Heap::Bits32, WASM_PAGE_BYTES, 0);
     let sandboxed = Bench::sandboxed(SandboxOptions::default())?;
     let canister = |index| Canister::from_text(&*bench.compiler, &text, index);

@@ -59,7 +59,7 @@ impl Selected {
 
 /// Warm empty updates in-process through the selector: observed against unobserved.
 pub(super) fn measured(bench: &Bench) -> Result<Vec<Finding>, String> {
-    let _pinned = Pinned::this_thread(CORE)?;
+    let _pinned = Pinned::executor(CORE)?;
     let [mut plain, mut observed, mut control] =
         [Selected::new(bench, 1)?, Selected::new(bench, 2)?, Selected::new(bench, 3)?];
     let id = Canister::id(2);

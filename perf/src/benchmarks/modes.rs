@@ -1,7 +1,9 @@
 //! The honest comparison of the modes: warm sandboxed against warm in-process, where neither maps anything.
 
+use std::hint::black_box;
 use std::sync::mpsc::sync_channel;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use sandbox_host::SandboxOptions;
 
@@ -11,7 +13,7 @@ use crate::canister::Canister;
 use crate::placement::Pinned;
 use crate::report::{Compared, Finding, Target, Unit};
 use crate::runner::Runner;
-use crate::sample::{Samples, Variant, interleaved};
+use crate::sample::{Samples, Timed, Variant, interleaved, interleaved_timed, time};
 use crate::{kernel, modules};
 
 /// Time that a sample takes, about.
@@ -23,7 +25,54 @@ const CONTROL: f64 = 0.01;
 
 /// Messages that only compute for about a millisecond (B5 of performance.md section 9).
 pub(super) fn compute(bench: &Bench) -> Result<Vec<Finding>, String> {
-    Ok(vec![throughput(bench, "compute", 1e6, 1, 0.99, "")?, confined(bench)?])
+    Ok(vec![throughput(bench, "compute", 1e6, 1, 0.99, "")?, confined(bench)?, cold()?])
+}
+
+/// What of that is the machine's: what lies in the caches while a message computes may be others' afterwards, above all
+/// where guests share a core. A message's way through node, kernel and worker is some thousand lines.
+fn cold() -> Result<Finding, String> {
+    const LINES: usize = 1024;
+    /// Words of a cache line.
+    const LINE: usize = 64 / size_of::<u32>();
+    let _pinned = Pinned::this_thread(CORE)?;
+    // Each line names another one, in an order that no prefetcher knows (Sattolo's, of one cycle).
+    let (mut order, mut random) = ((0..LINES).collect::<Vec<_>>(), 1_u64);
+    for last in (1..LINES).rev() {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        order.swap(last, (random >> 33) as usize % last);
+    }
+    let mut lines = vec![0_u32; LINES * LINE];
+    for (line, next) in order.iter().enumerate() {
+        lines[line * LINE] = (next * LINE) as u32;
+    }
+    let follow = |idle: Duration| {
+        let start = Instant::now();
+        while start.elapsed() < idle {}
+        let time = time(|| {
+            black_box((0..LINES).fold(0, |at, _| lines[at as usize]));
+            Ok(())
+        });
+        Ok(time? / LINES as f64)
+    };
+    let variants: &mut [Timed<'_>] = &mut [
+        &mut || follow(Duration::ZERO),
+        &mut || follow(Duration::from_millis(1)),
+        &mut || follow(Duration::from_millis(10)),
+        &mut || follow(Duration::ZERO),
+    ];
+    let samples = interleaved_timed(ROUNDS / 4, variants)?;
+    let [warm, short, long] = [3, 1, 2].map(|index| samples[index].median());
+    Ok(Finding::new(
+        "compute-cold",
+        &Compared { limit: warm, measured: short, unit: Unit::Time },
+        Target::None,
+        true,
+        format!(
+            "a cache line among {LINES}, one after the other in random order, after a millisecond of computing, against \
+             once more at once; {} after ten",
+            Unit::Time.show(long)
+        ),
+    ))
 }
 
 /// What of that is left to the sandbox: the same code in threads of this process, with and without what a worker does
@@ -94,7 +143,7 @@ fn throughput(
     target: f64,
     aim: &str,
 ) -> Result<Finding, String> {
-    let _pinned = Pinned::this_thread(CORE)?;
+    let _pinned = Pinned::executor(CORE)?;
     let sandboxed = Bench::sandboxed(SandboxOptions::default())?;
     let text = modules::compute(turns(bench, nanoseconds)?);
     let canister = |index| Canister::from_text(&*bench.compiler, &text, index);

@@ -43,7 +43,7 @@ enum Other {
 
 /// p50 and p99 of the sibling, while another canister misbehaves on its core or on the other, against quiet.
 pub(super) fn noise(bench: &Bench) -> Result<Vec<Finding>, String> {
-    let _pinned = Pinned::this_thread(CORE)?;
+    let _pinned = Pinned::executor(CORE)?;
     let sandboxed = Arc::new(Bench::sandboxed(SandboxOptions::default())?);
     let mut trial = Canister::from_text(&*bench.compiler, &modules::compute(10_000), 1)?;
     let trials: &mut [Variant<'_>] = &mut [&mut || trial.update(&*sandboxed, "compute")];
@@ -146,7 +146,7 @@ fn hang(
     let sandboxed = Arc::clone(sandboxed);
     let (begins, began) = mpsc::channel();
     let thread = thread::spawn(move || {
-        let _pinned = Pinned::this_thread(core);
+        let _pinned = Pinned::executor(core);
         let _ = begins.send(());
         let _killed = spinner.update(&*sandboxed, "compute");
     });
@@ -170,7 +170,7 @@ fn fail(
     let sandboxed = Sandboxed::with_source(source, options).map_err(|error| error.to_string())?;
     let stop = Arc::clone(stop);
     Ok(thread::spawn(move || {
-        let _pinned = Pinned::this_thread(core);
+        let _pinned = Pinned::executor(core);
         let backend: &dyn Backend = &sandboxed;
         while !stop.load(Ordering::Relaxed) {
             let _answered = (0..TRIES).any(|_| canister.update(backend, "compute").is_ok());

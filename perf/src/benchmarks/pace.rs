@@ -127,7 +127,7 @@ fn update(canister: &mut Canister, sandboxed: &Sandboxed, method: &str) -> Resul
 
 /// Time of honest code that is as slow as it can be, against what its claims explain.
 pub(super) fn pace(bench: &Bench) -> Result<Vec<Finding>, String> {
-    let _pinned = Pinned::this_thread(CORE)?;
+    let _pinned = Pinned::executor(CORE)?;
     let options = SandboxOptions::default();
     let instruction = 1e9 / options.claimed_instructions_per_second_min as f64;
     let page = 1e9 / options.pages_per_second_min as f64;

@@ -17,7 +17,7 @@ const STRIDE: usize = 3;
 /// Pull of 100 scattered pages into recycled slots, against a copy of warm pages.
 pub(super) fn pull(_: &Bench) -> Result<Vec<Finding>, String> {
     // A worker runs on the core of the thread that calls it.
-    let _pinned = Pinned::this_thread(CORE)?;
+    let _pinned = Pinned::executor(CORE)?;
     let peer = Peer::start(Role::Memory(PAGES * STRIDE))?;
     peer.pin(CORE)?;
     let base = peer.run(Task::Write)?;

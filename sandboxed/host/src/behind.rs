@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use execution::{BackendError, Batch, Execution, Invocation, Left, Snapshot};
+use sandbox_os::tsc;
 
 use crate::claims::{Answered, Bounds};
 use crate::options::{Observer, Phases};
@@ -57,6 +58,7 @@ impl Batch for Behind {
         snapshot: &Snapshot,
         invocation: &Invocation,
     ) -> Option<Result<Execution, BackendError>> {
+        tsc::turn_goes_on();
         let start = Instant::now();
         let there = |(resident, _): &mut (Resident, Lease)| resident.is_at(snapshot, &invocation.limits);
         let (answer, bounds) = self.answers.pop_front_if(|_| self.held.as_mut().is_some_and(there))?;

@@ -68,7 +68,7 @@ impl Exchange {
         let start = Instant::now();
         let socket = process.socket();
         for packet in packets(&self.request) {
-            socket.send(packet, patience.saturating_sub(start.elapsed()))?;
+            socket.send_since(packet, start, patience)?;
         }
         self.reply.restart();
         loop {

@@ -83,7 +83,8 @@ impl Table {
             Role::Update => 1,
             Role::Query => self.bounds.query_workers,
         };
-        let start = Instant::now();
+        // When it began to wait.
+        let mut start = None;
         let mut entries = lock(&self.entries);
         loop {
             let entry = entries.by_key.entry(key).or_default();
@@ -101,7 +102,7 @@ impl Table {
                 let full = self.end(Reason::Count, evicted) < over && idle.is_none();
                 return if full { Err(self.full()) } else { Ok((lease, idle.map(|idle| idle.resident))) };
             }
-            let left = patience.saturating_sub(start.elapsed());
+            let left = patience.saturating_sub(start.get_or_insert_with(Instant::now).elapsed());
             if left.is_zero() {
                 let milliseconds = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
                 return Err(BackendError::Deadline { milliseconds });

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use execution::BackendError;
 use sandbox_os::processor::Spent;
 use sandbox_os::verify::Phase;
-use sandbox_os::{Ended, SocketError, place};
+use sandbox_os::{Ended, SocketError, place, tsc};
 use sandbox_protocol::{
     Assembly, Attempt, Binding, Load, Loaded, PACKET_BYTES, ToNode, ToWorker, decode, encode, packets,
 };
@@ -233,6 +233,7 @@ impl Worker {
         files: &[BorrowedFd<'_>],
         patience: Patience,
     ) -> std::result::Result<(), ExchangeError> {
+        tsc::shut_if_it_pays();
         let start = Instant::now();
         self.overtime = Duration::ZERO;
         if self.behind {
@@ -245,15 +246,7 @@ impl Worker {
             match files.take() {
                 Some(files) => socket.send_with_files(packet, files)?,
                 // Room comes when the worker reads, which is all that it has to do now.
-                None => {
-                    socket.send(packet, patience.idle.saturating_sub(start.elapsed())).map_err(|error| {
-                        // All packets together have it, and that is what is said.
-                        match error {
-                            SocketError::Deadline(_) => SocketError::Deadline(patience.idle),
-                            other => other,
-                        }
-                    })?
-                }
+                None => socket.send_since(packet, start, patience.idle)?,
             }
         }
         self.reply.restart();

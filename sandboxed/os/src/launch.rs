@@ -360,6 +360,9 @@ pub(crate) fn on_lasting_thread<T: Send + 'static>(
 }
 
 fn spawn(program: &OwnedFd, control: Socket) -> io::Result<(u32, OwnedFd)> {
+    // It begins as this thread is, which began as the one that was the first to start something.
+    #[cfg(feature = "tsc")]
+    crate::tsc::open();
     let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
         .env_clear()
         .current_dir("/")

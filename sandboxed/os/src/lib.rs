@@ -25,6 +25,8 @@ pub mod processor;
 pub mod pull;
 pub mod secret;
 pub mod socket;
+#[cfg(feature = "tsc")]
+pub mod tsc;
 pub mod verify;
 
 pub use ended::Ended;

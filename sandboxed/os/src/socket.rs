@@ -95,7 +95,15 @@ impl Socket {
     /// # Errors
     /// [`SocketError::Deadline`] when the peer doesn't read, [`SocketError::Closed`] when it is gone.
     pub fn send(&self, packet: &[u8], patience: Duration) -> Result<(), SocketError> {
-        let start = Instant::now();
+        self.send_since(packet, Instant::now(), patience)
+    }
+
+    /// Sends one of several packets that have `patience` together, from `start` on. Where there is room it doesn't look
+    /// at the clock.
+    ///
+    /// # Errors
+    /// As [`Socket::send`].
+    pub fn send_since(&self, packet: &[u8], start: Instant, patience: Duration) -> Result<(), SocketError> {
         loop {
             match rustix::net::send(&self.0, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(_) => return Ok(()),

@@ -90,22 +90,37 @@ fn every_dependency_between_packages_is_an_arrow_of_the_design() {
     assert!(wrong.is_empty(), "arrows that the design doesn't have: {wrong:?}");
 }
 
-#[test]
-fn only_the_compiler_and_the_node_ask_for_code_generation() {
-    let asking: Vec<String> = metadata()
+/// Packages that ask for a feature of another one.
+fn asking(dependency: &str, feature: &str) -> Vec<String> {
+    metadata()
         .packages
         .iter()
-        .flat_map(|package| package.dependencies.iter().map(move |dependency| (package, dependency)))
-        .filter(|(_, dependency)| {
-            dependency.name == "in-process"
-                && dependency.kind == DependencyKind::Normal
-                && dependency.features.iter().any(|feature| feature == "compile")
+        .flat_map(|package| package.dependencies.iter().map(move |asked| (package, asked)))
+        .filter(|(_, asked)| {
+            asked.name == dependency
+                && asked.kind == DependencyKind::Normal
+                && asked.features.iter().any(|known| known == feature)
         })
         .map(|(package, _)| package.name.to_string())
-        .collect();
+        .collect()
+}
+
+#[test]
+fn only_the_compiler_and_the_node_ask_for_code_generation() {
+    let asking = asking("in-process", "compile");
     let others: Vec<&String> = asking.iter().filter(|name| !MAY_COMPILE.contains(&name.as_str())).collect();
     assert!(asking.iter().any(|name| name == "node"), "the node compiles: {asking:?}");
     assert!(others.is_empty(), "{others:?} ask for the compile feature");
+}
+
+#[test]
+fn no_static_program_has_the_nodes_clock() {
+    assert_eq!(asking("sandbox-os", "tsc"), ["sandbox-host", "node", "perf"]);
+    for program in ["sandbox-worker", "sandbox-compiler", "sandbox-launcher"] {
+        for package in ["sandbox-host v", "node v", "perf v"] {
+            assert!(!tree(program).contains(package), "{program} links {package}");
+        }
+    }
 }
 
 /// The crates that a package links.

@@ -14,7 +14,7 @@ pub(crate) fn launchers() -> Arc<Launchers> {
 }
 
 /// All images, static and without a compiler.
-fn images() -> Images {
+pub(crate) fn images() -> Images {
     static IMAGES: OnceLock<Images> = OnceLock::new();
     *IMAGES.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

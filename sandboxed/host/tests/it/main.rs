@@ -16,3 +16,4 @@ mod real_worker;
 mod refusals;
 mod round_trip;
 mod time;
+mod tsc;

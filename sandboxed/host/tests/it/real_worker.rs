@@ -21,7 +21,7 @@ fn sandbox() -> Sandboxed {
 }
 
 /// Counts in a global, in heap pages 0 and 5, and in stable memory; traps and grows on demand.
-const COUNTER: &str = r#"(module
+pub(crate) const COUNTER: &str = r#"(module
     (import "ic0" "msg_reply" (func $reply))
     (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
     (import "ic0" "debug_print" (func $print (param i32 i32)))
