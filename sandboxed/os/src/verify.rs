@@ -105,10 +105,10 @@ pub fn launched(launched: &LaunchedWorker, phase: Phase, memory: &[Range<u64>]) 
         let found = link(&launched.pid.to_string())?;
         let own = match own.get() {
             Some(own) => own,
-            None => own.get_or_init({
+            None => {
                 let read = link("self")?;
-                || read
-            }),
+                own.get_or_init(|| read)
+            }
         };
         if found == *own {
             return Err(wrong(namespace.name, found.display(), "another than the node's"));
